@@ -1,0 +1,1 @@
+"""emlab: a laboratory for individual user clouds."""

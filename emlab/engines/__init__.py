@@ -1,0 +1,1 @@
+"""Engines: what runs clouds. `base` holds the contract, each other module one implementation."""

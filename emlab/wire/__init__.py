@@ -1,0 +1,1 @@
+"""The wire: one table of routes, the structs that cross it, and both of its ends."""
