@@ -5,7 +5,6 @@ Imports pandas when a frame is made, and nothing of emlab but clock.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
