@@ -83,9 +83,9 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def milliseconds(value: float) -> str:
-    """A duration in ms with three digits: 1,234 or 56.7 or 0.089."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def three_digits(value: float) -> str:
+    """A positive number as a table shows it: 1,234 or 56.7 or 0.0890."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 class Recorder:
@@ -144,4 +144,4 @@ def html_table(frame: pd.DataFrame) -> str:
     """The summary of these events as an HTML table; a dash stands where nothing succeeded."""
     table = summarize(frame).reset_index()
     names = {name: name.replace("_ms", " (ms)") for name in table.columns}
-    return table.rename(columns=names).to_html(index=False, border=0, float_format=milliseconds, na_rep="–")
+    return table.rename(columns=names).to_html(index=False, border=0, float_format=three_digits, na_rep="–")

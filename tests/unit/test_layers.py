@@ -18,7 +18,7 @@ LAYERS = {
     0: "errors entries state key clock record geo",
     1: "query ask privacy policy idle aggregate placement provision intake simulate",
     2: "engines vaults store mongod ledger registry images wire",
-    3: "controller usercloud custodian aggregator provider",
+    3: "controller usercloud lifecycle fanout custodian aggregator provider",
     4: "apps",
     5: "lab experiment report plots panel cli demo __main__",
 }
@@ -82,6 +82,11 @@ def graph(sources: Sources) -> dict[str, set[str]]:
     return edges
 
 
+def layer(module: str) -> int:
+    """Where a module stands; one that no layer names stands at the top, where `strangers` finds it."""
+    return LAYER.get(module.split(".")[0], max(LAYERS))
+
+
 def strangers(sources: Sources) -> list[str]:
     """The modules that no layer names."""
     return [module for module in sources if module.split(".")[0] not in LAYER]
@@ -93,7 +98,7 @@ def upward(sources: Sources) -> list[str]:
         f"{module} -> {target or 'emlab'}"
         for module, targets in graph(sources).items()
         for target in sorted(targets)
-        if not target or LAYER[target.split(".")[0]] > LAYER[module.split(".")[0]]
+        if not target or layer(target) > layer(module)
     ]
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.clock import ManualClock
-from emlab.record import DTYPES, Event, Recorder, describe, milliseconds, summarize
+from emlab.record import DTYPES, Event, Recorder, describe, summarize, three_digits
 
 
 class SetBack(ManualClock):
@@ -158,6 +158,9 @@ def test_a_recorder_shows_its_spans_and_lets_no_markup_in() -> None:
     assert repr(recorder) == "Recorder(2 events, 1 failed)"
 
 
-@pytest.mark.parametrize(("value", "text"), [(1234.4, "1,234"), (56.72, "56.7"), (0.0891, "0.0891"), (0.0, "0")])
-def test_milliseconds_have_three_digits(value: float, text: str) -> None:
-    assert milliseconds(value) == text
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.4, "1,234"), (99.96, "100"), (56.72, "56.7"), (13.0, "13.0"), (0.0891, "0.0891"), (0.0, "0.00")],
+)
+def test_a_number_is_shown_with_three_digits(value: float, text: str) -> None:
+    assert three_digits(value) == text

@@ -1,0 +1,189 @@
+"""Every figure of emlab, drawn from recorded data alone.
+
+Each function returns a Figure that belongs to nobody: no pyplot state, no window, no file. The same span has the same
+colour and marker in every figure, the same engine the same line; the colours differ in lightness, so that a figure
+can be read in greyscale. Imports matplotlib when something is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from emlab.record import three_digits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from emlab.aggregate import Release
+
+INK, FAINT = "#222222", "#666666"
+# From dark to light by lightness (CIELAB 25 to 75), so that neighbours differ in greyscale too.
+SPANS = {
+    "pause": ("#3b1f6b", "o"),
+    "wake": ("#c8442f", "s"),
+    "answer": ("#e8a33d", "^"),
+    "start": ("#14506e", "D"),
+    "stop": ("#6b6b6b", "X"),
+    "unlock": ("#2a8a76", "v"),
+    "lock": ("#7d5a3c", "P"),
+    "store": ("#7fb0d8", "<"),
+    "intake": ("#9bb65c", ">"),
+}
+ENGINES = {"docker": "-", "process": "--", "memory": ":"}
+OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
+SHORTEST_MS = 1e-3  # a logarithmic axis has no zero; what is shorter is drawn here
+
+
+def latency(frame: pd.DataFrame, spans: Sequence[str] = ("pause", "wake", "answer")) -> Figure:
+    """How long each span took: for each time the share of all attempts that had succeeded by then.
+
+    A curve that ends below 1 had failures; the legend states how many, and names a span that never happened.
+
+    Args:
+        frame: events, as `Recorder.frame()` gives them or events.parquet holds them.
+        spans: which to draw, in this order.
+    """
+    figure = _figure(width=8.0, height=4.6)
+    axes = figure.add_subplot()
+    chosen = frame[frame["span"].isin(list(spans))]
+    latest_ms = max(chosen["duration_s"].max() * 1000.0, SHORTEST_MS) if len(chosen) else 1.0
+    for span in spans:
+        groups = dict(list(chosen[chosen["span"] == span].groupby("engine", dropna=False)))
+        if not groups:
+            axes.plot([], [], " ", label=f"{span}: never happened")
+        for engine, events in groups.items():
+            _curve(axes, events, span=span, engine=str(engine), until_ms=latest_ms)
+    failed = int((~chosen["ok"]).sum())
+    axes.set(
+        xscale="log", xlabel="duration (ms, logarithmic axis)", ylabel="share of attempts done by then", ylim=(0, 1.03)
+    )
+    _title(axes, f"Latency of {_listed(spans)}", f"n = {len(chosen)} attempts, {failed} failed; a mark is the median")
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9, handlelength=3.2)
+    return figure
+
+
+def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> Figure:
+    """What was released and how far the noise may have moved it, and how many clouds stand behind it.
+
+    Args:
+        release: what an aggregator returned.
+        alpha: probability that the exact sum is outside the interval that is drawn.
+        truth: the exact sum, if a simulation knows it; drawn as a line.
+    """
+    figure = _figure(width=8.0, height=3.8)
+    value_axes, cloud_axes = figure.subplots(2, 1, height_ratios=(3.2, 1.0))
+    low, high = release.interval(alpha)
+    _law(value_axes, release, half=high - release.value)
+    value_axes.plot([low, high], [0, 0], color=INK, linewidth=3.0, solid_capstyle="butt")
+    value_axes.plot([low, high], [0, 0], "|", color=INK, markersize=14, markeredgewidth=2.0)
+    value_axes.plot([release.value], [0], "o", color=INK, markersize=9, label=f"released: {release.value:,}")
+    if truth is not None:
+        value_axes.axvline(truth, color=SPANS["wake"][0], linestyle="--", label=f"exact: {truth:,}")
+    value_axes.legend(loc="upper right", frameon=False, fontsize=9)
+    value_axes.set(xlabel=f"sum over the clouds that answered ({release.unit})", ylim=(-0.18, 1.12), yticks=[])
+    _whole_ticks(value_axes)
+    certain = f"{100 * (1 - alpha):g} % interval {low:,} to {high:,} {release.unit}"
+    _title(
+        value_axes,
+        f"{release.query}: {release.value:,} {release.unit}",
+        f"{certain}; epsilon = {release.epsilon:g}, {noise_of(release)}",
+    )
+    _outcomes(cloud_axes, release)
+    return figure
+
+
+def noise_of(release: Release) -> str:
+    """How much noise is in a release, in words."""
+    return f"noise scale {three_digits(release.noise_scale)} {release.unit}" if release.noise_scale else "no noise"
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, which needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _title(axes: Axes, subject: str, detail: str) -> None:
+    """The subject in bold over one line of detail, both at the left; the box is opened at the top and right."""
+    axes.set_title(f"{subject}\n", loc="left", fontweight="bold", fontsize=12)
+    axes.annotate(
+        detail, (0, 1), xytext=(0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=FAINT
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The words as a sentence has them: a, b and c."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def _style(span: str) -> tuple[str, str]:
+    """Colour and marker of a span: a fixed pair, for a span without one always the same."""
+    return SPANS.get(span) or list(SPANS.values())[zlib.crc32(span.encode()) % len(SPANS)]
+
+
+def _curve(axes: Axes, events: pd.DataFrame, *, span: str, engine: str, until_ms: float) -> None:
+    """The cumulative share of these attempts, with a mark at the median of the done ones.
+
+    With failures it goes on, flat, to `until_ms`: there it is seen to stay below 1.
+    """
+    n, failed = len(events), int((~events["ok"]).sum())
+    done = sorted(max(1000.0 * float(s), SHORTEST_MS) for s in events.loc[events["ok"], "duration_s"])
+    colour, marker = _style(span)
+    label = (f"{span} on {engine}" if engine else span) + f"\nn = {n}, {failed} failed"
+    if done:
+        median = statistics.median(done)
+        label += f", median {three_digits(median)} ms"
+        half = math.ceil(len(done) / 2) / n
+        axes.plot([median], [half], marker, color=colour, markersize=8, markeredgecolor="white", zorder=3)
+    tail = [until_ms] if done and failed else []
+    x = [*done[:1], *done, *tail]
+    y = [k / n for k in (*range(len(done) + bool(done)), *(len(done) for _ in tail))]
+    line = ENGINES.get(engine, "-.")
+    axes.step(x, y, where="post", color=colour, linestyle=line, linewidth=1.8, marker=marker, markevery=[], label=label)
+
+
+def _law(axes: Axes, release: Release, *, half: int) -> None:
+    """The discrete Laplace law around the value, as a shade: its height at the value is 1."""
+    if not release.noise_scale:
+        return
+    reach = max(1, round(1.6 * half))
+    step = max(1, reach // 400)
+    x = range(release.value - reach, release.value + reach + 1, step)
+    y = [math.exp(-abs(k - release.value) / release.noise_scale) for k in x]
+    axes.fill_between(list(x), y, step="mid", color="#d6dde3", linewidth=0)
+    axes.set_ylabel("likelihood of\nthe exact sum", fontsize=9)
+
+
+def _outcomes(axes: Axes, release: Release) -> None:
+    """One bar of all clouds that were asked, cut into the three outcomes."""
+    counts = {"answered": release.answered, "refused": release.refused, "failed": release.failed}
+    left = 0
+    for outcome, count in counts.items():
+        colour, hatch = OUTCOMES[outcome]
+        label = f"{outcome} {count}"
+        axes.barh([0], [count], left=left, color=colour, hatch=hatch, edgecolor="white", label=label, height=0.8)
+        left += count
+    axes.set(
+        xlim=(0, max(1, release.asked)), yticks=[], xlabel=f"clouds (asked {release.asked}; trust: {release.trust})"
+    )
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    _whole_ticks(axes)
+
+
+def _whole_ticks(axes: Axes) -> None:
+    """The x axis counts in whole numbers, written out: 1,500,000."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
