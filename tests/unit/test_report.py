@@ -184,6 +184,15 @@ def test_the_same_run_is_written_byte_for_byte(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
+def test_who_reads_while_a_run_is_written_again_sees_all_of_the_old_file(tmp_path: Path) -> None:
+    write(tmp_path, title="The first")
+    before = (tmp_path / "report.html").read_bytes()
+    with (tmp_path / "report.html").open("rb") as reader:
+        write(tmp_path, title="The second")
+        assert reader.read() == before
+    assert "The second" in page(tmp_path).text
+
+
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
     write(tmp_path, title="The first")
     (tmp_path / "params.json").unlink()
