@@ -7,7 +7,8 @@
     │   ├── EngineMissing  this host cannot run the engine; the message says how to get it
     │   ├── ImageMissing   the engine has no image of this tree
     │   ├── StartTimeout   a cloud did not answer in time; carries its last log lines
-    │   └── CloudGone      the engine no longer knows the cloud
+    │   ├── CloudGone      the engine no longer knows the cloud
+    │   └── InUse          a leased cloud is not paused or locked
     ├── VaultError
     │   ├── VaultMissing   this host cannot run the vault
     │   ├── WrongKey       the key does not open this vault
@@ -71,6 +72,12 @@ class CloudGone(EngineError):
     """The engine no longer knows this cloud."""
 
     status = 404
+
+
+class InUse(EngineError):
+    """Somebody uses this cloud: it is neither paused nor locked before the lease ends."""
+
+    status = 409
 
 
 class VaultError(EmlabError):

@@ -1,0 +1,158 @@
+"""The custodian: in normal operation the only code that reads a person's clear data.
+
+It answers its owner, and asks that its owner's policy and budget allow. One method for each route of
+`wire.table`; no sockets, no processes: those are in `apps.custodian`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from emlab import ask as asking
+from emlab.ask import Ask, AskRequest, Envelope
+from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.entries import StoreReport
+from emlab.errors import Refused, VaultError
+from emlab.key import SigningKey, check_token
+from emlab.ledger import Ledger, Note
+from emlab.policy import Policy
+from emlab.provision import Provision
+from emlab.store import Store
+from emlab.wire.table import FindRequest, Found, Health, LedgerReport, StoreRequest
+
+log = logging.getLogger(__name__)
+ANSWER_QUANTUM_S = 0.05
+_STRIPES = 64
+
+
+class Custodian:
+    """One person's data behind that person's rules. Thread-safe.
+
+    Raises VaultError if the ledger is older than the controller remembers (a vault that was set back).
+    """
+
+    def __init__(self, provision: Provision, store: Store, ledger: Ledger, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._provision = provision
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        if ledger.balance().seq < provision.ledger_seq:
+            raise VaultError("the ledger in this vault is older than the one that the controller remembers")
+        ledger.carry(provision.spent_micro)
+        self._key = self._load_key()
+
+    def _load_key(self) -> SigningKey:
+        raw = self._ledger.kept("key")
+        key = SigningKey(raw)
+        if raw is None:
+            self._ledger.keep("key", key.raw())
+        return key
+
+    def authorize_owner(self, token: str) -> None:
+        """Returns for the owner's token. Raises NotPermitted."""
+        check_token(token, "owner", self._provision.owner_token_hash)
+
+    def health(self) -> Health:
+        """The cloud's identity, read with the database."""
+        balance = self._ledger.balance()
+        return Health(
+            cloud=self._provision.cloud,
+            generation=self._provision.generation,
+            public=self._key.public,
+            ledger_seq=balance.seq,
+            spent_micro=balance.spent_micro,
+        )
+
+    def store(self, request: StoreRequest) -> StoreReport:
+        """Entries are kept and journaled."""
+        return self._store.put(request.entries, partial=request.partial)
+
+    def find(self, request: FindRequest) -> Found:
+        """Entries of one key, by time."""
+        found = list(
+            self._store.find(
+                request.key,
+                start_ts=request.start_ts,
+                end_ts=request.end_ts,
+                time_key=request.time_key,
+                limit=request.limit + 1,
+            )
+        )
+        return Found(entries=found[: request.limit], more=len(found) > request.limit)
+
+    def counts(self) -> dict[str, int]:
+        """How many entries there are of each key."""
+        return self._store.counts()
+
+    def policy(self) -> Policy:
+        """What the owner permits: set by the owner, or else as provisioned."""
+        kept = self._ledger.kept("policy")
+        return self._provision.policy if kept is None else msgspec.json.decode(kept, type=Policy)
+
+    def set_policy(self, policy: Policy) -> Policy:
+        """The owner permits this from now on. What was spent stays spent."""
+        self._ledger.keep("policy", msgspec.json.encode(policy))
+        log.info("policy of cloud %s set to %s", self._provision.cloud[:12], policy.name)
+        return policy
+
+    def ledger(self) -> LedgerReport:
+        """What has been asked and spent."""
+        balance = self._ledger.balance()
+        remaining = max(0, self.policy().total_epsilon_micro - balance.spent_micro)
+        return LedgerReport(
+            spent_micro=balance.spent_micro, remaining_micro=remaining, seq=balance.seq, rows=list(self._ledger.rows())
+        )
+
+    def ask(self, request: AskRequest) -> Envelope:
+        """The answer to an ask, sealed to its aggregator; the debit is journaled before data is read.
+
+        The same ask always gets the same envelope. Takes a multiple of 50 ms, so that the time tells little.
+        Raises: BadQuery, NotPermitted, PolicyRefused, BudgetExhausted; nothing is spent then.
+        """
+        with self._padded():
+            ask = asking.admit(
+                request, cloud=self._provision.cloud, controller=self._provision.controller, now=self._clock.now()
+            )
+            with self._stripes[int(ask.id, 16) % _STRIPES]:
+                return self._answer(ask)
+
+    def _answer(self, ask: Ask) -> Envelope:
+        query_name = str(msgspec.to_builtins(ask.query)["kind"])
+        note = Note(provider=ask.provider_name, query=query_name, purpose=ask.purpose, ts=self._clock.now())
+        try:
+            policy = self.policy()
+            policy.check(ask)
+            self._check_region(ask)
+            digest = asking.digest(ask.encode())
+            given = self._ledger.reserve(ask.id, digest, ask.epsilon_micro, policy.total_epsilon_micro, note)
+        except Refused as exc:
+            self._ledger.refuse(ask.id, exc.kind, note)
+            raise
+        if given is not None:
+            return msgspec.json.decode(given, type=Envelope)
+        value = ask.query.contribution(self._store)
+        seq = self._ledger.balance().seq
+        envelope = asking.enclose(ask, value, self._provision.cloud, self._key, seq)
+        self._ledger.commit(ask.id, msgspec.json.encode(envelope))
+        return envelope
+
+    def _check_region(self, ask: Ask) -> None:
+        region = getattr(ask.query, "region", None)
+        if region is not None:
+            self._store.check_region(region.geojson())
+
+    @contextmanager
+    def _padded(self) -> Iterator[None]:
+        start = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            spent = self._clock.monotonic() - start
+            self._clock.wait(math.ceil(spent / ANSWER_QUANTUM_S) * ANSWER_QUANTUM_S - spent)

@@ -1,0 +1,85 @@
+"""What a custodian is told before it starts: one file of mode 0400 in its run directory, bound to its cloud."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from emlab.ask import Id, Name, Public
+from emlab.errors import ConfigError, Locked
+from emlab.key import Key
+from emlab.policy import Policy
+
+PROVISION = "provision.json"
+MARKER = ".emlab-vault"
+
+
+class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """No secret is in it: of the owner's token only the hash, of the controller only the public key.
+
+    Attributes:
+        cloud: the cloud's id; also the user_id of its entries.
+        owner_token_hash: SHA-256 of the owner's token.
+        controller: public key that signs capabilities.
+        policy: holds until the owner sets another.
+        spent_micro: what this person had spent in an earlier cloud of this lab; the ledger never says less.
+        ledger_seq: what the controller remembers of the ledger; an older one is refused.
+        marker: what the file `.emlab-vault` in the open vault must hold.
+    """
+
+    lab: Name
+    user: Name
+    cloud: Id
+    generation: int
+    owner_token_hash: Public
+    controller: Public
+    policy: Policy
+    spent_micro: Annotated[int, msgspec.Meta(ge=0)] = 0
+    ledger_seq: Annotated[int, msgspec.Meta(ge=0)] = 0
+    marker: Public
+
+
+def marker(key: Key, cloud: str) -> str:
+    """What proves that an open vault is this cloud's, opened with this key: HMAC-SHA256 in hex."""
+    return hmac.new(key.derive("marker"), cloud.encode(), hashlib.sha256).hexdigest()
+
+
+def write_marker(vault_dir: Path, value: str) -> None:
+    """The vault's marker file exists."""
+    (vault_dir / MARKER).write_text(value)
+
+
+def check_marker(vault_dir: Path, value: str) -> None:
+    """Returns if the vault is open and right. Raises Locked, before mongod could write into a bare directory."""
+    try:
+        found = (vault_dir / MARKER).read_text()
+    except OSError as exc:
+        raise Locked(f"no marker in {vault_dir.name}: the vault is not open") from exc
+    if not hmac.compare_digest(found, value):
+        raise Locked(f"the marker in {vault_dir.name} is of another vault or key")
+
+
+def write(run_dir: Path, provision: Provision) -> None:
+    """The provisioning file is there, complete, with mode 0400."""
+    path = run_dir / PROVISION
+    fresh = run_dir / (PROVISION + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as file:
+        file.write(msgspec.json.encode(provision))
+    owner = run_dir.stat()
+    if owner.st_uid != os.geteuid():  # root wrote it for the uid that runs the cloud
+        os.chown(fresh, owner.st_uid, owner.st_gid)
+    fresh.replace(path)
+
+
+def read(run_dir: Path) -> Provision:
+    """The provisioning of a cloud. Raises ConfigError."""
+    try:
+        return msgspec.json.decode((run_dir / PROVISION).read_bytes(), type=Provision)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise ConfigError(f"{PROVISION} cannot be read: {exc}") from exc

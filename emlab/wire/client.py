@@ -1,0 +1,54 @@
+"""The client's end: a route's name and a request struct in, a response struct or the server's error out."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from emlab.errors import BadReply
+from emlab.wire import problem
+from emlab.wire.table import BY_NAME
+from emlab.wire.transport import Transport
+
+R = TypeVar("R")
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class CloudClient:
+    """Calls one cloud's custodian over a transport. Thread-safe."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def call(
+        self,
+        name: str,
+        response: type[R],
+        request: msgspec.Struct | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> R:
+        """The response of the route of this name.
+
+        Args:
+            name, response: of the table in `wire.table`. token: the owner's, where the route wants it.
+        Raises: what the route raises; Unreachable; BadReply.
+        """
+        route = BY_NAME[name]
+        headers = {"content-type": "application/json"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        body = b"" if request is None else msgspec.json.encode(request)
+        status, reply = self._transport.send(route.method, route.path, headers=headers, body=body, timeout_s=timeout_s)
+        if status != 200:
+            raise problem.decode(status, reply)
+        try:
+            return msgspec.json.decode(reply, type=response)
+        except msgspec.DecodeError as exc:
+            raise BadReply(f"the reply of {route.path} is malformed: {exc}") from exc
+
+    def close(self) -> None:
+        """Connections are closed. Idempotent."""
+        self._transport.close()

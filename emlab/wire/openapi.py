@@ -1,0 +1,64 @@
+"""The OpenAPI 3.1 document of the custodian, made from the table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import msgspec
+
+from emlab.wire.problem import Problem
+from emlab.wire.table import ROUTES, Route
+
+_JSON = "application/json"
+
+
+@functools.cache
+def document() -> Mapping[str, object]:
+    """The whole document, ready for JSON."""
+    types: list[object] = [Problem]
+    for route in ROUTES:
+        types += [one for one in (route.request, route.response) if one is not None]
+    schemas, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}", schema_hook=_anything
+    )
+    schema_of = dict(zip(map(repr, types), schemas, strict=True))
+    paths: dict[str, dict[str, object]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "emlab custodian", "version": "1"},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"owner": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, object]:
+    statuses = sorted({error.status for error in route.raises} | {500})
+    failures = {
+        str(status): {
+            "description": ", ".join(e.__name__ for e in route.raises if e.status == status) or "an error",
+            "content": {"application/problem+json": {"schema": schema_of[repr(Problem)]}},
+        }
+        for status in statuses
+    }
+    success = {"description": "done", "content": {_JSON: {"schema": schema_of[repr(route.response)]}}}
+    operation: dict[str, object] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "responses": {"200": success, **failures},
+        "security": [{"owner": []}] if route.who == "owner" else [],
+    }
+    if route.request is not None:
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema_of[repr(route.request)]}}}
+    return operation
+
+
+def _anything(type_: type) -> dict[str, object]:
+    if type_ is object:
+        return {}
+    raise NotImplementedError(f"no schema for {type_}")

@@ -1,0 +1,53 @@
+"""Asks, keys and requests for the tests of those who admit and answer them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emlab import ask as asking
+from emlab.ask import Ask, AskRequest
+from emlab.key import SealingKey, SigningKey
+from emlab.query import CountUsers, Query
+
+NOW = 1_700_000_000.0
+CLOUD = "0123456789abcdef" * 2
+
+
+@dataclass
+class World:
+    """One controller, provider, aggregator and cloud, with their keys."""
+
+    controller: SigningKey = field(default_factory=SigningKey)
+    provider: SigningKey = field(default_factory=SigningKey)
+    cloud: SigningKey = field(default_factory=SigningKey)
+    aggregator: SealingKey = field(default_factory=SealingKey)
+
+    def ask(
+        self,
+        query: Query = CountUsers(None, 0.0, 2e9),  # noqa: B008 (a frozen value)
+        *,
+        epsilon_micro: int = 100_000,
+        min_users: int = 1,
+        expires_ts: float = NOW + 60,
+        ask_id: str | None = None,
+    ) -> Ask:
+        return Ask(
+            id=ask_id or asking.new_id(),
+            query=query,
+            epsilon_micro=epsilon_micro,
+            min_users=min_users,
+            provider=self.provider.public,
+            provider_name="planner",
+            aggregator=self.aggregator.public,
+            purpose="test",
+            expires_ts=expires_ts,
+        )
+
+    def request(self, ask: Ask, *, cloud: str = CLOUD, expires_ts: float = NOW + 30) -> AskRequest:
+        capability, mark = asking.grant(ask, cloud, self.controller, expires_ts=expires_ts)
+        return AskRequest(
+            ask=ask.encode(),
+            signature=asking.sign(ask, self.provider),
+            capability=capability,
+            capability_signature=mark,
+        )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emlab.errors import BadQuery
+from emlab.query import CountUsers, Query, Region, SumDistance, clamp
+
+BERKELEY = Region.box(-122.30, 37.84, -122.23, 37.90)
+
+
+class Track:
+    """A Reading with one straight track along the equator, of so many metres."""
+
+    def __init__(self, length_m: float) -> None:
+        self.length_deg = length_m / 111_195
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        return self.length_deg > 0
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[tuple[float, float, float]]:
+        return ((float(i), self.length_deg * i / 100, 0.0) for i in range(101))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, 2e12, True, "0", None])
+@pytest.mark.parametrize("where", ["start_ts", "end_ts"])
+def test_times_out_of_bounds_are_refused(where: str, bad: object) -> None:
+    times = {"start_ts": 0.0, "end_ts": 2e9, where: bad}
+    with pytest.raises(BadQuery, match=where):
+        CountUsers(None, **times)  # type: ignore[arg-type]
+
+
+def test_an_end_before_its_start_is_refused() -> None:
+    with pytest.raises(BadQuery, match="before"):
+        CountUsers(None, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("cap", [0, -5, float("nan"), float("inf"), 1e9, 10.5, True, "7"])
+def test_caps_out_of_bounds_are_refused(cap: object) -> None:
+    with pytest.raises(BadQuery, match="cap_m"):
+        SumDistance(0.0, 1.0, cap)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_in_another_form_are_the_same_query() -> None:
+    assert SumDistance(0, 1, 5_000.0) == SumDistance(0.0, 1.0, 5_000)  # type: ignore[arg-type]
+    assert msgspec.json.encode(CountUsers(None, 0, 1)) == msgspec.json.encode(CountUsers(None, 0.0, 1.0))
+
+
+@given(length_m=st.floats(0, 200_000), cap_m=st.integers(1, 100_000))
+def test_one_person_never_contributes_more_than_the_sensitivity(length_m: float, cap_m: int) -> None:
+    query = SumDistance(0.0, 1e9, cap_m)
+    assert 0 <= query.contribution(Track(length_m)) <= query.sensitivity == cap_m
+
+
+def test_a_distance_under_the_cap_is_counted_to_the_metre() -> None:
+    assert SumDistance(0.0, 1e9, 100_000).contribution(Track(20_000)) == pytest.approx(20_000, abs=60)
+
+
+@pytest.mark.parametrize("length_m", [float("nan"), float("inf"), -5e9])
+def test_bad_data_still_contributes_within_the_clamp(length_m: float) -> None:
+    assert 0 <= SumDistance(0.0, 1e9, 100).contribution(Track(length_m)) <= 100
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_clamping_stays_within_the_sensitivity(value: int) -> None:
+    assert clamp(CountUsers(None, 0, 1), value) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]},
+        {"geometry": {"type": "MultiPolygon", "coordinates": [[[[0, 0], [1, 0], [1, 1], [0, 0]]]]}},
+    ],
+)
+def test_a_region_comes_from_geojson_and_from_emission_s_wrapping_of_it(shape: dict[str, object]) -> None:
+    query = CountUsers(shape, 0.0, 1.0)  # type: ignore[arg-type]
+    assert query.region == Region(((((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)),),))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"type": "Point", "coordinates": [0, 0]},
+        {"type": "Polygon"},
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Polygon", "coordinates": [[]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 91], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]},
+        {"type": "Polygon", "coordinates": [[[-100, 0], [100, 0], [1, 1], [-100, 0]]]},
+        {"type": "Polygon", "coordinates": [[[i / 1000, 0] for i in range(1001)] + [[0, 0]]]},
+    ],
+)
+def test_a_region_that_is_none_is_refused(shape: dict[str, object]) -> None:
+    with pytest.raises(BadQuery):
+        Region.from_geojson(shape)
+
+
+@pytest.mark.parametrize("query", [CountUsers(BERKELEY, 1.0, 2.0), CountUsers(None, 0, 1), SumDistance(0, 1, 7)])
+def test_a_query_survives_the_wire(query: Query) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(query), type=Query) == query
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"kind":"count_users","region":null,"start_ts":0,"end_ts":1,"where":"x"}',
+        b'{"kind":"count_users","region":null,"start_ts":-1,"end_ts":1}',
+        b'{"kind":"sum_everything"}',
+        b'{"kind":"sum_distance","start_ts":0,"end_ts":1,"cap_m":0}',
+    ],
+)
+def test_a_malformed_query_does_not_come_off_the_wire(raw: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(raw, type=Query)
