@@ -1,0 +1,129 @@
+"""The command line: demo, run, images, clean. Errors are one sentence on standard error and exit status 1."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emlab.errors import ConfigError, EmlabError
+from emlab.experiment import Experiment, Scalar
+
+app = typer.Typer(help="A laboratory for individual user clouds.", no_args_is_help=True, add_completion=True)
+images_app = typer.Typer(help="The image that clouds run on Docker.", no_args_is_help=True)
+app.add_typer(images_app, name="images")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+
+
+@app.command()
+def demo(
+    *,
+    engine: Annotated[str, typer.Option(help="docker, process, memory, or auto: docker if it can be used.")] = "auto",
+    users: Annotated[int, typer.Option(help="How many simulated people.")] = 6,
+    days: Annotated[int, typer.Option(help="How many days of each.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same people.")] = 1,
+    epsilon: Annotated[float, typer.Option(help="Privacy loss of each person.")] = 1.0,
+    out: Out = Path("results/demo"),
+    phone_days: Annotated[
+        Path | None, typer.Option(envvar="EMLAB_PHONE_DAYS", help="Folder of real e-mission days (*.json.gz).")
+    ] = None,
+) -> None:
+    """Simulate people, store their days, pause their clouds, ask a question, release a private answer."""
+    from emlab import demo as story
+    from emlab.record import summarize
+
+    if engine == "auto":
+        engine, reason = _choose_engine()
+        print(f"engine: {engine} ({reason})")
+    files = [] if phone_days is None else story.phone_days_in(phone_days)
+    told = story.tell(
+        out, engine=engine, n_users=users, days=days, seed=seed, phone_days=files, epsilon=epsilon, say=print
+    )
+    print("\n" + told.clouds.drop(columns=["cloud"]).to_string(index=False))
+    print("\n" + summarize(told.events).round(1).to_string())
+    print(f"\n{told.release}\n\nsee {out / 'report.html'}")
+
+
+def _choose_engine() -> tuple[str, str]:
+    """The engine for a newcomer: docker if one answers and the image is there or can be built, else process."""
+    from emlab.lab import build_image, choose_engine
+
+    engine, reason = choose_engine()
+    if engine == "docker" or "images build" not in reason:
+        return engine, reason
+    print("a Docker engine answers; building the image of this version of emlab, once ...")
+    try:
+        build_image(print)
+    except EmlabError as exc:
+        return "process", f"the image could not be built: {exc}"
+    return choose_engine()
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="An experiment's TOML file.")],
+    *,
+    out: Out,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, in place of the file's.")] = None,
+) -> None:
+    """Run an experiment's notebook over its grid, one folder per parameter set."""
+    loaded = Experiment.load(experiment, dict(map(_assignment, set_ or [])))
+    out.mkdir(parents=True, exist_ok=True)
+    frame = loaded.run(out)
+    print(frame.to_string(index=False))
+    if not frame["ok"].all():
+        raise ConfigError(f"{int((~frame['ok']).sum())} of {len(frame)} runs failed; their folders are in {out}")
+
+
+def _assignment(text: str) -> tuple[str, Scalar]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set wants name=value, not {text!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a text
+    if not isinstance(parsed, Scalar):
+        raise ConfigError(f"--set {name}: one text, number or truth value, not {value!r}")
+    return name.strip(), parsed
+
+
+@images_app.command("build")
+def images_build(
+    base: Annotated[str | None, typer.Option(help="A Debian 12 image to start from.")] = None,
+) -> None:
+    """Build the image of this version of emlab; pulls debian:bookworm-slim, or makes a base where it cannot."""
+    from emlab.lab import build_image
+
+    print(build_image(print, base=base))
+
+
+@app.command()
+def clean(
+    lab: Annotated[str | None, typer.Option(help="Only this lab, even if it was kept.")] = None,
+) -> None:
+    """Remove labs whose process is gone, with clouds and data; kept labs only when named."""
+    from emlab.lab import clean as clean_labs
+    from emlab.lab import emlab_home
+
+    lines = clean_labs(emlab_home(), lab)
+    print("\n".join(lines) or "nothing to clean")
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=os.environ.get("EMLAB_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except EmlabError as exc:
+        print(f"emlab: {exc}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("emlab: interrupted; what was left is found by: emlab clean", file=sys.stderr)
+        sys.exit(130)

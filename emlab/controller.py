@@ -1,0 +1,387 @@
+"""The controller: creates, finds, pauses, wakes, locks and forgets clouds, and admits providers to them.
+
+It opens vaults with the owner's key and reads no data. What an owner or a provider may do is checked again by each
+cloud: the controller cannot widen a policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from emlab import ask as asking
+from emlab.aggregator import Aggregator
+from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
+from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.engines.base import Engine
+from emlab.engines.rundir import make_run_dir
+from emlab.errors import ConfigError, EmlabError, NotPermitted, UnknownUser
+from emlab.fanout import fan_out
+from emlab.idle import IdleRule, Never
+from emlab.key import Key, SigningKey, check_token, new_token, token_hash
+from emlab.lifecycle import Lifecycle
+from emlab.policy import Policy
+from emlab.provider import Provider
+from emlab.provision import Provision, marker
+from emlab.record import Recorder
+from emlab.registry import CloudRow, Registry, Tombstone
+from emlab.state import CloudSpec, CloudState, Handle
+from emlab.usercloud import Clouds, UserCloud
+from emlab.vaults.base import Vault
+from emlab.wire.client import CloudClient
+from emlab.wire.table import Health
+
+log = logging.getLogger(__name__)
+MAX_LEASE_S = 86400.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+
+
+class Lease:
+    """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends)."""
+
+    def __init__(self, life: Lifecycle, until_ts: float) -> None:
+        self.until_ts = until_ts
+        self._life = life
+        self._number = life.lease(until_ts)
+
+    def release(self) -> None:
+        """The lease has ended. Idempotent."""
+        self._life.release(self._number)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Controller:
+    """Starts, finds, pauses, wakes and locks the clouds of one lab. Thread-safe. A context manager.
+
+    Args:
+        engine: what runs the clouds. vault: makes the vault in a directory. registry: open.
+        lab, home, lab_dir: the lab's name, the emlab home, the lab's directory in it.
+        policy: of clouds whose owner names none. aggregator: of the providers. idle: which clouds `sweep` pauses.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        vault: Callable[[Path], Vault],
+        registry: Registry,
+        *,
+        lab: str,
+        home: Path,
+        lab_dir: Path,
+        policy: Policy,
+        aggregator: Aggregator,
+        idle: IdleRule | None = None,
+        recorder: Recorder | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.engine = engine
+        self.lab = lab
+        self.recorder = Recorder(clock) if recorder is None else recorder
+        self.idle: IdleRule = Never() if idle is None else idle
+        self._vault = vault
+        self._registry = registry
+        self._home = home
+        self._dir = lab_dir
+        self._policy = policy
+        self._aggregator = aggregator
+        self._clock = clock
+        self._signing = SigningKey(registry.secret("controller"))
+        self._lock = threading.Lock()
+        self._lives: dict[str, Lifecycle] = {}
+        self._providers: dict[str, Provider] = {}
+
+    # -- the lab's life ----------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Clouds of this lab that the engine has are found again; what a crash left half done is undone.
+
+        Raises: EngineError.
+        """
+        found = {handle.cloud: handle for handle in self.engine.find(self.lab)}
+        for row in self._registry.clouds():
+            life = self._lives[row.user] = self._life(row, found.pop(row.cloud, None))
+            if row.intent:
+                log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
+                self._destroy(row, life)
+        for orphan in found.values():
+            log.warning("a cloud of %s is not in the registry; `emlab clean` removes it", orphan.user)
+
+    def detach(self) -> None:
+        """Connections are closed; the clouds are left as they are. Idempotent."""
+        for life in self._lives.values():
+            life.detach()
+        self._lives.clear()
+
+    def __enter__(self) -> Controller:
+        self.attach()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.detach()
+
+    def _life(self, row: CloudRow, handle: Handle | None = None) -> Lifecycle:
+        vault = self._vault(self._cloud_dir(row))
+        spec = CloudSpec(
+            lab=self.lab,
+            user=row.user,
+            cloud=row.cloud,
+            generation=row.generation,
+            run_dir=make_run_dir(self._home, row.cloud),
+            vault_parent=vault.parent,
+            vault_dir=vault.parent / "clear",
+        )
+        return Lifecycle(
+            spec,
+            engine=self.engine,
+            vault=vault,
+            provision=lambda: self._provision(row.user),
+            recorder=self.recorder,
+            clock=self._clock,
+            handle=handle,
+        )
+
+    def _cloud_dir(self, row: CloudRow) -> Path:
+        return self._dir / "clouds" / row.cloud
+
+    def _provision(self, user: str) -> Provision:
+        row = self._row(user)
+        return Provision(
+            lab=self.lab,
+            user=user,
+            cloud=row.cloud,
+            generation=row.generation,
+            owner_token_hash=row.token_hash,
+            controller=self._signing.public,
+            policy=msgspec.json.decode(row.policy, type=Policy),
+            spent_micro=row.carried_micro,
+            ledger_seq=row.ledger_seq,
+            marker=row.marker,
+        )
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    def signup(self, user: str, *, policy: Policy | None = None, key: Key | None = None) -> UserCloud:
+        """The user has a cloud of their own, which answers.
+
+        Args:
+            user: 1 to 64 of letters, digits and ._@+-, beginning with a letter or digit.
+            policy: what the owner permits; the lab's default without it.
+            key: opens the vault; a fresh one without it. It is not kept: the returned cloud has it.
+        Returns:
+            the owner's handle; the token in it is shown only now.
+        Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
+        """
+        if not _NAME.fullmatch(user):
+            raise ConfigError(f"{user[:80]!r} is no user name: 1 to 64 letters, digits and ._@+-, no sign first")
+        key = Key.random() if key is None else key
+        token = new_token("owner")
+        row = self._new_row(user, token, key, self._policy if policy is None else policy)
+        with self.recorder.span("signup", user=user, engine=self.engine.name):
+            self._registry.add(row)
+            life = self._lives[user] = self._life(row)
+            try:
+                life.create(key, row.marker)
+                with life.using() as client:
+                    health = client.call("health", Health)
+                self._registry.born(user, health.public)
+            except BaseException:
+                self._destroy(row, life)
+                raise
+        log.info("cloud of %s signed up on %s", user, self.engine.name)
+        return UserCloud(self, user, token=token, key=key)
+
+    def _new_row(self, user: str, token: str, key: Key, policy: Policy) -> CloudRow:
+        before = self._registry.tombstone(user)
+        cloud = asking.new_id()
+        return CloudRow(
+            user=user,
+            cloud=cloud,
+            generation=before.generation + 1,
+            token_hash=token_hash(token),
+            marker=marker(key, cloud),
+            policy=msgspec.json.encode(policy),
+            created_ts=self._clock.now(),
+            carried_micro=before.spent_micro,
+            intent="signup",
+        )
+
+    def forget(self, user: str) -> None:
+        """The user's cloud and data are gone; what was spent is remembered for a next sign-up. Raises UnknownUser."""
+        row, life = self._row(user), self.life(user)
+        with self.recorder.span("forget", user=user, engine=self.engine.name):
+            self._registry.bury(user, Tombstone(self._spent(row, life), row.generation))
+            self._registry.intend(user, "forget")
+            self._destroy(row, life)
+        log.info("cloud of %s forgotten", user)
+
+    def discard(self, user: str) -> None:
+        """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
+        row = self._registry.cloud(user)
+        if row is not None:
+            self._destroy(row, self._lives[user])
+
+    def _spent(self, row: CloudRow, life: Lifecycle) -> int:
+        """What the person has spent: as the ledger says, or the most that it can say if the cloud cannot be asked."""
+        try:
+            with life.using() as client:
+                return client.call("health", Health, timeout_s=5.0).spent_micro
+        except EmlabError as exc:
+            log.warning(
+                "the ledger of %s cannot be read (%s); all that was granted counts as spent", row.user, exc.kind
+            )
+            return row.carried_micro + row.granted_micro
+
+    def _destroy(self, row: CloudRow, life: Lifecycle) -> None:
+        life.destroy(self._cloud_dir(row))
+        self._registry.drop(row.user)
+        self._lives.pop(row.user, None)
+
+    def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
+        """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
+        self._row(user)
+        return UserCloud(self, user, token=token)
+
+    def clouds(self) -> Clouds:
+        """All clouds of the lab, in order of sign-up; a table in a notebook, `.frame()` for a DataFrame."""
+        return Clouds([UserCloud(self, row.user) for row in self._registry.clouds()])
+
+    def _row(self, user: str) -> CloudRow:
+        row = self._registry.cloud(user)
+        if row is None:
+            raise UnknownUser(f"nobody called {user[:80]!r} has a cloud in the lab {self.lab}")
+        return row
+
+    def life(self, user: str) -> Lifecycle:
+        """The life of the user's cloud, for its handle. Raises UnknownUser."""
+        self._row(user)
+        return self._lives[user]
+
+    # -- pausing and waking ------------------------------------------------------------------------------------
+
+    def pause(self, user: str) -> None:
+        """The user's cloud uses no CPU. Idempotent. Raises UnknownUser, InUse."""
+        self.life(user).pause()
+
+    def wake(self, user: str) -> None:
+        """The user's cloud runs. Idempotent. Raises UnknownUser, Locked."""
+        self.life(user).wake()
+
+    def lock(self, user: str) -> None:
+        """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse."""
+        self.life(user).lock()
+
+    def unlock(self, user: str, key: Key) -> None:
+        """The user's vault is open, the cloud runs. Idempotent. Raises UnknownUser, WrongKey."""
+        self.life(user).unlock(key)
+
+    def lease(self, user: str, ttl_s: float) -> Lease:
+        """The user's cloud is not paused for that long (at most a day). Does not wake it. Raises UnknownUser."""
+        if isinstance(ttl_s, bool) or not 0 < ttl_s <= MAX_LEASE_S:
+            raise ConfigError(f"a lease lasts more than 0 and at most {MAX_LEASE_S:g} s, not {ttl_s!r}")
+        return Lease(self.life(user), self._clock.now() + ttl_s)
+
+    @contextmanager
+    def using(self, user: str) -> Iterator[CloudClient]:
+        """A client of the user's cloud, which is woken and stays awake until the block ends."""
+        with self.life(user).using() as client:
+            yield client
+
+    def sweep(self) -> list[str]:
+        """The users whose clouds the idle rule has paused now. One that cannot be paused is logged and recorded."""
+        running = {user: life.use() for user, life in list(self._lives.items()) if life.state is CloudState.RUNNING}
+        users = {use.cloud: user for user, use in running.items()}
+        paused = []
+        for cloud in self.idle.due(list(running.values()), self._clock.now()):
+            try:
+                self.pause(users[cloud])
+                paused.append(users[cloud])
+            except EmlabError as exc:
+                log.warning("the cloud of %s was not paused: %s", users[cloud], exc)
+        return paused
+
+    # -- providers ---------------------------------------------------------------------------------------------
+
+    def register_provider(self, name: str, *, key: SigningKey | None = None) -> Provider:
+        """The provider of this name may ask; each cloud's owner still decides.
+
+        Registered before in this process, the same one is returned. Raises ConfigError: bad name, or registered
+        with another key.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name[:80]!r} is no provider's name: 1 to 64 letters, digits and ._@+-, no sign first")
+        with self._lock:
+            if name not in self._providers or key is not None:
+                key = SigningKey() if key is None else key
+                token = new_token("provider")
+                self._registry.add_provider(name, key.public, token_hash(token))
+                self._providers[name] = Provider(
+                    self, name, key=key, token=token, aggregator=self._aggregator, clock=self._clock
+                )
+            return self._providers[name]
+
+    def roster(self, token: str, provider: str) -> dict[str, str]:
+        """Public key of each cloud, by the cloud's id: whom a provider can ask. Raises NotPermitted."""
+        self._check_provider(token, provider)
+        return {row.cloud: row.public for row in self._registry.clouds() if row.public}
+
+    def _check_provider(self, token: str, public: str) -> None:
+        found = self._registry.provider(public)
+        if found is None:
+            raise NotPermitted("the provider is not registered")
+        check_token(token, "provider", found[1])
+
+    def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
+        """What one cloud says to an ask; it is woken for it. A refusal or a failure is a value, not an exception.
+
+        Raises: NotPermitted (the provider's token is wrong).
+        """
+        self._check_provider(token, ask.provider)
+        user = next((row.user for row in self._registry.clouds() if row.cloud == cloud), None)
+        if user is None:
+            return Failure(cloud=cloud, kind="UnknownUser", reason="the cloud is gone")
+        try:
+            with self.recorder.span("answer", user=user, engine=self.engine.name):
+                envelope = self._carry(ask, signature, user, cloud, timeout_s)
+        except asking.REFUSALS as exc:
+            return Refusal(cloud=cloud, kind=exc.kind, reason=str(exc))
+        except EmlabError as exc:
+            return Failure(cloud=cloud, kind=exc.kind, reason=str(exc))
+        self._registry.seen(user, envelope.ledger_seq)
+        return Answer(cloud=cloud, envelope=envelope)
+
+    def _carry(self, ask: Ask, signature: bytes, user: str, cloud: str, timeout_s: float) -> Envelope:
+        now = self._clock.now()
+        expires_ts = min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
+        with self.using(user) as client:
+            self._registry.granted(user, ask.epsilon_micro)
+            capability, mark = asking.grant(ask, cloud, self._signing, expires_ts=expires_ts)
+            request = AskRequest(
+                ask=ask.encode(), signature=signature, capability=capability, capability_signature=mark
+            )
+            left_s = timeout_s - (self._clock.now() - now)
+            return client.call("ask", Envelope, request, timeout_s=max(left_s, 0.001))
+
+    def each(self, what: str, users: list[str] | None = None) -> None:
+        """`pause`, `wake` or `lock` on these users' clouds (all of them), side by side, with a progress bar."""
+        if what not in ("pause", "wake", "lock"):
+            raise ConfigError(f"clouds are paused, woken or locked together, not {what!r}")
+        chosen = [row.user for row in self._registry.clouds()] if users is None else users
+        fan_out(chosen, getattr(self, what), description=what)
+
+    def __repr__(self) -> str:
+        return f"Controller(lab={self.lab!r}, engine={self.engine.name!r}, clouds={len(self._lives)})"
+
+    def _repr_html_(self) -> str:
+        return self.clouds()._repr_html_()

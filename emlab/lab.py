@@ -1,0 +1,366 @@
+"""Lab: engine, vault, controller, aggregator and recorder together. The one place that knows concrete names."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from emlab.aggregator import Aggregator
+from emlab.controller import Controller
+from emlab.engines.base import Engine
+from emlab.engines.rundir import make_run_dir
+from emlab.errors import ConfigError, EmlabError, EngineMissing, ImageMissing, LabInUse, VaultMissing
+from emlab.fanout import fan_out
+from emlab.idle import IdleRule, PauseAfter
+from emlab.key import SealingKey
+from emlab.policy import Policy
+from emlab.record import Recorder
+from emlab.registry import Registry
+from emlab.state import CloudSpec
+from emlab.vaults.base import Vault
+from emlab.wire.transport import App
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
+
+log = logging.getLogger(__name__)
+ENGINES = {
+    "docker": "emlab.engines.docker:DockerEngine",
+    "process": "emlab.engines.process:ProcessEngine",
+    "memory": "emlab.engines.memory:MemoryEngine",
+}
+VAULTS = {"plain": "emlab.vaults.plain:PlainVault"}
+SWEEP_S = (0.05, 5.0)
+TRUST = {
+    "docker": "each cloud is a container without network; this host's root and this user's programs can read it",
+    "process": "clouds are processes of this user and not isolated from each other or from this user's other programs",
+    "memory": "clouds are objects in this process; nothing is isolated, and nothing is kept",
+}
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+def emlab_home() -> Path:
+    """Where labs live: $EMLAB_HOME, or this user's data folder."""
+    import platformdirs
+
+    return Path(os.environ.get("EMLAB_HOME") or platformdirs.user_data_dir("emlab"))
+
+
+def _load(table: dict[str, str], name: str, kind: str) -> type:
+    if name not in table:
+        raise ConfigError(f"there is no {kind} {name!r}; choose one of {', '.join(table)}")
+    module, attribute = table[name].split(":")
+    loaded = getattr(importlib.import_module(module), attribute)
+    assert isinstance(loaded, type)
+    return loaded
+
+
+def make_engine(name: str, home: Path) -> Engine:
+    """The engine of this name ("auto": docker if it can start clouds now, else process).
+
+    Raises: ConfigError (no such engine), EngineMissing (this host cannot run it; says what to do).
+    """
+    if name == "auto":
+        name = choose_engine()[0]
+    engine = _load(ENGINES, name, "engine")
+    lacks = engine.missing()  # type: ignore[attr-defined]
+    if lacks is not None:
+        raise EngineMissing(lacks)
+    made: Engine = engine(_memory_app()) if name == "memory" else engine(home)
+    return made
+
+
+def choose_engine() -> tuple[str, str]:
+    """ "docker" or "process", and the reason."""
+    import docker
+
+    from emlab import images
+
+    lacks = _load(ENGINES, "docker", "engine").missing()  # type: ignore[attr-defined]
+    if lacks is not None:
+        return "process", str(lacks)
+    client = docker.from_env()
+    try:
+        return "docker", f"a Docker engine answers and has the image {images.require(client)}"
+    except ImageMissing as exc:
+        return "process", str(exc)
+    finally:
+        client.close()
+
+
+def build_image(say: Callable[[str], None], *, base: str | None = None) -> str:
+    """The Docker engine has the image of this tree; returns its tag. Raises EngineMissing, EngineError."""
+    import docker
+
+    from emlab import images
+
+    lacks = _load(ENGINES, "docker", "engine").missing()  # type: ignore[attr-defined]
+    if lacks is not None:
+        raise EngineMissing(lacks)
+    client = docker.from_env(timeout=600)
+    try:
+        return images.build(client, base=base, progress=say)
+    finally:
+        client.close()
+
+
+def _memory_app() -> Callable[[CloudSpec], App]:
+    """Makes the app of a cloud that lives in this process; a stopped cloud's data is kept for its next start."""
+    from emlab import provision as provisioning
+    from emlab.custodian import Custodian
+    from emlab.ledger import MemoryLedger
+    from emlab.store import MemoryStore
+    from emlab.wire.serve import Server
+
+    kept: dict[str, tuple[MemoryStore, MemoryLedger]] = {}
+
+    def serve(spec: CloudSpec) -> App:
+        import uuid
+
+        provision = provisioning.read(spec.run_dir)
+        provisioning.check_marker(spec.vault_dir, provision.marker)
+        if spec.cloud not in kept:
+            kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
+        store, ledger = kept[spec.cloud]
+        return Server(Custodian(provision, store, ledger))
+
+    return serve
+
+
+class Lab:
+    """A laboratory of user clouds: `with Lab("docker") as lab: lab.controller.signup("alice")`.
+
+    Args:
+        engine: "docker", "process", "memory" or "auto" (docker if it can start clouds now, else process).
+        vault: "plain" (not encrypted).
+        idle: pauses clouds that nobody used for a while; None never does.
+        default_policy: of people who sign up without one; `Policy.research` of this lab's aggregator without it.
+        name: 1 to 32 of a-z, 0-9 and "-"; a lab kept under this name is found again. A fresh name without it.
+        keep: keep the clouds (paused) and their data on close, instead of removing them.
+        aggregator: another one than the lab's own, such as `Aggregator(exact=True)` in tests.
+        home: where labs live, instead of $EMLAB_HOME.
+    """
+
+    def __init__(
+        self,
+        engine: str = "auto",
+        vault: str = "plain",
+        idle: IdleRule | None = PauseAfter(60.0),  # noqa: B008 (a frozen value)
+        default_policy: Policy | None = None,
+        name: str | None = None,
+        keep: bool = False,  # noqa: FBT001
+        *,
+        aggregator: Aggregator | None = None,
+        home: Path | None = None,
+    ) -> None:
+        self.name = f"lab-{secrets.token_hex(4)}" if name is None else name
+        self.keep = keep
+        self._engine_name = engine
+        self._vault_name = vault
+        self._idle = idle
+        self._policy = default_policy
+        self._given_aggregator = aggregator
+        self._home = home
+        self._controller: Controller | None = None
+        self._aggregator: Aggregator | None = None
+        self._registry: Registry | None = None
+        self._stop = threading.Event()
+        self._sweeper: threading.Thread | None = None
+
+    # -- parts -------------------------------------------------------------------------------------------------
+
+    @property
+    def controller(self) -> Controller:
+        """The lab's controller. Raises ConfigError before `start`."""
+        if self._controller is None:
+            raise ConfigError(f"the lab {self.name} is not open: use `with Lab(...) as lab`, or lab.start()")
+        return self._controller
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """The lab's aggregator, which runs in this process. Raises ConfigError before `start`."""
+        if self._aggregator is None:
+            raise ConfigError(f"the lab {self.name} is not open")
+        return self._aggregator
+
+    @property
+    def recorder(self) -> Recorder:
+        """What happened and how long it took."""
+        return self.controller.recorder
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that was chosen."""
+        return self.controller.engine.name
+
+    @property
+    def home(self) -> Path:
+        """Where labs live."""
+        return emlab_home() if self._home is None else self._home
+
+    @property
+    def path(self) -> Path:
+        """This lab's directory."""
+        return self.home / "labs" / self.name
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> Lab:
+        """The lab is open, owned by this process; clouds kept under its name are found again. Idempotent.
+
+        Raises: LabInUse, EngineMissing, VaultMissing, ConfigError.
+        """
+        if self._controller is not None:
+            return self
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"{self.name[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
+        vault = _load(VAULTS, self._vault_name, "vault")
+        lacks = vault.missing()  # type: ignore[attr-defined]
+        if lacks is not None:
+            raise VaultMissing(lacks)
+        engine = make_engine(self._engine_name, self.home)
+        registry = Registry(self.path)
+        registry.open()
+        self._registry = registry
+        try:
+            self._remember(registry, engine.name)
+            self._open(engine, vault, registry)
+        except BaseException:
+            self._release()
+            raise
+        atexit.register(self.close)
+        return self
+
+    def _remember(self, registry: Registry, engine: str) -> None:
+        for setting, value in (("engine", engine), ("vault", self._vault_name)):
+            before = registry.setting(setting, value)
+            if before != value:
+                raise ConfigError(f"the lab {self.name} was made with {setting} {before!r}, not {value!r}")
+        registry.set("keep", "yes" if self.keep else "no")
+
+    def _open(self, engine: Engine, vault: Callable[[Path], Vault], registry: Registry) -> None:
+        aggregator = self._given_aggregator or Aggregator(SealingKey(registry.secret("aggregator")))
+        controller = Controller(
+            engine,
+            vault,
+            registry,
+            lab=self.name,
+            home=self.home,
+            lab_dir=self.path,
+            policy=self._policy or Policy.research(aggregators=[aggregator]),
+            aggregator=aggregator,
+            idle=self._idle,
+        )
+        controller.attach()
+        self._aggregator, self._controller = aggregator, controller
+        if self._idle is not None:
+            self._stop.clear()
+            self._sweeper = threading.Thread(target=self._sweep, name=f"sweep-{self.name}", daemon=True)
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        idle_s = self._idle.idle_s if isinstance(self._idle, PauseAfter) else SWEEP_S[1]
+        while not self._stop.wait(min(max(idle_s / 4, SWEEP_S[0]), SWEEP_S[1])):
+            try:
+                self.controller.sweep()
+            except EmlabError as exc:  # an engine that is away for a moment must not end all sweeping
+                log.warning("a sweep of %s failed: %s", self.name, exc)
+
+    def close(self) -> None:
+        """The lab is closed: its clouds removed with all their data, or paused and kept. Idempotent."""
+        if self._controller is None:
+            return
+        controller = self._controller
+        self._stop.set()
+        if self._sweeper is not None:
+            self._sweeper.join()
+            self._sweeper = None
+        try:
+            users = [cloud.user for cloud in controller.clouds()]
+            if self.keep:
+                fan_out(users, controller.pause, description="pausing", progress=False)
+            else:
+                fan_out(users, controller.discard, description="removing clouds")
+                shutil.rmtree(self.path)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        atexit.unregister(self.close)
+        if self._controller is not None:
+            self._controller.detach()
+        if self._registry is not None:
+            self._registry.close()
+        self._controller = self._registry = self._aggregator = None
+
+    def __enter__(self) -> Lab:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # -- to look at --------------------------------------------------------------------------------------------
+
+    def panel(self) -> Widget:
+        """A control panel: clouds and their states, pause and wake, the idle timeout."""
+        from emlab.panel import panel
+
+        return panel(self)
+
+    def __repr__(self) -> str:
+        if self._controller is None:
+            return f"Lab({self.name!r}, closed)"
+        return f"Lab({self.name!r}, engine={self.engine!r}, vault={self._vault_name!r}): {TRUST[self.engine]}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        clouds = "" if self._controller is None else self._controller._repr_html_()
+        return f"<p>{escape(repr(self))}</p>{clouds}"
+
+
+def clean(home: Path, lab: str | None = None) -> list[str]:
+    """Labs whose process is gone are removed, with clouds and data; one sentence for each.
+
+    Args:
+        lab: only this one, even if it was kept; without it all but the kept ones.
+    Raises: ConfigError (no such lab).
+    """
+    engines = [
+        make_engine(name, home) for name in ("docker", "process") if _load(ENGINES, name, "engine").missing() is None
+    ]  # type: ignore[attr-defined]
+    labs = {path.name for path in (home / "labs").glob("*")} | {h.lab for engine in engines for h in engine.find()}
+    if lab is not None and lab not in labs:
+        raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")
+    return [_clean_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
+
+
+def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
+    registry = Registry(home / "labs" / name)
+    try:
+        registry.open()
+    except LabInUse as exc:
+        return str(exc)
+    try:
+        if registry.setting("keep", "no") == "yes" and not named:
+            return f"the lab {name} is kept; remove it with: emlab clean --lab {name}"
+        handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
+        for engine, handle in handles:
+            engine.remove(handle)
+        clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
+        for cloud in clouds:
+            shutil.rmtree(make_run_dir(home, cloud))
+        shutil.rmtree(home / "labs" / name)
+        return f"the lab {name} is removed, with {len(clouds)} clouds"
+    finally:
+        registry.close()

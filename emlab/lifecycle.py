@@ -1,0 +1,197 @@
+"""The life of one cloud between its engine and its vault: start, pause, wake, lock, unlock, use.
+
+The engine is asked for the state each time. A lock per cloud orders what threads do to it; leases are noted under
+the same lock, so that nothing pauses a cloud that somebody has begun to use.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emlab import provision as provisioning
+from emlab.clock import Clock
+from emlab.engines.base import Engine
+from emlab.errors import CloudGone, InUse, Locked
+from emlab.idle import Use
+from emlab.key import Key
+from emlab.provision import Provision
+from emlab.record import Recorder
+from emlab.state import CloudSpec, CloudState, Handle
+from emlab.vaults.base import Vault
+from emlab.wire.client import CloudClient
+
+_ALIVE = (CloudState.STARTING, CloudState.RUNNING, CloudState.PAUSED)
+
+
+class Lifecycle:
+    """One cloud. Thread-safe; every method blocks.
+
+    Args:
+        spec: what the engine is told. vault: its data's vault. provision: makes the file for the next start.
+        handle: as found by the engine after a restart of this process; None for a new cloud.
+    """
+
+    def __init__(
+        self,
+        spec: CloudSpec,
+        *,
+        engine: Engine,
+        vault: Vault,
+        provision: Callable[[], Provision],
+        recorder: Recorder,
+        clock: Clock,
+        handle: Handle | None = None,
+    ) -> None:
+        self.spec = spec
+        self._engine = engine
+        self._vault = vault
+        self._provision = provision
+        self._recorder = recorder
+        self._clock = clock
+        self._handle = handle
+        self._lock = threading.RLock()
+        self._client: CloudClient | None = None
+        self._leases: dict[int, float] = {}
+        self._lease_ids = itertools.count()
+        self._last_use_ts = clock.now()
+
+    @property
+    def state(self) -> CloudState:
+        """What the engine says now."""
+        return CloudState.ABSENT if self._handle is None else self._engine.state(self._handle)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the vault is open."""
+        return self._vault.is_open
+
+    @property
+    def handle(self) -> Handle:
+        """The engine's handle. Raises CloudGone before the first start."""
+        if self._handle is None:
+            raise CloudGone(f"the cloud of {self.spec.user} was never started")
+        return self._handle
+
+    def use(self) -> Use:
+        """Last use and leases, for an idle rule."""
+        with self._lock:
+            return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()))
+
+    def lease(self, until_ts: float) -> int:
+        """The cloud is in use until then; returns the lease's number."""
+        with self._lock:
+            number = next(self._lease_ids)
+            self._leases[number] = until_ts
+            return number
+
+    def release(self, number: int) -> None:
+        """That lease has ended, which counts as a use. Idempotent."""
+        with self._lock:
+            self._last_use_ts = self._clock.now()
+            self._leases.pop(number, None)
+
+    def create(self, key: Key, marker: str) -> None:
+        """The vault exists, open and marked, and the cloud answers."""
+        self._vault.create(key)
+        provisioning.write_marker(self._vault.open(key), marker)
+        self._start()
+
+    def wake(self) -> None:
+        """The cloud runs. Idempotent. A paused one is resumed, a stopped or dead one started. Raises Locked."""
+        with self._lock:
+            state = self.state
+            if state is CloudState.PAUSED:
+                with self._span("wake"):
+                    self._engine.resume(self.handle)
+            elif state is not CloudState.RUNNING:
+                self._start()
+
+    def pause(self) -> None:
+        """The cloud uses no CPU. Idempotent; a stopped one stays stopped. Raises InUse under a lease."""
+        with self._lock:
+            if self.use().leased(self._clock.now()):
+                raise InUse(f"the cloud of {self.spec.user} is in use; it pauses when its lease ends")
+            if self.state is CloudState.RUNNING:
+                with self._span("pause"):
+                    self._engine.pause(self.handle)
+
+    def lock(self) -> None:
+        """The cloud is stopped and its vault closed. Idempotent. Raises InUse under a lease, VaultError."""
+        with self._lock:
+            if self.use().leased(self._clock.now()):
+                raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
+            with self._span("lock"):
+                self._stop()
+                self._vault.close()
+
+    def unlock(self, key: Key) -> None:
+        """The vault is open and the cloud runs. Idempotent. Raises WrongKey; nothing is opened then."""
+        with self._lock:
+            if self._vault.is_open and self.state in _ALIVE:
+                return
+            with self._span("unlock"):
+                self._vault.open(key)
+                self._start()
+
+    def destroy(self, data_dir: Path) -> None:
+        """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent."""
+        with self._lock:
+            self._close_client()
+            if self._handle is not None:
+                self._engine.remove(self._handle)
+                self._handle = None
+            if self._vault.is_open:
+                self._vault.close()
+            for directory in (self.spec.run_dir, data_dir):
+                if directory.exists():
+                    shutil.rmtree(directory)
+
+    @contextmanager
+    def using(self) -> Iterator[CloudClient]:
+        """A client of the running cloud, which stays awake until the block ends."""
+        number = self.lease(math.inf)
+        try:
+            self.wake()
+            yield self._connect()
+        finally:
+            self.release(number)
+
+    def detach(self) -> None:
+        """Connections are closed; the cloud is left as it is."""
+        with self._lock:
+            self._close_client()
+
+    def _start(self) -> None:
+        if not self._vault.is_open:
+            raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
+        self._close_client()
+        provisioning.write(self.spec.run_dir, self._provision())
+        with self._span("start"):
+            self._handle = self._engine.start(self.spec)
+
+    def _stop(self) -> None:
+        self._close_client()
+        if self._handle is not None:
+            self._engine.stop(self._handle)
+
+    def _connect(self) -> CloudClient:
+        with self._lock:
+            if self._client is None:
+                self._client = CloudClient(self._engine.connect(self.handle))
+            return self._client
+
+    def _close_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @contextmanager
+    def _span(self, name: str) -> Iterator[None]:
+        with self._recorder.span(name, user=self.spec.user, engine=self._engine.name):
+            yield

@@ -1,0 +1,175 @@
+"""Providers: who asks one question of many clouds, and gets a release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Protocol
+
+import msgspec
+
+from emlab import ask as asking
+from emlab import privacy
+from emlab.aggregate import Release
+from emlab.aggregator import Aggregator
+from emlab.ask import Ask, Outcome
+from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.errors import BadQuery, TooFewUsers
+from emlab.fanout import MAX_WORKERS, fan_out
+from emlab.key import SigningKey
+from emlab.query import Query
+
+MAX_TIMEOUT_S = 600.0
+
+
+class Admission(Protocol):
+    """What a provider needs of a controller."""
+
+    def roster(self, token: str, provider: str) -> Mapping[str, str]:
+        """Public key of each cloud that can be asked, by the cloud's id."""
+
+    def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
+        """What one cloud says to an ask."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ask would cost and give; nothing was spent.
+
+    Attributes:
+        epsilon: privacy loss of each person. noise_scale: of the discrete Laplace noise, in `unit`.
+        half_width: the noise exceeds this with probability alpha at most, in `unit`.
+        clouds: how many would be asked.
+    """
+
+    query: str
+    unit: str
+    epsilon: float
+    noise_scale: float
+    alpha: float
+    half_width: int
+    clouds: int
+    min_users: int
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{escape(str(v))}</td></tr>" for name, v in msgspec.structs.asdict(self).items()
+        )
+        return f"<table>{rows}</table>"
+
+
+class Provider:
+    """A registered provider: its name, its key pair and its token, which reads no cloud. Made by the controller."""
+
+    def __init__(
+        self,
+        controller: Admission,
+        name: str,
+        *,
+        key: SigningKey,
+        token: str,
+        aggregator: Aggregator,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.name = name
+        self.token = token
+        self._controller = controller
+        self._key = key
+        self._aggregator = aggregator
+        self._clock = clock
+
+    @property
+    def public(self) -> str:
+        """The public key that policies pin, in hex."""
+        return self._key.public
+
+    def plan(
+        self,
+        query: Query,
+        *,
+        epsilon: float | None = None,
+        offset: float | None = None,
+        alpha: float | None = None,
+        min_users: int = 10,
+    ) -> Plan:
+        """What `ask` with these arguments would cost and give. Spends nothing, wakes nobody. Raises BadQuery."""
+        cost = _cost(query, epsilon, offset, alpha)
+        scale = privacy.noise_scale(query.sensitivity, cost)
+        risk = 0.05 if alpha is None else alpha
+        return Plan(
+            query=type(query).__name__,
+            unit=query.unit,
+            epsilon=cost / privacy.MICRO,
+            noise_scale=scale,
+            alpha=risk,
+            half_width=privacy.half_width(risk, scale),
+            clouds=len(self._controller.roster(self.token, self.public)),
+            min_users=min_users,
+        )
+
+    def ask(
+        self,
+        query: Query,
+        *,
+        epsilon: float | None = None,
+        offset: float | None = None,
+        alpha: float | None = None,
+        min_users: int = 10,
+        purpose: str = "",
+        timeout_s: float = 30.0,
+        progress: bool = True,
+    ) -> Release:
+        """The noisy aggregate over all clouds of the lab; sleeping ones are woken. Refusals and failures are counted.
+
+        Args:
+            epsilon: privacy loss of each person, 1e-6 to 100; or else
+            offset, alpha: the noise shall exceed `offset` (in the query's unit) with probability `alpha` at most.
+            min_users: release nothing of fewer answers; an owner's policy may demand more.
+            purpose: for the owners' ledgers, at most 200 characters.
+            timeout_s: for each cloud, its waking included; at most 600.
+        Raises: BadQuery, TooFewUsers (before anything is spent if there are too few clouds; afterwards if too few
+            answered, and then the clouds that did have spent it).
+        """
+        cost = _cost(query, epsilon, offset, alpha)
+        if isinstance(timeout_s, bool) or not 0 < timeout_s <= MAX_TIMEOUT_S:
+            raise BadQuery(f"timeout_s is more than 0 and at most {MAX_TIMEOUT_S:g}, not {timeout_s!r}")
+        roster = self._controller.roster(self.token, self.public)
+        ask = self._ask(query, cost, min_users, purpose, timeout_s * (2 + len(roster) // MAX_WORKERS))
+        if len(roster) < min_users:
+            raise TooFewUsers(
+                f"the lab has {len(roster)} clouds, the ask demands {min_users} answers; nothing was spent"
+            )
+        signature = asking.sign(ask, self._key)
+
+        def put(cloud: str) -> Outcome:
+            return self._controller.put(ask, signature, cloud, token=self.token, timeout_s=timeout_s)
+
+        outcomes = fan_out(list(roster), put, description="asking clouds", progress=progress)
+        return self._aggregator.release(ask, outcomes, roster)
+
+    def _ask(self, query: Query, cost_micro: int, min_users: int, purpose: str, lasts_s: float) -> Ask:
+        ask = Ask(
+            id=asking.new_id(),
+            query=query,
+            epsilon_micro=cost_micro,
+            min_users=min_users,
+            provider=self.public,
+            provider_name=self.name,
+            aggregator=self._aggregator.public,
+            purpose=purpose,
+            expires_ts=self._clock.now() + min(lasts_s, asking.MAX_ASK_S),
+        )
+        return asking.decode(ask.encode(), Ask, "the ask")  # the bounds of its fields, as every cloud checks them
+
+    def __repr__(self) -> str:
+        return f"Provider(name={self.name!r}, public={self.public[:12]}…)"
+
+
+def _cost(query: Query, epsilon: float | None, offset: float | None, alpha: float | None) -> int:
+    """Micro-epsilon of an ask, given as epsilon or as (offset, alpha)."""
+    if not isinstance(query, Query):
+        raise BadQuery(f"a query is a CountUsers or SumDistance, not {type(query).__name__}")
+    if epsilon is not None and offset is None:
+        return privacy.micro_epsilon(epsilon)
+    if epsilon is None and offset is not None and alpha is not None:
+        return privacy.solve_epsilon(query.sensitivity, offset, alpha)
+    raise BadQuery("say either epsilon, or offset and alpha")

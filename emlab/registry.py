@@ -1,0 +1,203 @@
+"""The registry: what the controller remembers of a lab, in one SQLite file (WAL), and the lock of its one owner.
+
+A cache for clouds (the engine is the truth), the only place for token hashes, public keys, tombstones and the
+controller's own secrets; the file has mode 0600.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+import sqlite3
+import threading
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from emlab.errors import ConfigError, LabInUse
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS clouds (
+  user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL, token_hash TEXT NOT NULL,
+  marker TEXT NOT NULL, policy BLOB NOT NULL, public TEXT NOT NULL, ledger_seq INTEGER NOT NULL,
+  granted_micro INTEGER NOT NULL, carried_micro INTEGER NOT NULL, intent TEXT NOT NULL, created_ts REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL, token_hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tombstones (
+  person TEXT PRIMARY KEY, spent_micro INTEGER NOT NULL, generation INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudRow:
+    """What is remembered of one cloud.
+
+    Attributes:
+        marker: what the open vault's marker file holds.
+        policy: as provisioned, JSON. public: the cloud's Ed25519 key, empty until its first start.
+        ledger_seq: the newest ledger head that was seen; an older one is refused at start.
+        granted_micro: sum of all asks that the controller admitted; the ledger never spent more than this and
+            carried_micro, what the person had spent in earlier clouds.
+        intent: "signup" or "forget" while that is under way, else empty.
+    """
+
+    user: str
+    cloud: str
+    generation: int
+    token_hash: str
+    marker: str
+    policy: bytes
+    created_ts: float
+    public: str = ""
+    ledger_seq: int = 0
+    granted_micro: int = 0
+    carried_micro: int = 0
+    intent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of a forgotten person: how much was spent and how many clouds there were."""
+
+    spent_micro: int = 0
+    generation: int = 0
+
+
+class Registry:
+    """The registry of the lab in this directory. Thread-safe. `open` before use, `close` after."""
+
+    def __init__(self, lab_dir: Path) -> None:
+        self._dir = lab_dir
+        self._lock = threading.RLock()
+        self._owner: int | None = None
+        self._database: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError."""
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owner = os.open(self._dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(owner, 20).decode(errors="replace").strip() or "?"
+            os.close(owner)
+            raise LabInUse(f"the lab {self._dir.name} is in use by process {pid}; close it there first") from None
+        os.ftruncate(owner, 0)
+        os.write(owner, str(os.getpid()).encode())
+        self._owner = owner
+        path = self._dir / "registry.sqlite"
+        path.touch(mode=0o600)
+        try:
+            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            database.row_factory = sqlite3.Row
+            database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
+        except sqlite3.Error as exc:
+            self.close()
+            raise ConfigError(f"the registry {path} cannot be opened: {exc}") from exc
+        self._database = database
+
+    def close(self) -> None:
+        """The lab is free for another owner. Idempotent."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+            if self._owner is not None:
+                os.close(self._owner)
+                self._owner = None
+
+    def _run(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock:
+            if self._database is None:
+                raise ConfigError(f"the lab {self._dir.name} is closed")
+            return self._database.execute(sql, values).fetchall()
+
+    def add(self, row: CloudRow) -> None:
+        """The cloud is remembered. Raises ConfigError if the user has one."""
+        names = [field.name for field in fields(CloudRow)]
+        marks = ", ".join("?" * len(names))
+        try:
+            # names come from the dataclass, values are bound
+            self._run(f"INSERT INTO clouds ({', '.join(names)}) VALUES ({marks})", *asdict(row).values())  # noqa: S608
+        except sqlite3.IntegrityError:
+            raise ConfigError(f"{row.user} has a cloud in this lab already") from None
+
+    def cloud(self, user: str) -> CloudRow | None:
+        """What is remembered of this user's cloud."""
+        return next((CloudRow(**row) for row in self._run("SELECT * FROM clouds WHERE user = ?", user)), None)
+
+    def clouds(self) -> list[CloudRow]:
+        """All clouds, in order of sign-up."""
+        return [CloudRow(**row) for row in self._run("SELECT * FROM clouds ORDER BY created_ts, user")]
+
+    def born(self, user: str, public: str) -> None:
+        """The cloud of this user has started for the first time."""
+        self._run("UPDATE clouds SET public = ?, intent = '' WHERE user = ?", public, user)
+
+    def intend(self, user: str, intent: str) -> None:
+        """That is under way for this user; whoever attaches after a crash finishes or undoes it."""
+        self._run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
+
+    def granted(self, user: str, cost_micro: int) -> None:
+        """A capability of that cost was granted."""
+        self._run("UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ?", cost_micro, user)
+
+    def seen(self, user: str, ledger_seq: int) -> None:
+        """The user's ledger has come to this head."""
+        self._run("UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?", ledger_seq, user)
+
+    def drop(self, user: str) -> None:
+        """The cloud is not remembered. Idempotent."""
+        self._run("DELETE FROM clouds WHERE user = ?", user)
+
+    def tombstone(self, user: str) -> Tombstone:
+        """What this person had spent in forgotten clouds of this lab."""
+        found = self._run("SELECT spent_micro, generation FROM tombstones WHERE person = ?", self._person(user))
+        return Tombstone(**found[0]) if found else Tombstone()
+
+    def bury(self, user: str, tombstone: Tombstone) -> None:
+        """What was spent is remembered under a keyed hash of the name; it never shrinks."""
+        self._run(
+            "INSERT INTO tombstones VALUES (?, ?, ?) ON CONFLICT (person) DO UPDATE SET "
+            "spent_micro = max(spent_micro, excluded.spent_micro), generation = max(generation, excluded.generation)",
+            self._person(user),
+            tombstone.spent_micro,
+            tombstone.generation,
+        )
+
+    def _person(self, user: str) -> str:
+        return hmac.new(self.secret("tombstones"), user.encode(), hashlib.sha256).hexdigest()
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of this lab, the same each time."""
+        self._run("INSERT OR IGNORE INTO secrets VALUES (?, ?)", name, secrets.token_bytes(32))
+        return bytes(self._run("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
+
+    def add_provider(self, name: str, public: str, token_hash: str) -> None:
+        """The provider is registered, its token renewed. Raises ConfigError: the name belongs to another key."""
+        done = self._run(
+            "INSERT INTO providers VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET token_hash = excluded.token_hash "
+            "WHERE public = excluded.public RETURNING name",
+            name,
+            public,
+            token_hash,
+        )
+        if not done:
+            raise ConfigError(f"the provider {name} is registered with another key; give that key, or another name")
+
+    def provider(self, public: str) -> tuple[str, str] | None:
+        """Name and token hash of the provider with this public key."""
+        found = self._run("SELECT name, token_hash FROM providers WHERE public = ?", public)
+        return (found[0]["name"], found[0]["token_hash"]) if found else None
+
+    def setting(self, name: str, value: str) -> str:
+        """The lab's setting of this name: what was given at first, `value` if it is asked for the first time."""
+        self._run("INSERT OR IGNORE INTO settings VALUES (?, ?)", name, value)
+        return str(self._run("SELECT value FROM settings WHERE name = ?", name)[0]["value"])
+
+    def set(self, name: str, value: str) -> None:
+        """The lab's setting of this name has this value."""
+        self._run("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)

@@ -1,0 +1,277 @@
+"""UserCloud: the handle to one person's cloud, and the table of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, TypeVar, overload
+
+import msgspec
+
+from emlab.clock import SYSTEM_CLOCK
+from emlab.entries import MAX_EXAMPLES, StoreReport, count_reasons, parse_all
+from emlab.errors import BadEntry, NotPermitted
+from emlab.fanout import fan_out
+from emlab.policy import HasPublicKey, Policy
+from emlab.state import CloudState, CloudStats
+from emlab.wire.client import DEFAULT_TIMEOUT_S
+from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from emlab.controller import Controller, Lease
+    from emlab.key import Key
+
+R = TypeVar("R")
+STATE_COLOURS = {
+    CloudState.RUNNING: "#2a7f3f",
+    CloudState.PAUSED: "#5b6b9a",
+    CloudState.STARTING: "#a06a00",
+    CloudState.STOPPED: "#666666",
+    CloudState.ABSENT: "#666666",
+    CloudState.FAILED: "#b00020",
+}
+
+
+class UserCloud:
+    """One person's cloud. What needs data wakes it, and it stays awake meanwhile.
+
+    Attributes:
+        user: whose it is.
+        token: the owner's token, if this handle is the owner's (from `signup`); never shown.
+        key: what opens the vault, if it came from `signup`; never shown.
+    """
+
+    def __init__(self, controller: Controller, user: str, *, token: str | None = None, key: Key | None = None) -> None:
+        self.user = user
+        self.token = token
+        self.key = key
+        self._controller = controller
+
+    @property
+    def id(self) -> str:
+        """32 hex digits; also the user_id of the entries."""
+        return self._controller.life(self.user).spec.cloud
+
+    @property
+    def state(self) -> CloudState:
+        """What the engine says now."""
+        return self._controller.life(self.user).state
+
+    @property
+    def stats(self) -> CloudStats:
+        """Memory and CPU now."""
+        return self._controller.engine.stats(self._controller.life(self.user).handle)
+
+    @property
+    def policy(self) -> Policy:
+        """What the owner permits. Assign to it to permit something else. Owner only."""
+        return self._call("policy", Policy)
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._call("set_policy", Policy, policy)
+
+    def permit(self, *providers: HasPublicKey | str, aggregators: Iterable[HasPublicKey | str] = ()) -> Policy:
+        """These providers may ask, through these aggregators, besides those before; returns the new policy."""
+        return self._call("set_policy", Policy, self.policy.permitting(providers=providers, aggregators=aggregators))
+
+    @property
+    def ledger(self) -> LedgerReport:
+        """What was asked and spent, and what remains. Owner only."""
+        return self._call("ledger", LedgerReport)
+
+    def store(self, entries: Iterable[object], *, partial: bool = False) -> StoreReport:
+        """The entries are in the cloud, journaled. Storing the same ones again changes nothing.
+
+        Args:
+            entries: e-mission entries in wire form (mappings, as `json.load` gives them).
+            partial: store the good ones and count the bad ones, instead of refusing all for one bad.
+        Returns:
+            how many were received, inserted, replaced, and rejected by reason.
+        Raises: BadEntry (its `position` is the index in `entries`; nothing was stored), DiskFull, StoreError.
+        """
+        given = list(entries)
+        batches = _batches(given)
+        if len(batches) == 1:
+            return self._store(batches[0], partial=partial)
+        # one request is checked as a whole by the cloud; several must be checked before the first of them leaves
+        good, rejected = parse_all(given)
+        if rejected and not partial:
+            raise BadEntry(rejected[0].message, rejected[0].position)
+        reports = [self._store(batch, partial=partial) for batch in _batches(good)]
+        return StoreReport(
+            received=len(given),
+            inserted=sum(report.inserted for report in reports),
+            replaced=sum(report.replaced for report in reports),
+            rejected=count_reasons(rejected),
+            examples=rejected[:MAX_EXAMPLES],
+        )
+
+    def _store(self, batch: list[object], *, partial: bool) -> StoreReport:
+        return self._call("store", StoreReport, StoreRequest(entries=batch, partial=partial), timeout_s=300.0)
+
+    def entries(
+        self,
+        key: str,
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        time_key: str = "data.ts",
+        limit: int = MAX_ENTRIES,
+    ) -> pd.DataFrame:
+        """The entries of one key, by time.
+
+        Args:
+            key: such as "background/location".
+            start_ts, end_ts: UTC seconds, both included. time_key: the field that they and the order refer to.
+            limit: at most so many; a RuntimeWarning says when there are more.
+        Returns:
+            one row per entry. The index is UTC time (of `time_key`); the columns are the fields of `data`, then
+            `_id` and those of `metadata` with the prefix `metadata_`.
+        """
+        import pandas as pd
+
+        request = FindRequest(key=key, start_ts=start_ts, end_ts=end_ts, time_key=time_key, limit=limit)
+        found = self._call("find", Found, request, timeout_s=300.0)
+        if found.more:
+            import warnings
+
+            warnings.warn(f"there are more than {limit} entries of {key}", RuntimeWarning, stacklevel=2)
+        frame = pd.DataFrame([_row(entry) for entry in found.entries])
+        column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
+        times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
+        frame.index = pd.DatetimeIndex(pd.to_datetime(times, unit="s", utc=True), name="time")
+        return frame
+
+    def counts(self) -> dict[str, int]:
+        """How many entries there are of each key. Owner only."""
+        return self._call("counts", dict[str, int])
+
+    def pause(self) -> None:
+        """The cloud uses no CPU. Idempotent. Raises InUse under a lease."""
+        self._controller.pause(self.user)
+
+    def wake(self) -> None:
+        """The cloud runs. Idempotent. Raises Locked."""
+        self._controller.wake(self.user)
+
+    def lock(self) -> None:
+        """The cloud is stopped and its vault closed. Idempotent. Raises InUse under a lease."""
+        self._controller.lock(self.user)
+
+    def unlock(self, key: Key) -> None:
+        """The vault is open and the cloud runs. Idempotent. Raises WrongKey."""
+        self._controller.unlock(self.user, key)
+
+    def lease(self, ttl_s: float) -> Lease:
+        """The cloud is not paused for that long, or until the lease is released."""
+        return self._controller.lease(self.user, ttl_s)
+
+    def delete(self) -> None:
+        """The cloud and its data are gone; only what was spent is remembered."""
+        self._controller.forget(self.user)
+
+    def logs(self, lines: int = 50) -> str:
+        """The last lines that the cloud printed."""
+        return self._controller.engine.logs(self._controller.life(self.user).handle, lines)
+
+    def _call(
+        self,
+        name: str,
+        response: type[R],
+        request: msgspec.Struct | None = None,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> R:
+        if self.token is None:
+            raise NotPermitted(
+                f"only the owner may do this: use the handle that signup returned, or cloud({self.user!r}, token=...)"
+            )
+        with self._controller.using(self.user) as client:
+            return client.call(name, response, request, token=self.token, timeout_s=timeout_s)
+
+    def __repr__(self) -> str:
+        return f"UserCloud(user={self.user!r}, state={self.state.value})"
+
+    def _repr_html_(self) -> str:
+        return Clouds([self])._repr_html_()
+
+
+class Clouds(Sequence[UserCloud]):
+    """Several clouds: a sequence, and a table in a notebook."""
+
+    def __init__(self, clouds: Sequence[UserCloud]) -> None:
+        self._clouds = list(clouds)
+
+    @overload
+    def __getitem__(self, index: int) -> UserCloud: ...
+    @overload
+    def __getitem__(self, index: slice) -> Clouds: ...
+    def __getitem__(self, index: int | slice) -> UserCloud | Clouds:
+        return Clouds(self._clouds[index]) if isinstance(index, slice) else self._clouds[index]
+
+    def __len__(self) -> int:
+        return len(self._clouds)
+
+    def __iter__(self) -> Iterator[UserCloud]:
+        return iter(self._clouds)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per cloud: user, cloud (id), generation, state, vault_open, idle_s, leases (running ones)."""
+        import pandas as pd
+
+        now = SYSTEM_CLOCK.now()
+        rows = fan_out(self._clouds, lambda cloud: _facts(cloud, now), description="states", progress=False)
+        columns = ["user", "cloud", "generation", "state", "vault_open", "idle_s", "leases"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _repr_html_(self) -> str:
+        frame = self.frame()
+        head = "".join(f"<th>{name}</th>" for name in ("user", "cloud", "state", "vault", "idle", "leases"))
+        body = "".join(
+            f"<tr><td>{escape(row['user'])}</td><td><code>{row['cloud'][:12]}</code></td>"
+            f'<td style="color:{STATE_COLOURS[CloudState(row["state"])]}">{row["state"]}</td>'
+            f"<td>{'open' if row['vault_open'] else 'closed'}</td>"
+            f"<td>{row['idle_s']:.0f} s</td><td>{row['leases']}</td></tr>"
+            for row in frame.to_dict("records")
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{len(frame)} clouds</p>"
+
+    def __repr__(self) -> str:
+        return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"
+
+
+def _facts(cloud: UserCloud, now: float) -> tuple[object, ...]:
+    life = cloud._controller.life(cloud.user)
+    use = life.use()
+    leases = sum(until > now for until in use.leases)
+    spec = life.spec
+    return cloud.user, spec.cloud, spec.generation, life.state.value, life.is_open, use.idle_s(now), leases
+
+
+def _row(entry: dict[str, object]) -> dict[str, object]:
+    data, metadata = entry.get("data"), entry.get("metadata")
+    row: dict[str, object] = dict(data) if isinstance(data, dict) else {}
+    row["_id"] = entry["_id"]["$oid"] if isinstance(entry.get("_id"), dict) else None  # type: ignore[index]
+    if isinstance(metadata, dict):
+        row |= {f"metadata_{name}": value for name, value in metadata.items()}
+    return row
+
+
+def _batches(entries: Sequence[object]) -> list[list[object]]:
+    """The entries as JSON, in lists that each fit into one request."""
+    batches: list[list[object]] = []
+    size = MAX_BODY_BYTES
+    for position, entry in enumerate(entries):
+        try:
+            encoded = msgspec.json.encode(entry)
+        except (TypeError, ValueError) as exc:
+            raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
+        size += len(encoded) + 1
+        if size >= MAX_BODY_BYTES - 1024 or len(batches[-1]) >= MAX_ENTRIES:
+            batches.append([])
+            size = len(encoded)
+        batches[-1].append(msgspec.Raw(encoded))
+    return batches
