@@ -117,9 +117,12 @@ class Mongod:
         """Whether the process is there now."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    def start(self, timeout_s: float = START_TIMEOUT_S, *, meanwhile: Callable[[], None] = lambda: None) -> None:
         """It answers. Call from the thread that lives longest: the kernel ends mongod with the thread that started it.
 
+        Args:
+            timeout_s: how long it may take.
+            meanwhile: called once its program runs, before anything waits for it.
         Raises:
             MongodMissing, ConfigError: no program; a socket path that is too long, a cache that is too small.
             DiskFull, StoreError: it died; with the path and the free bytes, or its last log lines.
@@ -131,6 +134,7 @@ class Mongod:
         self._make_ready()
         self._spawn(command)
         try:
+            meanwhile()
             answers = wait_until(self._listens, timeout_s, clock=self._clock, longest_s=0.004) and self._ping(timeout_s)
         except BaseException:
             self._kill()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -16,19 +18,14 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emlab.errors import BadQuery, EmlabError
+from emlab import provision as provisioning
+from emlab.engines.base import SOCKET
+from emlab.errors import EmlabError
 from emlab.mongod import Mongod
-from emlab.wire import problem
-from emlab.wire.table import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-
     from emlab.custodian import Custodian
     from emlab.provision import Provision
-    from emlab.wire.transport import App
 
 log = logging.getLogger("emlab.apps.custodian")
 DATABASE_DIR = "db"
@@ -41,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the open vault")
     where = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _end)
     try:
         return serve(where.run, where.data)
@@ -50,54 +48,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(run_dir: Path, vault_dir: Path) -> int:
-    """Start mongod, serve, stop mongod. Raises EmlabError if something is not as it must be."""
-    from emlab import provision as provisioning
-
+    """Start mongod, serve, stop mongod; returns the exit status. Raises EmlabError."""
     provision = provisioning.read(run_dir)
     provisioning.check_marker(vault_dir, provision.marker)
-    database = vault_dir / DATABASE_DIR
-    database.mkdir(mode=0o700, exist_ok=True)
-    # mongod starts while Python imports the rest: on two cores that hides most of the imports
-    mongod = Mongod(database, run_dir)
-    mongod.launch()
-    try:
-        return _serve_http(provision, mongod, run_dir, database)
-    finally:
-        mongod.stop()
-
-
-def _serve_http(provision: Provision, mongod: Mongod, run_dir: Path, database: Path) -> int:
-    import uvicorn
-
-    from emlab.engines.base import SOCKET
-    from emlab.wire.serve import Server
-
-    custodian = _custodian(provision, mongod, database)
-    socket = run_dir / SOCKET
-    socket.unlink(missing_ok=True)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            _asgi(Server(custodian)),
-            uds=str(socket),
-            loop="uvloop",
-            http="httptools",
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            timeout_graceful_shutdown=5,
-        )
-    )
     died = threading.Event()
 
-    def when_mongod_dies() -> None:
+    def end_with_mongod(status: int) -> None:
+        log.error("mongod ended with status %d, and so does this cloud", status)
         died.set()
-        log.error("mongod ended; so does this cloud")
-        server.should_exit = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    mongod.on_death(when_mongod_dies)
-    # uvicorn raises the signal that ended it once more, for the handler that was there before: _end
-    with contextlib.suppress(SystemExit):
-        server.run()
+    mongod = Mongod(vault_dir / DATABASE_DIR, run_dir, on_death=end_with_mongod)
+    try:
+        mongod.start(meanwhile=_import_rest)  # which on two cores costs next to nothing
+        custodian = _custodian(provision, mongod)
+        _serve_http(custodian, run_dir / SOCKET)
+    finally:
+        mongod.stop()
     return 1 if died.is_set() else 0
 
 
@@ -105,7 +72,12 @@ def _end(_signal: int, _frame: object) -> None:
     raise SystemExit(0)
 
 
-def _custodian(provision: Provision, mongod: Mongod, database: Path) -> Custodian:
+def _import_rest() -> None:
+    for module in ("emlab.apps.http", "emlab.custodian", "emlab.store", "uvloop", "httptools", "pymongo"):
+        importlib.import_module(module)
+
+
+def _custodian(provision: Provision, mongod: Mongod) -> Custodian:
     from emlab.custodian import Custodian
     from emlab.ledger import MongoLedger
     from emlab.store import MongoStore
@@ -113,41 +85,16 @@ def _custodian(provision: Provision, mongod: Mongod, database: Path) -> Custodia
     client = mongod.client()
     ledger = MongoLedger(client)
     ledger.recover()
-    store = MongoStore(client, uuid.UUID(provision.cloud), data_dir=database)
-    return Custodian(provision, store, ledger)
+    return Custodian(provision, MongoStore(client, uuid.UUID(provision.cloud), data_dir=mongod.data_dir), ledger)
 
 
-def _asgi(app: App) -> Starlette:
-    """The app on Starlette: every path goes to it, bodies bounded, calls in worker threads."""
-    from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
-    from starlette.responses import Response
-    from starlette.routing import Route
+def _serve_http(custodian: Custodian, socket: Path) -> None:
+    from emlab.apps.http import server
+    from emlab.wire.serve import Server
 
-    async def handle(request: Request) -> Response:
-        body = await _body(request)
-        if body is None:
-            status, reply = problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"))
-        else:
-            status, reply = await run_in_threadpool(
-                app.handle, request.method, request.url.path, dict(request.headers), body
-            )
-        media = "application/json" if status == 200 else "application/problem+json"
-        return Response(reply, status, media_type=media)
-
-    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
-
-
-async def _body(request: Request) -> bytes | None:
-    """The body of a request, or None if it is too large; never holds more than the bound."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            return None
-        parts.append(part)
-    return b"".join(parts)
+    # uvicorn ends in order on SIGTERM and then raises it once more, for the handler that was there before
+    with contextlib.suppress(SystemExit):
+        server(Server(custodian), socket).run()
 
 
 if __name__ == "__main__":
