@@ -12,10 +12,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from phone_log import KEYS, MOTION, through_json
 
 from emlab.simulate import Simulator
 from emlab.simulate.entry_form import Motion, motion, time_fields, to_entries
+from tests.unit.simulate.phone_log import KEYS, MOTION, through_json
 
 REAL_DAY = "shankari_2016-08-10.json.gz"
 CODES = {"type", "confidence", "curr_state", "transition", "battery_status"}  # of data; ints on both sides

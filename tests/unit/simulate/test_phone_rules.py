@@ -14,10 +14,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phone_log import BATTERY, FILTERED, KEYS, LOCATION, MOTION, TRANSITION, by_key, lonlat, through_json
 
 from emlab.geo import haversine_m, path_length_m
 from emlab.simulate import Person, Simulator, TrueTrip
+from tests.unit.simulate.phone_log import (
+    BATTERY,
+    FILTERED,
+    KEYS,
+    LOCATION,
+    MOTION,
+    TRANSITION,
+    by_key,
+    lonlat,
+    through_json,
+)
 
 STILL = 3
 TYPE_OF_MODE = {"WALKING": 7, "BICYCLING": 1, "IN_VEHICLE": 0}
