@@ -1,0 +1,243 @@
+"""Entries in a mongod, in e-mission's own collections. Imports pymongo, and of emlab errors, entries and mongod."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import pymongo
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+
+from emlab.entries import JsonObject, StoreReport
+from emlab.errors import BadQuery, StoreError
+from emlab.mongod import FULL_BELOW_BYTES, disk_full, free_bytes
+from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE, Fix, check_find, check_shape, order_of
+from emlab.store.documents import WIRE, accept, legacy, report
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
+
+    Documents = Collection[dict[str, object]]
+
+T = TypeVar("T")
+
+DATABASE = "Stage_database"
+NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads nothing
+RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
+_DUPLICATE_KEY, _OUT_OF_DISK = 11000, 14031
+_UP, _DOWN, _GEO = pymongo.ASCENDING, pymongo.DESCENDING, pymongo.GEOSPHERE
+
+
+def _plain(*fields: str) -> list[pymongo.IndexModel]:
+    return [pymongo.IndexModel([(field, _UP)]) for field in fields]
+
+
+def _sparse(direction: int, *fields: str) -> list[pymongo.IndexModel]:
+    return [pymongo.IndexModel([(field, direction)], sparse=True) for field in fields]
+
+
+def _compound(name: str) -> pymongo.IndexModel:
+    fields = ("user_id", "metadata.key", "metadata.write_ts", "data.ts", "data.start_ts", "data.end_ts")
+    return pymongo.IndexModel([(field, _UP) for field in fields], name=name)
+
+
+def _local_dates() -> list[str]:
+    prefixes = ("start_", "end_", "enter_", "exit_", "")
+    parts = ("year", "month", "day", "hour", "minute", "second", "weekday")
+    return [f"data.{prefix}local_dt.{part}" for prefix in prefixes for part in parts]
+
+
+def indexes(collection: str) -> list[pymongo.IndexModel]:
+    """The indexes that e-mission's server makes on this collection, by its names."""
+    by_write_ts = pymongo.IndexModel([("metadata.write_ts", _DOWN)])
+    if collection == USERCACHE:
+        order = [("user_id", _UP), ("metadata.type", _UP), ("metadata.key", _UP)]
+        hack = pymongo.IndexModel(
+            [*order, ("metadata.write_ts", _DOWN), ("data.ts", _DOWN)], name="usercache_compound_hack"
+        )
+        plain = _plain("user_id", "metadata.type", "metadata.key")
+        return [*plain, by_write_ts, *_sparse(_DOWN, "data.ts"), hack]
+    plain = _plain("user_id", "metadata.key")
+    if collection == TIMESERIES:
+        times = _sparse(_DOWN, "data.ts", "data.start_ts")
+        return [*plain, by_write_ts, *times, *_geo("data.loc"), _compound("timeseries_compound_hack")]
+    times = _sparse(
+        _DOWN, *(f"data.{name}" for name in ("start_ts", "end_ts", "enter_ts", "exit_ts", "ts", "duration"))
+    )
+    links = _sparse(_UP, "data.mode", "data.section", "data.cleaned_section")
+    places = _geo("data.start_loc", "data.end_loc", "data.location", "data.loc")
+    return [*plain, *times, *links, *places, *_sparse(_DOWN, *_local_dates()), _compound("analysis_compound_hack")]
+
+
+def _geo(*fields: str) -> list[pymongo.IndexModel]:
+    return [pymongo.IndexModel([(field, _GEO)]) for field in fields]
+
+
+class MongoStore:
+    """Entries in e-mission's collections of one mongod, so that its own tools read them. See Store.
+
+    Args:
+        client: a client of the cloud's mongod; stays the caller's.
+        user_id: whose entries they are.
+        data_dir: where that mongod keeps its files, to see a full disk before mongod does.
+    """
+
+    def __init__(
+        self, client: pymongo.MongoClient[dict[str, object]], user_id: uuid.UUID, *, data_dir: Path | None = None
+    ) -> None:
+        concern = pymongo.WriteConcern(w=1, j=True)
+        self._database = client.get_database(DATABASE, codec_options=WIRE, write_concern=concern)
+        self._user = legacy(user_id)
+        self._data_dir = data_dir
+        self._indexed: set[str] = set()
+        self._unsaved_bytes = 0
+
+    def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
+        """Keep entries; see Store."""
+        accepted, rejected = accept(entries, self._user, partial=partial)
+        inserted = 0
+        with self._errors("store entries"):
+            self._make_room(sum(len(one) for documents in accepted.values() for one in documents.values()))
+            for name, documents in accepted.items():
+                inserted += self._upsert(self._collection(name), list(documents.items()))
+        return report(len(entries), inserted, rejected)
+
+    def find(
+        self,
+        key: str,
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        time_key: str = "data.ts",
+        limit: int | None = None,
+    ) -> Iterator[JsonObject]:
+        """Entries of one key by time; see Store."""
+        check_find(time_key, start_ts, end_ts, limit)
+        query = self._query(key, start_ts, end_ts, time_key)
+        order = [(time_key, pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
+        found = [self._database[name].find(query).sort(order).limit(limit or 0) for name in (TIMESERIES, ANALYSIS)]
+        merged = heapq.merge(*found, key=lambda entry: order_of(entry, time_key))
+        return self._read(itertools.islice(merged, limit))
+
+    def pending(self) -> Iterator[JsonObject]:
+        """Raw phone entries; see Store."""
+        order = [("metadata.write_ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
+        return self._read(self._database[USERCACHE].find({"user_id": self._user}).sort(order))
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        """Whether there is one; see Store."""
+        check_find("data.ts", start_ts, end_ts, None)
+        query = self._query(key, start_ts, end_ts, "data.ts")
+        if region is not None:
+            self.check_region(region)
+            query["data.loc"] = {"$geoWithin": {"$geometry": region}}
+        with self._errors("look for an entry"):
+            found = (self._database[name].find_one(query, {"_id": 1}) for name in (TIMESERIES, ANALYSIS))
+            return any(entry is not None for entry in found)
+
+    def check_region(self, region: Mapping[str, object]) -> None:
+        """Ask mongod about a region, on a collection that is always empty; see Store."""
+        check_shape(region)
+        with self._errors("check a region"):
+            try:
+                self._database[NOTHING].find_one({"loc": {"$geoWithin": {"$geometry": region}}})
+            except OperationFailure as exc:
+                raise BadQuery(
+                    f"the region is not acceptable: {str(exc.details and exc.details['errmsg'])[:200]}"
+                ) from None
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[Fix]:
+        """Times and positions only; see Store."""
+        check_find("data.ts", start_ts, end_ts, None)
+        query = {**self._query(key, start_ts, end_ts, "data.ts"), "data.loc.type": "Point"}
+        shown = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
+        order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
+        found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
+        fixes = (cast(Fix, (one["t"], *cast("list[float]", one["at"]))) for one in itertools.chain(*found))
+        return self._read(heapq.merge(fixes))
+
+    def counts(self) -> dict[str, int]:
+        """Entries by key; see Store."""
+        total: dict[str, int] = {}
+        steps: list[dict[str, object]] = [
+            {"$match": {"user_id": self._user, "invalid": {"$exists": False}}},
+            {"$group": {"_id": "$metadata.key", "n": {"$sum": 1}}},
+        ]
+        with self._errors("count entries"):
+            for name in (TIMESERIES, ANALYSIS, USERCACHE):
+                for group in self._database[name].aggregate(steps):
+                    key = cast(str, group["_id"])
+                    total[key] = total.get(key, 0) + cast(int, group["n"])
+        return total
+
+    def _query(self, key: str, start_ts: float | None, end_ts: float | None, time_key: str) -> dict[str, object]:
+        query: dict[str, object] = {"user_id": self._user, "metadata.key": key, "invalid": {"$exists": False}}
+        bounds = {"$gte": start_ts, "$lte": end_ts}
+        if given := {name: bound for name, bound in bounds.items() if bound is not None}:
+            query[time_key] = given
+        return query
+
+    def _collection(self, name: str) -> Documents:
+        """The collection, with e-mission's indexes since its first write."""
+        collection = self._database[name]
+        if name not in self._indexed:
+            collection.create_indexes(indexes(name))
+            self._indexed.add(name)
+        return collection
+
+    def _upsert(self, collection: Documents, documents: list[tuple[ObjectId, bytes]]) -> int:
+        """How many are new. Inserting all and replacing what was there is faster than asking first."""
+        raw = [RawBSONDocument(encoded) for _, encoded in documents]
+        try:
+            collection.insert_many(raw, ordered=False)
+        except BulkWriteError as exc:
+            faults = exc.details["writeErrors"]
+            if any(fault["code"] != _DUPLICATE_KEY for fault in faults) or exc.details["writeConcernErrors"]:
+                raise
+        else:
+            return len(raw)
+        known = [fault["index"] for fault in faults]
+        replacing = [pymongo.ReplaceOne({"_id": documents[at][0]}, raw[at], upsert=True) for at in known]
+        collection.bulk_write(replacing, ordered=False)
+        return len(raw) - len(known)
+
+    def _make_room(self, size: int) -> None:
+        """Returns if `size` bytes fit beside what mongod needs to write its next checkpoint. Raises DiskFull."""
+        if self._data_dir is None:
+            return
+        room = free_bytes(self._data_dir) - RESERVE_BYTES
+        if room < 2 * size:  # once in the journal, once in the data files
+            raise disk_full(self._data_dir)
+        self._unsaved_bytes += size
+        if self._unsaved_bytes > room / 4:
+            self._database.client.admin.command("fsync")
+            self._unsaved_bytes = 0
+
+    def _read(self, found: Iterable[T]) -> Iterator[T]:
+        with self._errors("read entries"):
+            yield from found
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """pymongo's errors as ours, without what they quote of documents and queries."""
+        try:
+            yield
+        except OperationFailure as exc:
+            raise self._error(doing, exc) from OperationFailure("what mongod said is left out", exc.code)
+        except PyMongoError as exc:
+            raise self._error(doing, exc) from exc
+
+    def _error(self, doing: str, exc: PyMongoError) -> StoreError:
+        faults = exc.details["writeErrors"] if isinstance(exc, BulkWriteError) else []
+        codes = {fault["code"] for fault in faults} or {getattr(exc, "code", None)} - {None}
+        if self._data_dir and (_OUT_OF_DISK in codes or free_bytes(self._data_dir) < FULL_BELOW_BYTES):
+            return disk_full(self._data_dir)
+        why = f" (code {', '.join(map(str, sorted(codes)))})" if codes else ""
+        return StoreError(f"the database could not {doing}: {type(exc).__name__}{why}")
