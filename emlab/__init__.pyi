@@ -35,6 +35,7 @@ from .query import CountUsers as CountUsers
 from .query import Region as Region
 from .query import SumDistance as SumDistance
 from .record import Recorder as Recorder
+from .simulate import Person as Person
 from .simulate import Simulator as Simulator
 from .state import CloudState as CloudState
 from .usercloud import UserCloud as UserCloud

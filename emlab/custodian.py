@@ -124,7 +124,7 @@ class Custodian:
                 return self._answer(ask)
 
     def _answer(self, ask: Ask) -> Envelope:
-        query_name = str(msgspec.to_builtins(ask.query)["kind"])
+        query_name = type(ask.query).__name__
         note = Note(provider=ask.provider_name, query=query_name, purpose=ask.purpose, ts=self._clock.now())
         try:
             policy = self.policy()

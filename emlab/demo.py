@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,14 +86,15 @@ def tell(
 
 def _people(
     n_users: int, days: int, seed: int, files: Sequence[Path]
-) -> Iterator[tuple[str, Callable[[], list[object]]]]:
+) -> Iterator[tuple[str, Callable[[], Iterable[object]]]]:
+    """Names and, made when called, entries: of simulated people, then of files."""
     from emlab.simulate import Simulator
 
     for person in Simulator(n_users, days, seed):
-        yield person.name, lambda person=person: list(person.entries())
+        yield person.name, person.entries
     for file in files:
         name = file.name.removesuffix(".gz").removesuffix(".json")
-        yield re.sub(r"[^A-Za-z0-9._-]", "-", name), lambda file=file: read_day(file)  # type: ignore[misc]
+        yield re.sub(r"[^A-Za-z0-9._-]", "-", name), partial(read_day, file)
 
 
 def phone_days_in(folder: Path) -> list[Path]:

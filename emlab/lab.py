@@ -65,6 +65,12 @@ def _load(table: dict[str, str], name: str, kind: str) -> type:
     return loaded
 
 
+def _missing(driver: type) -> str | None:
+    """What this host lacks for an engine or vault; None if nothing."""
+    lacks: str | None = driver.missing()  # type: ignore[attr-defined]
+    return lacks
+
+
 def make_engine(name: str, home: Path) -> Engine:
     """The engine of this name ("auto": docker if it can start clouds now, else process).
 
@@ -73,7 +79,7 @@ def make_engine(name: str, home: Path) -> Engine:
     if name == "auto":
         name = choose_engine()[0]
     engine = _load(ENGINES, name, "engine")
-    lacks = engine.missing()  # type: ignore[attr-defined]
+    lacks = _missing(engine)
     if lacks is not None:
         raise EngineMissing(lacks)
     made: Engine = engine(_memory_app()) if name == "memory" else engine(home)
@@ -86,9 +92,9 @@ def choose_engine() -> tuple[str, str]:
 
     from emlab import images
 
-    lacks = _load(ENGINES, "docker", "engine").missing()  # type: ignore[attr-defined]
+    lacks = _missing(_load(ENGINES, "docker", "engine"))
     if lacks is not None:
-        return "process", str(lacks)
+        return "process", lacks
     client = docker.from_env()
     try:
         return "docker", f"a Docker engine answers and has the image {images.require(client)}"
@@ -104,7 +110,7 @@ def build_image(say: Callable[[str], None], *, base: str | None = None) -> str:
 
     from emlab import images
 
-    lacks = _load(ENGINES, "docker", "engine").missing()  # type: ignore[attr-defined]
+    lacks = _missing(_load(ENGINES, "docker", "engine"))
     if lacks is not None:
         raise EngineMissing(lacks)
     client = docker.from_env(timeout=600)
@@ -225,7 +231,7 @@ class Lab:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"{self.name[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
         vault = _load(VAULTS, self._vault_name, "vault")
-        lacks = vault.missing()  # type: ignore[attr-defined]
+        lacks = _missing(vault)
         if lacks is not None:
             raise VaultMissing(lacks)
         engine = make_engine(self._engine_name, self.home)
@@ -336,9 +342,8 @@ def clean(home: Path, lab: str | None = None) -> list[str]:
         lab: only this one, even if it was kept; without it all but the kept ones.
     Raises: ConfigError (no such lab).
     """
-    engines = [
-        make_engine(name, home) for name in ("docker", "process") if _load(ENGINES, name, "engine").missing() is None
-    ]  # type: ignore[attr-defined]
+    usable = [name for name in ("docker", "process") if _missing(_load(ENGINES, name, "engine")) is None]
+    engines = [make_engine(name, home) for name in usable]
     labs = {path.name for path in (home / "labs").glob("*")} | {h.lab for engine in engines for h in engine.find()}
     if lab is not None and lab not in labs:
         raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")

@@ -15,7 +15,7 @@ from emlab.fanout import fan_out
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
 from emlab.wire.client import DEFAULT_TIMEOUT_S
-from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
+from emlab.wire.table import MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emlab.key import Key
 
 R = TypeVar("R")
+BATCH_BYTES = 256 << 10  # a larger request would leave the idle custodian larger
 STATE_COLOURS = {
     CloudState.RUNNING: "#2a7f3f",
     CloudState.PAUSED: "#5b6b9a",
@@ -142,7 +143,7 @@ class UserCloud:
         frame = pd.DataFrame([_row(entry) for entry in found.entries])
         column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
         times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
-        frame.index = pd.DatetimeIndex(pd.to_datetime(times, unit="s", utc=True), name="time")
+        frame.index = pd.DatetimeIndex(pd.to_datetime((times * 1e6).round(), unit="us", utc=True), name="time")
         return frame
 
     def counts(self) -> dict[str, int]:
@@ -261,16 +262,16 @@ def _row(entry: dict[str, object]) -> dict[str, object]:
 
 
 def _batches(entries: Sequence[object]) -> list[list[object]]:
-    """The entries as JSON, in lists that each fit into one request."""
+    """The entries as JSON, in lists for one request each."""
     batches: list[list[object]] = []
-    size = MAX_BODY_BYTES
+    size = BATCH_BYTES
     for position, entry in enumerate(entries):
         try:
             encoded = msgspec.json.encode(entry)
         except (TypeError, ValueError) as exc:
             raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
         size += len(encoded) + 1
-        if size >= MAX_BODY_BYTES - 1024 or len(batches[-1]) >= MAX_ENTRIES:
+        if size >= BATCH_BYTES or len(batches[-1]) >= MAX_ENTRIES:
             batches.append([])
             size = len(encoded)
         batches[-1].append(msgspec.Raw(encoded))

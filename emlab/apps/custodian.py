@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import importlib
 import logging
 import os
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("emlab.apps.custodian")
 DATABASE_DIR = "db"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _end)
+    _keep_heap_small()
     try:
         return serve(where.run, where.data)
     except EmlabError as exc:
@@ -70,6 +73,14 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
 
 def _end(_signal: int, _frame: object) -> None:
     raise SystemExit(0)
+
+
+def _keep_heap_small() -> None:
+    """One malloc arena, freed pages go back at once. Otherwise each worker thread's arena keeps what a store needed."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_TRIM_THRESHOLD, 1 << 16)
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
 
 def _import_rest() -> None:

@@ -60,5 +60,5 @@ def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, objec
 
 def _anything(type_: type) -> dict[str, object]:
     if type_ is object:
-        return {}
+        return {"description": "any JSON value"}
     raise NotImplementedError(f"no schema for {type_}")

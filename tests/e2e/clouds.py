@@ -1,0 +1,91 @@
+"""What the tests of faults do to real clouds, from outside: their programs' pids on either engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+import emlab as em
+from emlab.clock import wait_until
+
+
+def entry(number: int, *, key: str = "background/location") -> dict[str, object]:
+    """The number-th of many good entries, one second apart."""
+    ts = 1_700_000_000.0 + number
+    return {
+        "_id": {"$oid": f"{number:024x}"},
+        "user_id": {"$uuid": "0" * 32},
+        "metadata": {
+            "key": key,
+            "platform": "android",
+            "type": "sensor-data",
+            "write_ts": ts,
+            "time_zone": "America/Los_Angeles",
+            "write_fmt_time": "2023-11-14T14:13:20-08:00",
+        },
+        "data": {
+            "ts": ts,
+            "latitude": 37.87,
+            "longitude": -122.27,
+            "loc": {"type": "Point", "coordinates": [-122.27, 37.87]},
+            "accuracy": 10.0,
+        },
+    }
+
+
+def run_dir(lab: em.Lab, cloud: em.UserCloud) -> Path:
+    return lab.controller.life(cloud.user).spec.run_dir
+
+
+def pid_of(lab: em.Lab, cloud: em.UserCloud, program: str) -> int:
+    """The pid on this host of "mongod" or "custodian" of that cloud."""
+    where = str(run_dir(lab, cloud)) if lab.engine == "process" else cloud_container(lab, cloud)
+    for process in psutil.process_iter(["cmdline", "pid"]):
+        command = process.info["cmdline"] or []
+        words = " ".join(command)
+        mine = where in words if lab.engine == "process" else _in_container(process.pid, where)
+        is_it = (
+            Path(command[0]).name == "mongod" if command and program == "mongod" else "emlab.apps.custodian" in words
+        )
+        if mine and is_it and "tini" not in (command[0] if command else ""):
+            return int(process.pid)
+    raise AssertionError(f"no {program} of {cloud.user} runs")
+
+
+def cloud_container(lab: em.Lab, cloud: em.UserCloud) -> str:
+    return lab.controller.life(cloud.user).handle.ref
+
+
+def _in_container(pid: int, container: str) -> bool:
+    import docker
+
+    client = docker.from_env()
+    try:
+        top = client.api.top(container)
+    finally:
+        client.close()
+    return str(pid) in {row[1] for row in top["Processes"]}
+
+
+def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pid, how)
+
+
+def gone(pid: int, timeout_s: float = 10.0) -> bool:
+    """Whether the process ends (a zombie has ended)."""
+
+    def ended() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return wait_until(ended, timeout_s)
+
+
+def reaches(cloud: em.UserCloud, states: Sequence[em.CloudState], timeout_s: float = 15.0) -> bool:
+    return wait_until(lambda: cloud.state in states, timeout_s)

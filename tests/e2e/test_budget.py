@@ -1,0 +1,110 @@
+"""A budget for ten, fifty clients in four processes: exactly ten succeed, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import emlab as em
+from emlab import ask as asking
+from emlab.ask import Ask, AskRequest
+from emlab.clock import SYSTEM_CLOCK
+from emlab.engines.base import SOCKET
+from emlab.key import SealingKey, SigningKey
+from tests.e2e.clouds import kill, pid_of, run_dir
+
+REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
+COST_MICRO = 100_000
+PROCESSES, CLIENTS, AFFORDABLE = 4, 50, 10
+
+
+def requests(lab: em.Lab, cloud: em.UserCloud, count: int) -> list[str]:
+    """Signed asks with ids of their own, as the controller would admit them one by one."""
+    provider, aggregator = SigningKey(), SealingKey()
+    controller = SigningKey(lab.controller._registry.secret("controller"))
+    now = SYSTEM_CLOCK.now()
+    made = []
+    for _ in range(count):
+        ask = Ask(
+            id=asking.new_id(),
+            query=em.CountUsers(None, 0.0, 2e9),
+            epsilon_micro=COST_MICRO,
+            min_users=1,
+            provider=provider.public,
+            provider_name="crowd",
+            aggregator=aggregator.public,
+            purpose="",
+            expires_ts=now + 600,
+        )
+        capability, mark = asking.grant(ask, cloud.id, controller, expires_ts=now + 59)
+        request = AskRequest(
+            ask=ask.encode(),
+            signature=asking.sign(ask, provider),
+            capability=capability,
+            capability_signature=mark,
+        )
+        made.append(base64.b64encode(msgspec.json.encode(request)).decode())
+    return made
+
+
+def start(socket: Path, jobs: list[str], threads: int) -> subprocess.Popen[str]:
+    asker = subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.askers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert asker.stdin is not None
+    json.dump({"socket": str(socket), "requests": jobs, "threads": threads}, asker.stdin)
+    asker.stdin.close()
+    return asker
+
+
+def lines(asker: subprocess.Popen[str]) -> list[str]:
+    with asker:
+        assert asker.stdout is not None
+        found = asker.stdout.read().split()
+    assert asker.returncode == 0
+    return found
+
+
+@REAL
+def test_of_fifty_clients_in_four_processes_exactly_those_that_the_budget_covers_succeed(
+    engine_name: str, home: Path
+) -> None:
+    with em.Lab(engine_name, idle=None) as lab:
+        cloud = lab.controller.signup("ann", policy=em.Policy.open(total_epsilon=1.0))
+        jobs = requests(lab, cloud, CLIENTS)
+        socket = run_dir(lab, cloud) / SOCKET
+        askers = [start(socket, jobs[n::PROCESSES], threads=13) for n in range(PROCESSES)]
+        outcomes = Counter(line for asker in askers for line in lines(asker))
+        assert outcomes == {"answer": AFFORDABLE, "BudgetExhausted": CLIENTS - AFFORDABLE}
+        ledger = cloud.ledger
+        assert (ledger.spent_micro, ledger.seq) == (AFFORDABLE * COST_MICRO, AFFORDABLE)
+        assert all(row.answered for row in ledger.rows)
+
+
+@REAL
+@pytest.mark.parametrize("k", range(1, AFFORDABLE))
+def test_with_mongod_killed_after_the_kth_answer_no_answer_is_without_a_debit(
+    engine_name: str, home: Path, k: int
+) -> None:
+    with em.Lab(engine_name, idle=None) as lab:
+        cloud = lab.controller.signup("ann", policy=em.Policy.open(total_epsilon=1.0))
+        mongod = pid_of(lab, cloud, "mongod")
+        asker = start(run_dir(lab, cloud) / SOCKET, requests(lab, cloud, 30), threads=4)
+        assert asker.stdout is not None
+        answered = 0
+        while answered < k:
+            answered += asker.stdout.readline().strip() == "answer"
+        kill(mongod)
+        answered += lines(asker).count("answer")
+        ledger = cloud.ledger  # which starts the cloud again
+        assert k <= answered <= AFFORDABLE
+        assert answered * COST_MICRO <= ledger.spent_micro <= AFFORDABLE * COST_MICRO
+        assert sum(row.answered for row in ledger.rows) >= answered
+        assert ledger.spent_micro == sum(row.cost_micro for row in ledger.rows)
