@@ -18,6 +18,7 @@ app = typer.Typer(help="A laboratory for individual user clouds.", no_args_is_he
 images_app = typer.Typer(help="The image that clouds run on Docker.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
 
+INTERRUPTED = 130  # typer's exit status after Ctrl-C
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
@@ -124,6 +125,11 @@ def main() -> None:
     except EmlabError as exc:
         print(f"emlab: {exc}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("emlab: interrupted; what was left is found by: emlab clean", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as exc:
+        if exc.code == INTERRUPTED:
+            print("emlab: interrupted; what was left is found by: emlab clean", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

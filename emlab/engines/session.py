@@ -17,6 +17,7 @@ from emlab.clock import wait_until
 from emlab.errors import EngineError
 
 KILL_GRACE_S = 10.0
+FREEZE_GRACE_S = 5.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _DEAD = "ZX"
 
@@ -81,11 +82,16 @@ def members(session: Session) -> list[Seen]:
 
 
 def freeze(session: Session) -> None:
-    """Every process of the session is stopped, also one that was started meanwhile."""
+    """Every process of the session is stopped, also one that was started meanwhile. Raises EngineError if one is not.
+
+    The signal only asks for it: a process stops when it next comes back from the kernel.
+    """
     stopped: set[int] = set()
     while fresh := [process for process in members(session) if process.pid not in stopped]:
         send(signal.SIGSTOP, fresh)
         stopped |= {process.pid for process in fresh}
+    if not wait_until(lambda: all(process.state == "T" for process in members(session)), FREEZE_GRACE_S):
+        raise EngineError(f"the processes of session {session.pid} do not stop")
 
 
 def send(number: signal.Signals, processes: list[Seen]) -> None:

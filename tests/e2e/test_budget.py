@@ -18,7 +18,7 @@ from emlab.ask import Ask, AskRequest
 from emlab.clock import SYSTEM_CLOCK
 from emlab.engines.base import SOCKET
 from emlab.key import SealingKey, SigningKey
-from tests.e2e.clouds import kill, pid_of, run_dir
+from tests.e2e.clouds import kill, pid_of, reaches, run_dir
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 COST_MICRO = 100_000
@@ -103,6 +103,7 @@ def test_with_mongod_killed_after_the_kth_answer_no_answer_is_without_a_debit(
             answered += asker.stdout.readline().strip() == "answer"
         kill(mongod)
         answered += lines(asker).count("answer")
+        assert reaches(cloud, [em.CloudState.FAILED])
         ledger = cloud.ledger  # which starts the cloud again
         assert k <= answered <= AFFORDABLE
         assert answered * COST_MICRO <= ledger.spent_micro <= AFFORDABLE * COST_MICRO

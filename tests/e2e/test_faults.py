@@ -65,6 +65,7 @@ def test_every_acknowledged_entry_is_there_after_mongod_was_killed_while_storing
         assert enough.wait(30)
         kill(pid_of(lab, cloud, "mongod"))
         storing.result(60)
+    assert reaches(cloud, [em.CloudState.FAILED])
     cloud.wake()
     found = set(cloud.entries("background/location")["ts"])
     assert {1_700_000_000.0 + number for number in acknowledged} <= found
@@ -134,7 +135,7 @@ def test_a_leased_cloud_is_not_paused_and_an_idle_one_is(lab: em.Lab) -> None:
     ann, bob = lab.controller.signup("ann"), lab.controller.signup("bob")
     lab.controller.idle = em.PauseAfter(0.001)
     with ann.lease(60):
-        assert lab.controller.sweep() == ["bob"]
+        assert wait_until(lambda: lab.controller.sweep() == ["bob"], 5)
         with pytest.raises(InUse):
             ann.pause()
         assert (ann.state, bob.state) == (em.CloudState.RUNNING, em.CloudState.PAUSED)
