@@ -118,18 +118,20 @@ class Mongod:
         return self._process is not None and self._process.poll() is None
 
     def start(self, timeout_s: float = START_TIMEOUT_S, *, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """It answers. Call from the thread that lives longest: the kernel ends mongod with the thread that started it.
+        """It answers. Call from the main thread: the kernel ends mongod with the thread that started it.
 
         Args:
             timeout_s: how long it may take.
             meanwhile: called once its program runs, before anything waits for it.
         Raises:
-            MongodMissing, ConfigError: no program; a socket path that is too long, a cache that is too small.
+            MongodMissing, ConfigError: no program; another thread, too long a socket path, too small a cache.
             DiskFull, StoreError: it died; with the path and the free bytes, or its last log lines.
             StartTimeout: it did not answer in time, and was killed.
         """
         if self.is_running:
             raise StoreError(f"mongod on {self.data_dir} is running already")
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError("start mongod from the main thread: it ends with the thread that started it")
         command = self._command()
         self._make_ready()
         self._spawn(command)
@@ -290,7 +292,8 @@ class Mongod:
         if free < FULL_BELOW_BYTES or "No space left on device" in self.tail():
             return disk_full(self.data_dir)
         lines = self.tail().splitlines()
-        return StoreError("\n".join([f"{what}; it said:", *([ln for ln in lines if ln[:2] in ("E ", "F ")] or lines)]))
+        said = [line for line in lines if line[:2] in ("E ", "F ")] or lines
+        return StoreError("\n".join([f"{what}; it said:", *said] if said else [what]))
 
     def _kill(self) -> None:
         self._guarded = False

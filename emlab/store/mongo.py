@@ -80,6 +80,10 @@ def _geo(*fields: str) -> list[pymongo.IndexModel]:
     return [pymongo.IndexModel([(field, _GEO)]) for field in fields]
 
 
+def _fixes(found: Iterable[Mapping[str, object]]) -> Iterator[Fix]:
+    return (cast(Fix, (one["t"], *cast("list[float]", one["at"]))) for one in found)
+
+
 class MongoStore:
     """Entries in e-mission's collections of one mongod, so that its own tools read them. See Store.
 
@@ -160,8 +164,7 @@ class MongoStore:
         shown = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
         order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
-        fixes = (cast(Fix, (one["t"], *cast("list[float]", one["at"]))) for one in itertools.chain(*found))
-        return self._read(heapq.merge(fixes))
+        return self._read(heapq.merge(*map(_fixes, found)))
 
     def counts(self) -> dict[str, int]:
         """Entries by key; see Store."""
