@@ -5,20 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab.aggregate import Release
+from emlab.entries import StoreReport
 from emlab.errors import BadEntry, ConfigError
+from emlab.fanout import fan_out
 from emlab.lab import Lab
 from emlab.policy import Policy
-from emlab.query import CountUsers
+from emlab.query import CountUsers, Query, clamp
+from emlab.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from emlab.simulate import Person, Simulator
 
 ROUNDS = 5  # of pausing and waking, for the latency figures
 EVERYTHING = {"start_ts": 0.0, "end_ts": 2e9}
@@ -53,48 +58,91 @@ def tell(
         phone_days: files of real e-mission days; each becomes a person besides the simulated ones.
         say: gets a sentence for each step.
     """
-    from tqdm.auto import tqdm
+    from emlab.simulate import Simulator
 
-    from emlab import plots, report
-
+    people = Simulator(n_users, days, seed)
     with Lab(engine, default_policy=Policy.open()) as lab:
         say(repr(lab))
-        people = list(_people(n_users, days, seed, phone_days))
-        for name, entries in tqdm(people, desc="signing up", leave=False, disable=None):
-            lab.controller.signup(name).store(entries())
+        sign_up(lab, people)
+        for file in phone_days:
+            name = re.sub(r"[^A-Za-z0-9._-]", "-", file.name.removesuffix(".gz").removesuffix(".json"))
+            lab.controller.signup(name).store(read_day(file))
         say(f"{n_users} simulated people, {len(phone_days)} real phone days, each in a cloud with its own MongoDB")
-        for _ in range(ROUNDS):
-            lab.controller.each("pause")
-            lab.controller.each("wake")
-        lab.controller.each("pause")
+        pause_and_wake(lab, ROUNDS)
         clouds = lab.controller.clouds().frame()
         say("all clouds are paused; a provider asks, which wakes them")
         provider = lab.controller.register_provider("city-planner")
         release = provider.ask(CountUsers(None, **EVERYTHING), epsilon=epsilon, min_users=1, purpose="demonstration")
-        events = lab.recorder.frame()
-        files = report.write(
-            out_dir,
-            frame=events,
-            release=release,
-            params={"engine": engine, "n_users": n_users, "days": days, "seed": seed, "epsilon": epsilon},
-            environment=report.environment(lab.engine, "plain"),
-            figures={"latency": plots.latency(events), "release": plots.release(release)},
-            title="emlab demonstration",
-        )
-    return Story(release, clouds, events, files)
+        files = write_report(out_dir, lab, people, release, {"phone_days": len(phone_days)})
+        return Story(release, clouds, lab.recorder.frame(), files)
 
 
-def _people(
-    n_users: int, days: int, seed: int, files: Sequence[Path]
-) -> Iterator[tuple[str, Callable[[], Iterable[object]]]]:
-    """Names and, made when called, entries: of simulated people, then of files."""
-    from emlab.simulate import Simulator
+def sign_up(lab: Lab, people: Iterable[Person]) -> StoreReport:
+    """Each simulated person has a cloud, one started after the other, with all that the person's phone wrote.
 
-    for person in Simulator(n_users, days, seed):
-        yield person.name, person.entries
-    for file in files:
-        name = file.name.removesuffix(".gz").removesuffix(".json")
-        yield re.sub(r"[^A-Za-z0-9._-]", "-", name), partial(read_day, file)
+    Returns: what was stored, summed over the people.
+    """
+    from tqdm.auto import tqdm
+
+    reports = [
+        lab.controller.signup(person.name, key=person.key).store(person.entries())
+        for person in tqdm(list(people), desc="signing up", leave=False, disable=None)
+    ]
+    return StoreReport(
+        received=sum(report.received for report in reports),
+        inserted=sum(report.inserted for report in reports),
+        replaced=sum(report.replaced for report in reports),
+    )
+
+
+def pause_and_wake(lab: Lab, rounds: int) -> None:
+    """All clouds were paused and woken that often, side by side, and are paused now; the recorder has each time."""
+    from tqdm.auto import tqdm
+
+    users = [cloud.user for cloud in lab.controller.clouds()]
+    steps = [lab.controller.pause, lab.controller.wake] * rounds + [lab.controller.pause]
+    for step in tqdm(steps, desc="pausing and waking", leave=False, disable=None):
+        fan_out(users, step, description="", progress=False)
+
+
+def exact_sum(query: Query, people: Iterable[Person]) -> int:
+    """What a release over these simulated people would be without noise, from what their phones wrote.
+
+    Computed outside of any cloud. Of real people nobody knows it.
+    """
+    total = 0
+    for person in people:
+        store = MemoryStore(uuid.UUID(person.user_id))
+        store.put(person.entries())
+        total += clamp(query, query.contribution(store))
+    return total
+
+
+def write_report(
+    out_dir: Path | str, lab: Lab, people: Simulator, release: Release, params: Mapping[str, object]
+) -> Sequence[Path]:
+    """The lab's events and this release are in the folder, with figures and a page; with out_dir "" nothing is.
+
+    Args:
+        people: whom the lab simulates; what was set of them is written too.
+        params: what else was set.
+    Returns: the files.
+    """
+    from emlab import plots, report
+
+    if not str(out_dir):
+        return ()
+    events = lab.recorder.frame()
+    told = {"epsilon": release.epsilon, "min_users": release.min_users, **params}
+    return report.write(
+        Path(out_dir),
+        frame=events,
+        release=release,
+        params={"engine": lab.engine, "vault": lab.vault, **asdict(people), **told},
+        environment=report.environment(lab.engine, lab.vault),
+        figures={"latency": plots.latency(events), "release": plots.release(release)},
+        title=f"{len(lab.controller.clouds())} user clouds on {lab.engine}",
+    )
 
 
 def phone_days_in(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
@@ -18,6 +19,8 @@ def fan_out(items: Sequence[T], work: Callable[[T], R], *, description: str, pro
     """
     from tqdm.auto import tqdm
 
+    if not threading.main_thread().is_alive():  # the interpreter ends: what atexit runs cannot start threads
+        return [work(item) for item in items]
     if not items:
         return []
     pool = ThreadPoolExecutor(max_workers=min(MAX_WORKERS, len(items)), thread_name_prefix="emlab")

@@ -210,6 +210,22 @@ class Lab:
         return self.controller.engine.name
 
     @property
+    def vault(self) -> str:
+        """The name of the vault that each cloud's data is in."""
+        return self._vault_name
+
+    @property
+    def idle(self) -> IdleRule:
+        """Which clouds are paused when nobody uses them. Assign another rule to follow that from the next sweep on."""
+        return self.controller.idle
+
+    @idle.setter
+    def idle(self, rule: IdleRule) -> None:
+        self.controller.idle = rule
+        self._idle = rule
+        self._start_sweeping()
+
+    @property
     def home(self) -> Path:
         """Where labs live."""
         return emlab_home() if self._home is None else self._home
@@ -270,13 +286,21 @@ class Lab:
         controller.attach()
         self._aggregator, self._controller = aggregator, controller
         if self._idle is not None:
+            self._start_sweeping()
+
+    def _start_sweeping(self) -> None:
+        if self._sweeper is None:
             self._stop.clear()
             self._sweeper = threading.Thread(target=self._sweep, name=f"sweep-{self.name}", daemon=True)
             self._sweeper.start()
 
-    def _sweep(self) -> None:
+    def _sweep_s(self) -> float:
+        """Seconds to the next sweep: a quarter of the idle time, within bounds."""
         idle_s = self._idle.idle_s if isinstance(self._idle, PauseAfter) else SWEEP_S[1]
-        while not self._stop.wait(min(max(idle_s / 4, SWEEP_S[0]), SWEEP_S[1])):
+        return min(max(idle_s / 4, SWEEP_S[0]), SWEEP_S[1])
+
+    def _sweep(self) -> None:
+        while not self._stop.wait(self._sweep_s()):
             try:
                 self.controller.sweep()
             except EmlabError as exc:  # an engine that is away for a moment must not end all sweeping

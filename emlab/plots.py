@@ -1,12 +1,14 @@
 """Every figure of emlab, drawn from recorded data alone.
 
-Each function returns a Figure that belongs to nobody: no pyplot state, no window, no file. The same span has the same
-colour and marker in every figure, the same engine the same line; the colours differ in lightness, so that a figure
-can be read in greyscale. Imports matplotlib when something is drawn.
+Each function returns a Figure that belongs to nobody: no pyplot state, no window, no file; a notebook shows it. The
+same span has the same colour and marker in every figure, the same engine the same line; the colours differ in
+lightness, so that a figure can be read in greyscale. Imports matplotlib when something is drawn.
 """
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import statistics
 import zlib
@@ -37,6 +39,7 @@ SPANS = {
 }
 ENGINES = {"docker": "-", "process": "--", "memory": ":"}
 OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
+SHOWN_DPI = 96  # pixels of a screen for an inch of a figure; the image has more, for sharp screens
 SHORTEST_MS = 1e-3  # a logarithmic axis has no zero; what is shorter is drawn here
 
 
@@ -107,9 +110,21 @@ def noise_of(release: Release) -> str:
 
 def _figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, which needs no display."""
+    return _figure_class()(figsize=(width, height), dpi=150, layout="constrained")
+
+
+@functools.cache
+def _figure_class() -> type[Figure]:
+    """A Figure that a notebook shows by itself; the plain one waits for pyplot to be imported."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            file = io.BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue(), {"width": round(self.get_figwidth() * SHOWN_DPI)}
+
+    return ShownFigure
 
 
 def _title(axes: Axes, subject: str, detail: str) -> None:
