@@ -86,6 +86,15 @@ def make_engine(name: str, home: Path) -> Engine:
     return made
 
 
+def make_vault(name: str) -> Callable[[Path], Vault]:
+    """Makes a vault of this kind in a directory. Raises ConfigError (no such vault), VaultMissing (says what to do)."""
+    vault = _load(VAULTS, name, "vault")
+    lacks = _missing(vault)
+    if lacks is not None:
+        raise VaultMissing(lacks)
+    return vault
+
+
 def choose_engine() -> tuple[str, str]:
     """ "docker" or "process", and the reason."""
     import docker
@@ -183,6 +192,30 @@ class Lab:
         self._stop = threading.Event()
         self._sweeper: threading.Thread | None = None
 
+    @classmethod
+    def load(cls, path: Path) -> Lab:
+        """The lab of a TOML file such as conf/lab.toml: name, engine, vault, keep, idle_s. Raises ConfigError."""
+        import tomllib
+
+        try:
+            raw = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as exc:
+            raise ConfigError(f"{path} cannot be read as a lab: {exc}") from exc
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "name": str,
+            "engine": str,
+            "vault": str,
+            "keep": bool,
+            "idle_s": (int, float),
+        }
+        for setting, value in raw.items():
+            if setting not in kinds:
+                raise ConfigError(f"{path} has {setting!r}; a lab has {', '.join(kinds)}")
+            if not isinstance(value, kinds[setting]):
+                raise ConfigError(f"{path}: {setting} is of the wrong type")
+        idle_s = raw.pop("idle_s", 60.0)
+        return cls(**raw, idle=PauseAfter(idle_s) if idle_s else None)
+
     # -- parts -------------------------------------------------------------------------------------------------
 
     @property
@@ -246,10 +279,7 @@ class Lab:
             return self
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"{self.name[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
-        vault = _load(VAULTS, self._vault_name, "vault")
-        lacks = _missing(vault)
-        if lacks is not None:
-            raise VaultMissing(lacks)
+        vault = make_vault(self._vault_name)
         engine = make_engine(self._engine_name, self.home)
         registry = Registry(self.path)
         registry.open()

@@ -63,7 +63,7 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
 
     mongod = Mongod(vault_dir / DATABASE_DIR, run_dir, on_death=end_with_mongod)
     try:
-        mongod.start(meanwhile=_import_rest)  # which on two cores costs next to nothing
+        mongod.start(meanwhile=import_rest)  # which on two cores costs next to nothing
         custodian = _custodian(provision, mongod)
         _serve_http(custodian, run_dir / SOCKET)
     finally:
@@ -83,7 +83,8 @@ def _keep_heap_small() -> None:
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
 
-def _import_rest() -> None:
+def import_rest() -> None:
+    """All that the program needs is imported."""
     for module in ("emlab.apps.http", "emlab.custodian", "emlab.store", "uvloop", "httptools", "pymongo"):
         importlib.import_module(module)
 

@@ -6,7 +6,7 @@ import pytest
 from emlab import ask as asking
 from emlab.ask import Ask, AskRequest
 from emlab.errors import BadQuery, NotPermitted
-from emlab.key import SealingKey, SigningKey
+from emlab.key import SealingKey, SigningKey, seal
 from emlab.query import CountUsers, SumDistance
 from tests.unit.asks import CLOUD, NOW, World
 
@@ -129,7 +129,7 @@ def test_an_answer_outside_the_clamp_is_refused(world: World) -> None:
     counting = world.ask(CountUsers(None, 0, 1))
     digest = asking.digest(counting.encode())
     bound = asking._bound(CLOUD, digest, 1)
-    sealed = asking.seal(counting.aggregator, (7).to_bytes(8, "big"), bound)
+    sealed = seal(counting.aggregator, (7).to_bytes(8, "big"), bound)
     envelope = asking.Envelope(
         cloud=CLOUD, ask_digest=digest, ledger_seq=1, sealed=sealed, signature=world.cloud.sign(bound + sealed)
     )

@@ -11,7 +11,7 @@ from emlab.ask import AskRequest, Envelope
 from emlab.custodian import Custodian
 from emlab.errors import BadEntry, BadReply, EmlabError, NotPermitted
 from emlab.key import new_token, token_hash
-from emlab.ledger import MemoryLedger
+from emlab.ledger import Balance, MemoryLedger
 from emlab.policy import Policy
 from emlab.provision import Provision
 from emlab.store import MemoryStore
@@ -29,7 +29,7 @@ def classes(root: type[EmlabError]) -> set[type[EmlabError]]:
     return {root, *(one for child in root.__subclasses__() for one in classes(child))}
 
 
-@pytest.mark.parametrize("kind", sorted(classes(EmlabError) - {EmlabError}, key=lambda one: one.__name__))
+@pytest.mark.parametrize("kind", sorted(classes(EmlabError) - {EmlabError}, key=str))
 def test_every_error_comes_out_of_the_wire_as_it_went_in(kind: type[EmlabError]) -> None:
     error = BadEntry("wrong", 17) if kind is BadEntry else kind("wrong")
     status, body = problem.encode(error)
@@ -191,7 +191,7 @@ def test_answers_take_a_multiple_of_the_quantum(world: World) -> None:
     from emlab.clock import ManualClock
 
     class Slow(MemoryLedger):
-        def balance(self) -> object:  # type: ignore[override]
+        def balance(self) -> Balance:
             clock.advance(0.013)
             return super().balance()
 

@@ -1,0 +1,250 @@
+"""The actors' logic on MemoryEngine: the same code as on real engines, without programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import emlab as em
+from emlab.clock import wait_until
+from emlab.errors import InUse
+from emlab.lab import clean, emlab_home
+from emlab.usercloud import BATCH_BYTES
+from tests.e2e.clouds import entry
+
+EVER = em.CountUsers(None, 0.0, 2e9)
+LOCATIONS = "background/filtered_location"
+
+
+@pytest.fixture
+def lab(home: Path) -> Iterator[em.Lab]:
+    with em.Lab("memory", default_policy=em.Policy.open(), idle=None) as lab:
+        yield lab
+
+
+def test_a_lab_is_to_be_opened_before_its_parts_are_used(home: Path) -> None:
+    lab = em.Lab("memory")
+    assert "closed" in repr(lab)
+    for part in ("controller", "aggregator", "recorder"):
+        with pytest.raises(em.ConfigError, match="not open"):
+            getattr(lab, part)
+    lab.close()
+
+
+def test_closing_removes_all_of_a_lab_but_a_kept_one(home: Path) -> None:
+    with em.Lab("memory", name="gone") as lab:
+        lab.controller.signup("ann")
+    with em.Lab("memory", name="stays", keep=True):
+        pass
+    assert [path.name for path in (home / "labs").iterdir()] == ["stays"]
+    assert "is kept" in clean(home)[0]
+    assert "is removed" in clean(home, "stays")[0]
+    with pytest.raises(em.ConfigError, match="no lab 'stays'"):
+        clean(home, "stays")
+    assert clean(home) == []
+
+
+@pytest.mark.parametrize("name", ["", "-a", "A", "a b", "../x", "x" * 33])
+def test_lab_names_are_checked(home: Path, name: str) -> None:
+    with pytest.raises(em.ConfigError, match="lab name"):
+        em.Lab("memory", name=name).start()
+    assert not (home / "labs").exists()
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a/b", "..", "a b", "x" * 65, "é", "<b>"])
+def test_user_and_provider_names_are_checked(lab: em.Lab, name: str) -> None:
+    with pytest.raises(em.ConfigError):
+        lab.controller.signup(name)
+    with pytest.raises(em.ConfigError):
+        lab.controller.register_provider(name)
+    assert len(lab.controller.clouds()) == 0
+
+
+def test_a_sign_up_that_fails_leaves_nothing(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(spec: object) -> object:
+        raise em.EngineError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller.engine, "start", broken)
+        with pytest.raises(em.EngineError, match="no room"):
+            lab.controller.signup("ann")
+    assert len(lab.controller.clouds()) == 0
+    assert list((lab.path / "clouds").iterdir()) == []
+    assert lab.controller.signup("ann").state is em.CloudState.RUNNING
+    failed = lab.recorder.frame().query("not ok")
+    assert set(failed["span"]) == {"start", "signup"}
+
+
+def test_a_provider_is_the_same_when_registered_twice(lab: em.Lab) -> None:
+    planner = lab.controller.register_provider("planner")
+    assert lab.controller.register_provider("planner") is planner
+    from emlab.key import SigningKey
+
+    with pytest.raises(em.ConfigError, match="another key"):
+        lab.controller.register_provider("planner", key=SigningKey())
+
+
+def test_only_the_owner_s_handle_reads(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    ann.store([entry(1)])
+    stranger = lab.controller.cloud("ann")
+    for read in (stranger.counts, lambda: stranger.ledger, lambda: stranger.policy, lambda: stranger.entries("x")):
+        with pytest.raises(em.NotPermitted, match="owner"):
+            read()
+    assert lab.controller.cloud("ann", token=ann.token).counts() == {"background/location": 1}
+
+
+def test_no_repr_shows_a_token_or_a_key(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    planner = lab.controller.register_provider("planner")
+    assert ann.token is not None
+    assert ann.key is not None
+    shown = " ".join(
+        [repr(ann), ann._repr_html_(), repr(ann.key), repr(planner), lab._repr_html_(), repr(lab.controller)]
+    )
+    for secret in (ann.token, planner.token, ann.key._raw.hex()):
+        assert secret not in shown
+
+
+def test_entries_come_as_a_frame_also_when_there_are_none(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    assert len(ann.entries("background/location")) == 0
+    ann.store([entry(n) for n in range(5)])
+    frame = ann.entries("background/location", start_ts=1_700_000_001.0, end_ts=1_700_000_003.0)
+    assert frame["ts"].tolist() == [1_700_000_001.0, 1_700_000_002.0, 1_700_000_003.0]
+    assert frame["metadata_platform"].unique().tolist() == ["android"]
+    with pytest.warns(RuntimeWarning, match="more than 2"):
+        assert len(ann.entries("background/location", limit=2)) == 2
+
+
+def test_more_entries_than_one_request_holds_are_stored_whole_or_not_at_all(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    many = [entry(n) for n in range(2000)]
+    assert len(json.dumps(many)) > 2 * BATCH_BYTES
+    many[1500]["data"]["latitude"] = "north"  # type: ignore[index]
+    with pytest.raises(em.BadEntry) as caught:
+        ann.store(many)
+    assert caught.value.position == 1500
+    assert ann.counts() == {}
+    report = ann.store(many, partial=True)
+    assert (report.received, report.inserted, sum(report.rejected.values())) == (2000, 1999, 1)
+    assert report.examples[0].position == 1500
+    with pytest.raises(em.BadEntry, match="entry 1 cannot be written as JSON"):
+        ann.store([entry(1), {"x": object()}])
+
+
+def test_a_use_keeps_a_cloud_awake_and_idleness_pauses_it(home: Path) -> None:
+    with em.Lab("memory", idle=em.PauseAfter(0.05)) as lab:
+        ann = lab.controller.signup("ann")
+        with ann.lease(30):
+            assert not wait_until(lambda: ann.state is em.CloudState.PAUSED, 0.3)
+        assert wait_until(lambda: ann.state is em.CloudState.PAUSED, 5)
+        ann.counts()
+        assert ann.state is em.CloudState.RUNNING
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), float("inf"), 86_401, True])
+def test_a_lease_is_bounded(lab: em.Lab, ttl_s: float) -> None:
+    lab.controller.signup("ann")
+    with pytest.raises(em.ConfigError, match="lease"):
+        lab.controller.lease("ann", ttl_s)
+
+
+def test_a_leased_cloud_is_neither_paused_nor_locked(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    lease = ann.lease(60)
+    for act in (ann.pause, ann.lock):
+        with pytest.raises(InUse):
+            act()
+    lease.release()
+    lease.release()
+    ann.pause()
+
+
+def test_each_works_on_all_clouds_and_only_on_what_it_knows(lab: em.Lab) -> None:
+    people = [lab.controller.signup(name) for name in ("ann", "bob")]
+    lab.controller.each("pause")
+    assert {person.state for person in people} == {em.CloudState.PAUSED}
+    lab.controller.each("wake", ["ann"])
+    assert [person.state for person in people] == [em.CloudState.RUNNING, em.CloudState.PAUSED]
+    with pytest.raises(em.ConfigError):
+        lab.controller.each("forget")
+
+
+def test_the_table_of_clouds_has_one_row_each_and_escapes_names(lab: em.Lab) -> None:
+    lab.controller.signup("a@b.c")
+    frame = lab.controller.clouds().frame()
+    assert frame[["user", "generation", "state", "vault_open", "leases"]].to_numpy().tolist() == [
+        ["a@b.c", 1, "running", True, 0]
+    ]
+    assert "a@b.c" in lab.controller._repr_html_()
+    assert len(lab.controller.clouds()[:1]) == 1
+
+
+def test_a_wrong_provider_token_gets_no_roster(lab: em.Lab) -> None:
+    planner = lab.controller.register_provider("planner")
+    for token in ("", "emp_wrong", "emo_wrong"):
+        with pytest.raises(em.NotPermitted):
+            lab.controller.roster(token, planner.public)
+    with pytest.raises(em.NotPermitted, match="not registered"):
+        lab.controller.roster(planner.token, "0" * 64)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), 601, True])
+def test_a_timeout_is_bounded(lab: em.Lab, timeout_s: float) -> None:
+    planner = lab.controller.register_provider("planner")
+    with pytest.raises(em.BadQuery, match="timeout_s"):
+        planner.ask(EVER, epsilon=1.0, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"epsilon": 1.0, "offset": 3.0, "alpha": 0.1},
+        {"offset": 3.0},
+        {"alpha": 0.1},
+        {"offset": -1.0, "alpha": 0.1},
+        {"offset": 3.0, "alpha": 0.0},
+        {"offset": 3.0, "alpha": 1.0},
+        {"offset": float("nan"), "alpha": 0.1},
+    ],
+)
+def test_an_ask_says_its_price_in_one_of_two_ways(lab: em.Lab, how: dict[str, float]) -> None:
+    planner = lab.controller.register_provider("planner")
+    with pytest.raises(em.BadQuery):
+        planner.plan(EVER, **how)  # type: ignore[arg-type]
+    with pytest.raises(em.BadQuery):
+        planner.ask("how many?", epsilon=1.0)  # type: ignore[arg-type]
+
+
+def test_no_log_line_holds_a_token_an_entry_or_a_sum(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with em.Lab("memory", default_policy=em.Policy.open()) as lab:
+        ann = lab.controller.signup("ann")
+        ann.store([entry(1, key=LOCATIONS)])
+        planner = lab.controller.register_provider("planner")
+        planner.ask(em.SumDistance(0.0, 2e9, 5000), epsilon=1.0, min_users=1)
+        ann.permit(planner)
+    text = caplog.text
+    assert "ann" in text
+    for secret in (ann.token, planner.token, "37.87", "122.27"):
+        assert str(secret) not in text
+
+
+def test_a_lab_comes_from_a_file_and_wrong_settings_are_named(home: Path, tmp_path: Path) -> None:
+    sample = Path(__file__).parents[2] / "conf" / "lab.toml"
+    lab = em.Lab.load(sample)
+    assert (lab.name, lab.keep) == ("my-lab", False)
+    for text, wrong in (("engin = 'x'", "engin"), ("keep = 'yes'", "keep"), ("= 3", "cannot be read")):
+        (tmp_path / "lab.toml").write_text(text)
+        with pytest.raises(em.ConfigError, match=wrong):
+            em.Lab.load(tmp_path / "lab.toml")
+
+
+def test_the_home_follows_the_environment(home: Path) -> None:
+    assert emlab_home() == home
