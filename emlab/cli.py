@@ -48,7 +48,7 @@ def demo(
     )
     print("\n" + told.clouds.drop(columns=["cloud"]).to_string(index=False))
     print("\n" + summarize(told.events).round(1).to_string())
-    print(f"\n{told.release}\n\nsee {out / 'report.html'}")
+    print(f"\n{told.release}\n{told.distance}\n\nsee {out / 'report.html'}")
 
 
 def _choose_engine() -> tuple[str, str]:

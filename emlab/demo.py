@@ -17,7 +17,7 @@ from emlab.errors import BadEntry, ConfigError
 from emlab.fanout import fan_out
 from emlab.lab import Lab
 from emlab.policy import Policy
-from emlab.query import CountUsers, Query, clamp
+from emlab.query import CountUsers, Query, Region, SumDistance, clamp
 from emlab.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
     from emlab.simulate import Person, Simulator
 
 ROUNDS = 5  # of pausing and waking, for the latency figures
-EVERYTHING = {"start_ts": 0.0, "end_ts": 2e9}
+EVER = (0.0, 2e9)
+TOWN_DEG = 0.02  # half the side of the square around the simulated city's centre that is asked about
+CAP_M = 50_000
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the demonstration did: the release, the table of clouds, the events, the files."""
+    """What the demonstration did: two releases, the table of clouds, the events, the files."""
 
     release: Release
+    distance: Release
     clouds: pd.DataFrame
     events: pd.DataFrame
     files: Sequence[Path]
@@ -72,9 +75,12 @@ def tell(
         clouds = lab.controller.clouds().frame()
         say("all clouds are paused; a provider asks, which wakes them")
         provider = lab.controller.register_provider("city-planner")
-        release = provider.ask(CountUsers(None, **EVERYTHING), epsilon=epsilon, min_users=1, purpose="demonstration")
+        lon, lat = people.center
+        town = Region.box(lon - TOWN_DEG, lat - TOWN_DEG, lon + TOWN_DEG, lat + TOWN_DEG)
+        release = provider.ask(CountUsers(town, *EVER), epsilon=epsilon, min_users=1, purpose="demonstration")
+        distance = provider.ask(SumDistance(*EVER, CAP_M), epsilon=epsilon, min_users=1, purpose="demonstration")
         files = write_report(out_dir, lab, people, release, {"phone_days": len(phone_days)})
-        return Story(release, clouds, lab.recorder.frame(), files)
+        return Story(release, distance, clouds, lab.recorder.frame(), files)
 
 
 def sign_up(lab: Lab, people: Iterable[Person]) -> StoreReport:

@@ -34,10 +34,11 @@ CLOUD, RUNTIME, LABEL = "emlab/cloud", "emlab/runtime", "emlab.image"
 DEBIAN, MADE_BASE = "debian:bookworm-slim", "emlab/base:bookworm"
 LIBRARIES = ("cryptography", "httptools", "lazy_loader", "msgspec", "pymongo", "starlette", "uvicorn", "uvloop")
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
-HOST_ONLY = frozenset(
-    "_data aggregate aggregator cli controller demo experiment fanout idle images lab lifecycle measure panel plots "
-    "provider record registry report simulate usercloud vaults".split()
-)
+HOST_ONLY = {
+    *("_data", "aggregate", "aggregator", "cli", "controller", "demo", "experiment", "fanout", "idle", "images"),
+    *("lab", "lifecycle", "measure", "panel", "plots", "provider", "record", "registry", "report", "simulate"),
+    *("usercloud", "vaults"),
+}
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36
 PULL_SILENCE_S = 20  # the hub may be silent for so long before the base is made here
