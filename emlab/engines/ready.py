@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from emlab.clock import wait_until
-from emlab.engines.base import SOCKET, START_TIMEOUT_S
+from emlab.engines import base
 from emlab.errors import DiskFull, EmlabError, EngineError, EngineMissing, ImageMissing, StartTimeout, Unreachable
 from emlab.state import CloudSpec, Handle
 from emlab.wire.transport import UnixTransport
@@ -21,9 +21,9 @@ class Died(Exception):
     """The cloud's program ended while it was waited for."""
 
 
-def wait_for_health(spec: CloudSpec, alive: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> bool:
-    """True when the custodian answers, False when the time passed. Raises Died at once when it is not alive."""
-    socket = spec.run_dir / SOCKET
+def wait_for_health(spec: CloudSpec, alive: Callable[[], bool]) -> bool:
+    """True when the custodian answers, False when START_TIMEOUT_S passed. Raises Died at once when it is not alive."""
+    socket = spec.run_dir / base.SOCKET
     transport = UnixTransport(socket)
 
     def answers() -> bool:
@@ -38,7 +38,7 @@ def wait_for_health(spec: CloudSpec, alive: Callable[[], bool], timeout_s: float
         return status == 200
 
     try:
-        return wait_until(answers, timeout_s)
+        return wait_until(answers, base.START_TIMEOUT_S)
     finally:
         transport.close()
 
@@ -59,7 +59,7 @@ def twice(attempt: Callable[[], Handle], spec: CloudSpec) -> Handle:
 
 def start_error(spec: CloudSpec, reason: str, logs: str) -> EmlabError:
     """The error for a cloud that did not start: DiskFull if that is why, else StartTimeout with its last lines."""
-    if "No space left on device" in logs:
+    if "No space left on device" in logs or "DiskFull: " in logs:
         free = shutil.disk_usage(spec.vault_parent).free
         return DiskFull(f"the disk under {spec.vault_parent} is full ({free} bytes free): cloud of {spec.user!r}")
     return StartTimeout(f"the cloud of {spec.user!r} in lab {spec.lab!r} {reason}; its last lines:\n{logs.rstrip()}")

@@ -1,21 +1,25 @@
 """How bytes reach a custodian: over a unix socket, or by a plain call within this process.
 
-Imports httpx only when a unix transport is made, so that the custodian itself never loads a client.
+Imports http.client only when a unix transport is used, so that the custodian itself never loads a client.
 """
 
 from __future__ import annotations
 
+import select
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from emlab.errors import Unreachable
+from emlab.errors import BadReply, Unreachable
 
 if TYPE_CHECKING:
-    import httpx
+    import http.client
 
 Reply = tuple[int, bytes]
 MAX_REPLY_BYTES = 1 << 30
+_PART_BYTES = 1 << 20
 
 
 class App(Protocol):
@@ -36,34 +40,96 @@ class Transport(Protocol):
 
 
 class UnixTransport:
-    """HTTP over a unix socket, connections kept alive."""
+    """HTTP over a unix socket, connections kept alive.
+
+    Not httpx: that leaves the socket of a refused connection open, and bounds each read instead of the whole.
+    """
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._client: httpx.Client | None = None
+        self._idle: list[http.client.HTTPConnection] = []  # append and pop are atomic
 
     def send(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Reply:
         """Send one request; see Transport."""
-        import httpx
+        import http.client
 
-        client = self._client
-        if client is None:
-            client = self._client = httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(self._socket)), base_url="http://cloud", trust_env=False
-            )
+        deadline = time.monotonic() + timeout_s
+        connection = None
         try:
-            reply = client.request(method, path, headers=dict(headers), content=body, timeout=timeout_s)
-        except httpx.TimeoutException as exc:
+            connection = self._take() or self._connect(timeout_s)
+            reply = _exchange(connection, method, path, headers, body, deadline)
+        except TimeoutError as exc:
             raise Unreachable(f"no answer from {self._socket.parent.name} within {timeout_s:g} s") from exc
-        except httpx.TransportError as exc:
+        except (OSError, http.client.HTTPException) as exc:
             raise Unreachable(f"cannot reach {self._socket.parent.name}: {exc}") from exc
-        return reply.status_code, reply.content
+        else:
+            if connection.sock is not None:  # else the reply said that the connection ends with it
+                self._idle.append(connection)
+                connection = None
+        finally:
+            if connection is not None:
+                connection.close()
+        return reply
 
     def close(self) -> None:
         """Close all connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> http.client.HTTPConnection | None:
+        """A connection that is open still: one that can be read while nothing was asked has been closed."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return None
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        import http.client
+
+        connection = http.client.HTTPConnection("cloud")
+        connection.auto_open = 0
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            line.settimeout(timeout_s)
+            line.connect(str(self._socket))
+        except BaseException:
+            line.close()
+            raise
+        connection.sock = line
+        return connection
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    deadline: float,
+) -> Reply:
+    """One request and its whole reply. Raises TimeoutError at the deadline, OSError, HTTPException, BadReply."""
+    line: socket.socket = connection.sock
+
+    def hurry() -> None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        line.settimeout(left_s)
+
+    hurry()
+    connection.request(method, path, body=body, headers=dict(headers))
+    response = connection.getresponse()
+    parts: list[bytes] = []
+    size = 0
+    while part := response.read(_PART_BYTES):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_REPLY_BYTES:
+            raise BadReply(f"a reply of more than {MAX_REPLY_BYTES} bytes")
+        hurry()
+    return response.status, b"".join(parts)
 
 
 class MemoryTransport:
