@@ -243,12 +243,10 @@ def _make_base(client: DockerClient) -> str:
 
 
 def _build(client: DockerClient, context: Path, tag: str, args: dict[str, str], progress: Progress) -> None:
-    """One classic build of a folder; its image has the tag, `latest` and our label."""
+    """One classic build of a folder; its image has the tag and `latest`."""
     repository = tag.partition(":")[0]
     output = ""
-    for event in client.api.build(
-        path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, labels={LABEL: repository}, decode=True
-    ):
+    for event in client.api.build(path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, decode=True):
         if "error" in event:
             raise EngineError(f"building {tag} failed:\n" + "\n".join(output.splitlines()[-20:]))
         text = re.sub(r"\x1b\[\d*m", "", event.get("stream", ""))  # the builder colours what goes to stderr
