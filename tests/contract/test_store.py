@@ -122,6 +122,22 @@ def run_dir() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def serve(run_dir: Path, need: Callable[[str], None]) -> Iterator[Callable[[Path], Mongod]]:
+    """`serve(data_dir)` starts a mongod, which is gone at the end, however the test ends."""
+    need("mongod")
+    servers: list[Mongod] = []
+
+    def start(data_dir: Path) -> Mongod:
+        servers.append(Mongod(data_dir, run_dir))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
 @pytest.fixture(scope="module")
 def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
     """One mongod for the tests that do not end it."""
@@ -432,10 +448,8 @@ class TestMongoStore:
         assert "diary" not in "".join(shown)
         assert "(code 121)" in str(caught.value)
 
-    def test_a_mongod_that_is_gone_is_a_store_error(self, run_dir: Path, need: Callable[[str], None]) -> None:
-        need("mongod")
-        server = Mongod(run_dir / "db", run_dir)
-        server.start()
+    def test_a_mongod_that_is_gone_is_a_store_error(self, run_dir: Path, serve: Callable[[Path], Mongod]) -> None:
+        server = serve(run_dir / "db")
         with server.client() as client:
             store = MongoStore(client, USER, data_dir=run_dir / "db")
             store.put([fix(1)])
@@ -451,14 +465,11 @@ class TestMongoStore:
             for ask in asks:
                 ask()
             assert store.counts() == {LOCATION: 2}
-        server.stop()
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_what_was_acknowledged_survives_a_kill(run_dir: Path, need: Callable[[str], None], round_: int) -> None:
-    need("mongod")
-    server = Mongod(run_dir / "db", run_dir)
-    server.start()
+def test_what_was_acknowledged_survives_a_kill(run_dir: Path, serve: Callable[[Path], Mongod], round_: int) -> None:
+    server = serve(run_dir / "db")
     acknowledged: list[int] = []
 
     def write() -> None:
@@ -484,7 +495,6 @@ def test_what_was_acknowledged_survives_a_kill(run_dir: Path, need: Callable[[st
         store = MongoStore(client, USER)
         assert set(ids(store.find(LOCATION))) >= {n + side for n in acknowledged for side in (0, 1)}
         assert {entry["data"]["ts"] for entry in store.pending()} >= {float(n) for n in acknowledged}  # type: ignore[index]
-    server.stop()
 
 
 @pytest.fixture
@@ -519,11 +529,9 @@ def store_until_refused(store: Store, acknowledged: list[int]) -> None:
 
 class TestFullDisk:
     def test_a_full_disk_is_named_and_nothing_acknowledged_is_lost(
-        self, small_disk: Path, run_dir: Path, need: Callable[[str], None]
+        self, small_disk: Path, serve: Callable[[Path], Mongod]
     ) -> None:
-        need("mongod")
-        server = Mongod(small_disk / "db", run_dir)
-        server.start()
+        server = serve(small_disk / "db")
         acknowledged: list[int] = []
         with server.client() as client:
             store = MongoStore(client, USER, data_dir=server.data_dir)
@@ -536,14 +544,9 @@ class TestFullDisk:
         server.start()
         with server.client() as client:
             assert ids(MongoStore(client, USER).find("survey/noise")) == acknowledged
-        server.stop()
 
-    def test_a_disk_that_others_filled_is_named(
-        self, small_disk: Path, run_dir: Path, need: Callable[[str], None]
-    ) -> None:
-        need("mongod")
-        server = Mongod(small_disk / "db", run_dir)
-        server.start()
+    def test_a_disk_that_others_filled_is_named(self, small_disk: Path, serve: Callable[[Path], Mongod]) -> None:
+        server = serve(small_disk / "db")
         with server.client() as client:
             store = MongoStore(client, USER, data_dir=server.data_dir)
             store.put([fix(1)])
@@ -553,7 +556,6 @@ class TestFullDisk:
             assert ids(store.find(LOCATION)) == [1]
             ballast.unlink()
             store.put([fix(2)])
-        server.stop()
 
     def test_a_mongod_that_finds_no_room_says_so(
         self, small_disk: Path, run_dir: Path, need: Callable[[str], None]
