@@ -76,16 +76,15 @@ class Custodian:
 
     def find(self, request: FindRequest) -> Found:
         """Entries of one key, by time."""
-        found = list(
-            self._store.find(
-                request.key,
-                start_ts=request.start_ts,
-                end_ts=request.end_ts,
-                time_key=request.time_key,
-                limit=request.limit + 1,
-            )
+        found = self._store.find(
+            request.key,
+            start_ts=request.start_ts,
+            end_ts=request.end_ts,
+            time_key=request.time_key,
+            limit=request.limit + 1,
         )
-        return Found(entries=found[: request.limit], more=len(found) > request.limit)
+        entries = [msgspec.Raw(msgspec.json.encode(entry)) for entry in found]  # small, where the mappings are not
+        return Found(entries=entries[: request.limit], more=len(entries) > request.limit)
 
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key."""

@@ -110,7 +110,7 @@ class UserCloud:
             examples=rejected[:MAX_EXAMPLES],
         )
 
-    def _store(self, batch: list[object], *, partial: bool) -> StoreReport:
+    def _store(self, batch: list[msgspec.Raw], *, partial: bool) -> StoreReport:
         return self._call("store", StoreReport, StoreRequest(entries=batch, partial=partial), timeout_s=300.0)
 
     def entries(
@@ -140,7 +140,7 @@ class UserCloud:
             import warnings
 
             warnings.warn(f"there are more than {limit} entries of {key}", RuntimeWarning, stacklevel=2)
-        frame = pd.DataFrame([_row(entry) for entry in found.entries])
+        frame = pd.DataFrame([_row(msgspec.json.decode(entry)) for entry in found.entries])
         column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
         times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
         frame.index = pd.DatetimeIndex(pd.to_datetime((times * 1e6).round(), unit="us", utc=True), name="time")
@@ -261,9 +261,9 @@ def _row(entry: dict[str, object]) -> dict[str, object]:
     return row
 
 
-def _batches(entries: Sequence[object]) -> list[list[object]]:
+def _batches(entries: Sequence[object]) -> list[list[msgspec.Raw]]:
     """The entries as JSON, in lists for one request each."""
-    batches: list[list[object]] = []
+    batches: list[list[msgspec.Raw]] = []
     size = BATCH_BYTES
     for position, entry in enumerate(entries):
         try:

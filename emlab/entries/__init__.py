@@ -4,7 +4,7 @@ A typed view checks an entry; the original mapping is what goes on, so fields th
 Two forms are accepted: formatted (`metadata.write_fmt_time` is there) and the raw form that a phone uploads.
 """
 
-from emlab.entries.parser import DEFAULT_TIME_ZONE, MAX_ENTRY_BYTES, is_formatted, parse, parse_all
+from emlab.entries.parser import DEFAULT_TIME_ZONE, MAX_ENTRY_BYTES, is_formatted, parse, parse_all, parse_each
 from emlab.entries.report import MAX_EXAMPLES, Rejected, StoreReport, count_reasons
 from emlab.entries.tree import MAX_DEPTH
 from emlab.entries.view import LOCATION_KEYS, RESULT_PREFIXES, TIME_FIELDS, JsonObject
@@ -24,4 +24,5 @@ __all__ = [
     "is_formatted",
     "parse",
     "parse_all",
+    "parse_each",
 ]

@@ -5,7 +5,7 @@ Imports msgspec, and of emlab errors and the rest of entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import UNSET
@@ -31,7 +31,8 @@ def parse(raw: object, position: int = 0) -> JsonObject:
     """The entry as it is to be kept: whole, its times as float seconds, its time zone named.
 
     Args:
-        raw: a mapping as a JSON decoder makes it. It is not changed; unchanged parts are shared with the result.
+        raw: a mapping as a JSON decoder makes it, or its JSON as msgspec.Raw. It is not changed; unchanged parts are
+            shared with the result.
         position: its index in what was handed over, for the message.
     Raises:
         BadEntry: it is malformed; says which entry, which field and how.
@@ -42,19 +43,30 @@ def parse(raw: object, position: int = 0) -> JsonObject:
         raise BadEntry(message(raw, position, fault), position) from None
 
 
+def parse_each(raws: Iterable[object]) -> Iterator[JsonObject | Rejected]:
+    """Each entry as `parse` gives it, or why it is malformed; one after the other, so that many need little memory."""
+    for position, raw in enumerate(raws):
+        try:
+            yield _parsed(raw)
+        except Fault as fault:  # costs nothing unless raised, since Python 3.11
+            yield Rejected(position, fault.reason, message(raw, position, fault))
+
+
 def parse_all(raws: Iterable[object]) -> tuple[list[JsonObject], list[Rejected]]:
     """The good entries in their order, and the malformed ones with their positions."""
     good: list[JsonObject] = []
     rejected: list[Rejected] = []
-    for position, raw in enumerate(raws):
-        try:
-            good.append(_parsed(raw))
-        except Fault as fault:  # costs nothing unless raised, since Python 3.11
-            rejected.append(Rejected(position, fault.reason, message(raw, position, fault)))
+    for one in parse_each(raws):
+        if isinstance(one, Rejected):
+            rejected.append(one)
+        else:
+            good.append(one)
     return good, rejected
 
 
 def _parsed(raw: object) -> JsonObject:
+    if type(raw) is msgspec.Raw:
+        raw = _decoded(raw)
     if type(raw) is not dict:
         raise Fault("the entry", "is no JSON object", shown(raw))
     if not _is_plain(raw):
@@ -63,6 +75,13 @@ def _parsed(raw: object) -> JsonObject:
     view = _view(raw)
     _check_view(view)
     return _normal(raw, view)
+
+
+def _decoded(raw: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        raise Fault("the entry", "is no JSON") from None
 
 
 def _is_plain(raw: JsonObject) -> bool:

@@ -26,9 +26,9 @@ from emlab.entries import (
     StoreReport,
     count_reasons,
     is_formatted,
-    parse,
-    parse_all,
+    parse_each,
 )
+from emlab.errors import BadEntry
 from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE
 
 
@@ -83,13 +83,15 @@ def accept(
     entries: Sequence[object], user: Binary, *, partial: bool
 ) -> tuple[dict[str, dict[ObjectId, bytes]], list[Rejected]]:
     """Documents by collection and id, the last of each id; and what is malformed. Raises BadEntry unless `partial`."""
-    if partial:
-        good, rejected = parse_all(entries)
-    else:
-        good, rejected = [parse(raw, position) for position, raw in enumerate(entries)], []
     accepted: dict[str, dict[ObjectId, bytes]] = {}
-    for entry in good:
-        document = _document(entry, user)
+    rejected: list[Rejected] = []
+    for one in parse_each(entries):  # of many entries only the encoded form is held at once
+        if isinstance(one, Rejected):
+            if not partial:
+                raise BadEntry(one.message, one.position)
+            rejected.append(one)
+            continue
+        document = _document(one, user)
         accepted.setdefault(document.collection, {})[document.id] = document.bson
     return accepted, rejected
 

@@ -126,7 +126,10 @@ class MongoStore:
         check_find(time_key, start_ts, end_ts, limit)
         query = self._query(key, start_ts, end_ts, time_key)
         order = [(time_key, pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
-        found = [self._database[name].find(query).sort(order).limit(limit or 0) for name in (TIMESERIES, ANALYSIS)]
+        found = [
+            self._database[name].find(query).sort(order).limit(limit or 0).batch_size(100)
+            for name in (TIMESERIES, ANALYSIS)
+        ]
         merged = heapq.merge(*found, key=lambda entry: order_of(entry, time_key))
         return self._read(itertools.islice(merged, limit))
 

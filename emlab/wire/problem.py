@@ -12,7 +12,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem document: `detail` is the error's message, `position` that of a bad entry."""
 
     kind: str
-    title: str
     status: int
     detail: str
     position: int | None = None
@@ -27,9 +26,8 @@ _KINDS = {
 
 def encode(error: EmlabError) -> tuple[int, bytes]:
     """The HTTP status and body for an error."""
-    title = (type(error).__doc__ or "").splitlines()[0].split("; ")[0].rstrip(".")
     position = error.position if isinstance(error, BadEntry) else None
-    problem = Problem(kind=error.kind, title=title, status=error.status, detail=str(error), position=position)
+    problem = Problem(kind=error.kind, status=error.status, detail=str(error), position=position)
     return error.status, msgspec.json.encode(problem)
 
 

@@ -76,4 +76,4 @@ class Server:
 def _no_route(method: str, path: str) -> Reply:
     status = 405 if any(route.path == path for route in ROUTES) else 404
     detail = "no such method here" if status == 405 else "no such route"
-    return status, msgspec.json.encode(problem.Problem(kind="BadQuery", title=detail, status=status, detail=detail))
+    return status, msgspec.json.encode(problem.Problem(kind="BadQuery", status=status, detail=detail))

@@ -33,7 +33,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class StoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Entries in wire form. With `partial`, the good ones are stored and the others counted."""
 
-    entries: Annotated[list[object], msgspec.Meta(max_length=MAX_ENTRIES)]
+    entries: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ENTRIES)]
     partial: bool = False
 
 
@@ -50,7 +50,7 @@ class FindRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Entries in wire form, at most `limit`; `more` when others match besides."""
 
-    entries: list[dict[str, object]]
+    entries: list[msgspec.Raw]
     more: bool
 
 
