@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
+import math
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 _TABLES = {"notebook", "title", "parameters", "grid"}
 MAX_RUNS = 10_000
+MAX_ERROR = 500  # characters of an error that are kept
+CLOSING_S = 20.0  # a kernel whose notebook failed has half of it to remove its clouds; a cloud takes about 0.05 s
+_KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "a truth value"}
+OUT_DIR = "out_dir"  # the parameter by which a notebook is told where its results go
 
 
 def shipped(relative: str) -> Path:
@@ -62,28 +69,28 @@ class Experiment:
         """The experiment in a TOML file: `notebook`, `title`, tables [parameters] and [grid].
 
         Args:
-            overrides: replace a parameter, or a whole list of the grid by one value.
+            overrides: values of any of the notebook's parameters, in place of those in the file; one value takes the
+                place of a whole list of the grid.
         Raises: ConfigError (says what is wrong in which file).
         """
-        try:
-            raw = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as exc:
-            raise ConfigError(f"{path} cannot be read as an experiment: {exc}") from exc
+        raw = _read(path)
         unknown = set(raw) - _TABLES
         if unknown or "notebook" not in raw:
             raise ConfigError(f"{path}: needs a notebook; unknown: {', '.join(sorted(unknown)) or 'nothing'}")
-        parameters, grid = dict(raw.get("parameters", {})), dict(raw.get("grid", {}))
+        notebook = _notebook(path, raw["notebook"])
+        parameters, grid = _table(path, raw, "parameters"), _table(path, raw, "grid")
+        if twice := sorted(set(parameters) & set(grid)):
+            raise ConfigError(f"{path}: {', '.join(twice)} stands in both [parameters] and [grid]")
         for name, value in (overrides or {}).items():
-            if name not in parameters | grid:
-                known = ", ".join(sorted(parameters | grid))
-                raise ConfigError(f"{path} has no parameter {name!r}; it has {known}")
             grid.pop(name, None)
             parameters[name] = value
+        lists = _lists(path, grid)
+        known = declared(notebook)
         return cls(
-            notebook=_notebook(path, raw["notebook"]),
+            notebook=notebook,
             title=str(raw.get("title", path.stem)),
-            parameters=_scalars(path, parameters),
-            grid={name: tuple(_scalars(path, {name: v})[name] for v in values) for name, values in _lists(path, grid)},
+            parameters={name: _checked(path, name, value, known) for name, value in parameters.items()},
+            grid={name: tuple(_checked(path, name, value, known) for value in lists[name]) for name in lists},
         )
 
     def sets(self) -> list[dict[str, Scalar]]:
@@ -96,8 +103,9 @@ class Experiment:
     def run(self, out_dir: Path, *, progress: bool = True, clock: Clock = SYSTEM_CLOCK) -> pd.DataFrame:
         """Each parameter set is run; a run that fails is recorded and the others go on.
 
-        Every run has a folder with params.json, run.json (ok, error, seconds), the executed notebook run.ipynb, and
-        what the notebook wrote: release.json, events.parquet, environment.json, report.html, figures.
+        Every run has a folder with params.json, environment.json, run.json (ok, error, seconds), the executed notebook
+        run.ipynb, and what the notebook wrote: release.json, events.parquet, report.html, figures. A folder of the
+        same name is replaced.
         Returns: one row per run: run, ok, error, duration_s and the grid's parameters; also in out_dir/runs.csv.
         """
         import pandas as pd
@@ -118,33 +126,102 @@ class Experiment:
         return frame
 
     def _run_one(self, folder: Path, name: str, parameters: Mapping[str, Scalar], clock: Clock) -> Run:
+        from emlab import report
+
+        if folder.exists():
+            shutil.rmtree(folder)  # of an earlier experiment: a run that fails must not show another one's results
+        folder.mkdir(parents=True)
+        start = clock.monotonic()
+        _write(folder / "params.json", parameters)
+        where = {name: str(parameters.get(name, "")) for name in ("engine", "vault")}
+        _write(folder / "environment.json", report.environment(**where))
+        error = self._execute(folder.resolve(), parameters)
+        run = Run(name, parameters, ok=not error, error=error, duration_s=clock.monotonic() - start)
+        _write(folder / "run.json", {"ok": run.ok, "error": run.error, "duration_s": run.duration_s})
+        return run
+
+    def _execute(self, folder: Path, parameters: Mapping[str, Scalar]) -> str:
+        """The notebook was run with its results in that folder; "", or the error that ended it."""
         import papermill
         from papermill.exceptions import PapermillExecutionError
+        from traitlets.config import Config
 
-        folder.mkdir(parents=True, exist_ok=True)
-        folder = folder.resolve()
-        start = clock.monotonic()
-        (folder / "params.json").write_text(json.dumps(dict(parameters), indent=2))
-        error = ""
         try:
             papermill.execute_notebook(
                 self.notebook,
                 folder / "run.ipynb",
-                parameters={**parameters, "out_dir": str(folder)},
+                parameters={**parameters, OUT_DIR: str(folder)},
                 cwd=folder,
                 kernel_name="python3",
                 progress_bar=False,
+                config=Config({"KernelManager": {"shutdown_wait_time": CLOSING_S}}),
             )
         except PapermillExecutionError as exc:
-            error = f"{exc.ename}: {exc.evalue}"[:500]
+            return f"{exc.ename}: {exc.evalue}"[:MAX_ERROR]
         except Exception as exc:
             # a kernel that dies, a notebook that is none: whatever ends one run is its result, not the experiment's end
-            error = describe(exc)
-        run = Run(name, parameters, ok=not error, error=error, duration_s=clock.monotonic() - start)
-        (folder / "run.json").write_text(
-            json.dumps({"ok": run.ok, "error": run.error, "duration_s": run.duration_s}, indent=2)
-        )
-        return run
+            return describe(exc)
+        return ""
+
+
+def declared(notebook: Path) -> dict[str, Scalar]:
+    """The parameters of a notebook and their defaults: what its cell tagged `parameters` sets.
+
+    Raises: ConfigError (no notebook, no such cell, a default that is not plain, or no `out_dir`).
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        (cell,) = (cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", []))
+        statements = ast.parse("".join(cell["source"])).body
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{notebook} is no notebook with one cell tagged 'parameters': {describe(exc)}") from exc
+    found = dict(_default(notebook, statement) for statement in statements)
+    if OUT_DIR not in found:
+        raise ConfigError(f"{notebook} has no parameter {OUT_DIR!r}, so it cannot be told where its results go")
+    return found
+
+
+def _default(notebook: Path, statement: ast.stmt) -> tuple[str, Scalar]:
+    """Name and value that a line of a parameters cell sets."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        (target,) = statement.targets
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError:
+            value = None
+        if isinstance(target, ast.Name) and isinstance(value, Scalar):
+            return target.id, value
+    raise ConfigError(
+        f"{notebook}: a parameter is set to one text, number or truth value, not {ast.unparse(statement)}"
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:  # not UTF-8, and not TOML, are ValueErrors
+        raise ConfigError(f"{path} cannot be read as an experiment: {exc}") from exc
+
+
+def _table(path: Path, raw: Mapping[str, object], name: str) -> dict[str, object]:
+    table = raw.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name} is a table, [{name}], not {table!r}")
+    return dict(table)
+
+
+def _checked(path: Path, name: str, value: object, known: Mapping[str, Scalar]) -> Scalar:
+    """The value, if the notebook has that parameter and it can have that value. Raises ConfigError."""
+    if name == OUT_DIR:
+        raise ConfigError(f"{path}: {OUT_DIR} is each run's own folder and cannot be set")
+    if name not in known:
+        raise ConfigError(f"{path}: the notebook has no parameter {name!r}; it has {', '.join(known)}")
+    if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{path}: {name} must be a text, a finite number or a truth value, not {value!r}")
+    wanted, given = type(known[name]), type(value)
+    if given is not wanted and (wanted, given) != (float, int):
+        raise ConfigError(f"{path}: {name} is {_KINDS[wanted]} in the notebook, not {value!r}")
+    return value
 
 
 def _notebook(experiment: Path, name: object) -> Path:
@@ -156,19 +233,15 @@ def _notebook(experiment: Path, name: object) -> Path:
     raise ConfigError(f"{experiment}: there is no notebook {name}, neither beside it nor one folder up")
 
 
-def _scalars(path: Path, values: Mapping[str, object]) -> dict[str, Scalar]:
-    plain = {name: value for name, value in values.items() if isinstance(value, Scalar)}
-    if len(plain) < len(values):
-        wrong = ", ".join(sorted(set(values) - set(plain)))
-        raise ConfigError(f"{path}: {wrong} must be a text, a number or a truth value")
-    return plain
+def _lists(path: Path, grid: Mapping[str, object]) -> dict[str, list[object]]:
+    lists = {name: values for name, values in grid.items() if isinstance(values, list) and values}
+    if wrong := sorted(set(grid) - set(lists)):
+        raise ConfigError(f"{path}: grid.{wrong[0]} must be a list of at least one value")
+    return lists
 
 
-def _lists(path: Path, grid: Mapping[str, object]) -> list[tuple[str, list[object]]]:
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"{path}: grid.{name} must be a list of at least one value")
-    return [(name, list(values)) for name, values in grid.items() if isinstance(values, list)]
+def _write(path: Path, values: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(dict(values), indent=2) + "\n", encoding="utf-8")
 
 
 def _plain(value: Scalar) -> str:
