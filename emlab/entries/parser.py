@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from emlab.entries.fault import Fault, fault_of, is_key, message, shown
 from emlab.entries.report import Rejected
-from emlab.entries.tree import OID, check_object, is_uuid
+from emlab.entries.tree import MAX_DEPTH, OID, check_object, is_uuid
 from emlab.entries.view import ENVELOPE, MILLISECONDS_FROM, TIME_FIELDS, Envelope, Fix, JsonObject, PlainTree, view_type
 from emlab.errors import BadEntry
 
@@ -82,6 +82,8 @@ def _decoded(raw: msgspec.Raw) -> object:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError:
         raise Fault("the entry", "is no JSON") from None
+    except RecursionError:
+        raise Fault("the entry", f"is nested deeper than {MAX_DEPTH}") from None
 
 
 def _is_plain(raw: JsonObject) -> bool:

@@ -401,3 +401,15 @@ def test_every_field_of_an_entry_is_looked_at() -> None:
     ):
         with pytest.raises(BadEntry, match=rf"{part}\.{name} "):
             parse(changed(formatted(), f"{part}/{name}", ["wrong"]))
+
+
+def test_an_entry_may_come_as_json_and_is_checked_like_a_mapping() -> None:
+    good = msgspec.Raw(msgspec.json.encode(formatted()))
+    for text, wrong in (
+        (b"{", "is no JSON"),
+        (b"[" * 5000 + b"]" * 5000, "nested deeper"),
+        (b"[]", "is no JSON object"),
+    ):
+        with pytest.raises(BadEntry, match=wrong):
+            parse(msgspec.Raw(text))
+    assert parse(good) == parse(formatted())
