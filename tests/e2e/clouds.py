@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 
 import emlab as em
-from emlab.clock import wait_until
+from emlab.clock import SYSTEM_CLOCK, wait_until
+from emlab.key import SigningKey
+from tests.unit.asks import World
 
 
 def entry(number: int, *, key: str = "background/location") -> dict[str, object]:
@@ -89,3 +91,8 @@ def gone(pid: int, timeout_s: float = 10.0) -> bool:
 
 def reaches(cloud: em.UserCloud, states: Sequence[em.CloudState], timeout_s: float = 15.0) -> bool:
     return wait_until(lambda: cloud.state in states, timeout_s)
+
+
+def world_of(lab: em.Lab) -> World:
+    """Keys with which a test signs asks and capabilities itself, as this lab's controller would."""
+    return World(controller=SigningKey(lab.controller._registry.secret("controller")), now=SYSTEM_CLOCK.now())

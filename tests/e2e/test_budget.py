@@ -13,12 +13,8 @@ import msgspec
 import pytest
 
 import emlab as em
-from emlab import ask as asking
-from emlab.ask import Ask, AskRequest
-from emlab.clock import SYSTEM_CLOCK
 from emlab.engines.base import SOCKET
-from emlab.key import SealingKey, SigningKey
-from tests.e2e.clouds import kill, pid_of, reaches, run_dir
+from tests.e2e.clouds import kill, pid_of, reaches, run_dir, world_of
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 COST_MICRO = 100_000
@@ -27,31 +23,9 @@ PROCESSES, CLIENTS, AFFORDABLE = 4, 50, 10
 
 def requests(lab: em.Lab, cloud: em.UserCloud, count: int) -> list[str]:
     """Signed asks with ids of their own, as the controller would admit them one by one."""
-    provider, aggregator = SigningKey(), SealingKey()
-    controller = SigningKey(lab.controller._registry.secret("controller"))
-    now = SYSTEM_CLOCK.now()
-    made = []
-    for _ in range(count):
-        ask = Ask(
-            id=asking.new_id(),
-            query=em.CountUsers(None, 0.0, 2e9),
-            epsilon_micro=COST_MICRO,
-            min_users=1,
-            provider=provider.public,
-            provider_name="crowd",
-            aggregator=aggregator.public,
-            purpose="",
-            expires_ts=now + 600,
-        )
-        capability, mark = asking.grant(ask, cloud.id, controller, expires_ts=now + 59)
-        request = AskRequest(
-            ask=ask.encode(),
-            signature=asking.sign(ask, provider),
-            capability=capability,
-            capability_signature=mark,
-        )
-        made.append(base64.b64encode(msgspec.json.encode(request)).decode())
-    return made
+    world = world_of(lab)
+    made = (world.request(world.ask(epsilon_micro=COST_MICRO), cloud=cloud.id, lasts_s=59) for _ in range(count))
+    return [base64.b64encode(msgspec.json.encode(request)).decode() for request in made]
 
 
 def start(socket: Path, jobs: list[str], threads: int) -> subprocess.Popen[str]:

@@ -21,6 +21,7 @@ class World:
     provider: SigningKey = field(default_factory=SigningKey)
     cloud: SigningKey = field(default_factory=SigningKey)
     aggregator: SealingKey = field(default_factory=SealingKey)
+    now: float = NOW
 
     def ask(
         self,
@@ -28,7 +29,7 @@ class World:
         *,
         epsilon_micro: int = 100_000,
         min_users: int = 1,
-        expires_ts: float = NOW + 60,
+        lasts_s: float = 60,
         ask_id: str | None = None,
     ) -> Ask:
         return Ask(
@@ -40,11 +41,11 @@ class World:
             provider_name="planner",
             aggregator=self.aggregator.public,
             purpose="test",
-            expires_ts=expires_ts,
+            expires_ts=self.now + lasts_s,
         )
 
-    def request(self, ask: Ask, *, cloud: str = CLOUD, expires_ts: float = NOW + 30) -> AskRequest:
-        capability, mark = asking.grant(ask, cloud, self.controller, expires_ts=expires_ts)
+    def request(self, ask: Ask, *, cloud: str = CLOUD, lasts_s: float = 30) -> AskRequest:
+        capability, mark = asking.grant(ask, cloud, self.controller, expires_ts=self.now + lasts_s)
         return AskRequest(
             ask=ask.encode(),
             signature=asking.sign(ask, self.provider),

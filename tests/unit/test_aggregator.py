@@ -84,7 +84,7 @@ def test_an_ask_for_another_aggregator_or_an_expired_one_is_not_released() -> No
     setting = Setting()
     with pytest.raises(NotPermitted, match="another aggregator"):
         setting.aggregator.release(World().ask(), [], ROSTER)
-    ask = setting.world.ask(expires_ts=NOW + 5)
+    ask = setting.world.ask(lasts_s=5)
     setting.clock.advance(6)
     with pytest.raises(NotPermitted, match="expired"):
         setting.aggregator.release(ask, setting.answers(ask, [1]), ROSTER)

@@ -41,12 +41,12 @@ def test_a_capability_for_another_ask_is_refused(world: World) -> None:
 @pytest.mark.parametrize("now", [NOW + 31, NOW - 61])
 def test_a_capability_that_expired_or_lasts_too_long_is_refused(world: World, now: float) -> None:
     with pytest.raises(NotPermitted, match="capability has expired"):
-        admit(world, world.request(world.ask(expires_ts=NOW + 3000)), now=now)
+        admit(world, world.request(world.ask(lasts_s=3000)), now=now)
 
 
 def test_an_ask_that_expired_is_refused(world: World) -> None:
     with pytest.raises(NotPermitted, match="ask has expired"):
-        admit(world, world.request(world.ask(expires_ts=NOW - 1)))
+        admit(world, world.request(world.ask(lasts_s=-1)))
 
 
 def test_only_the_controller_s_own_signature_counts(world: World) -> None:

@@ -160,9 +160,9 @@ def test_an_ask_beyond_the_budget_or_under_a_used_id_spends_nothing(client: Clou
 
 def test_an_expired_ask_or_one_for_another_cloud_spends_nothing(client: CloudClient, world: World) -> None:
     for request in (
-        world.request(world.ask(), expires_ts=NOW - 1),
+        world.request(world.ask(), lasts_s=-1),
         world.request(world.ask(), cloud="f" * 32),
-        world.request(world.ask(expires_ts=NOW - 1)),
+        world.request(world.ask(lasts_s=-1)),
     ):
         with pytest.raises(NotPermitted):
             client.call("ask", Envelope, request)
