@@ -12,6 +12,7 @@ from .errors import BadEntry as BadEntry
 from .errors import BadQuery as BadQuery
 from .errors import BudgetExhausted as BudgetExhausted
 from .errors import ConfigError as ConfigError
+from .errors import DiskFull as DiskFull
 from .errors import EmlabError as EmlabError
 from .errors import EngineError as EngineError
 from .errors import EngineMissing as EngineMissing

@@ -17,7 +17,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, InUse, Locked
+from emlab.errors import CloudGone, DiskFull, InUse, Locked
 from emlab.idle import Use
 from emlab.key import Key
 from emlab.provision import Provision
@@ -159,6 +159,8 @@ class Lifecycle:
         try:
             self.wake()
             yield self._connect()
+        except DiskFull as exc:  # a container names its own path
+            raise DiskFull(f"{exc} (cloud of {self.spec.user}, on this host {self.spec.vault_dir})") from exc
         finally:
             self.release(number)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,22 +34,11 @@ def _notebooks_missing() -> str | None:
     return f"notebooks need {', '.join(absent)}: pip install 'emlab[test]'" if absent else None
 
 
-def _vault_missing(name: str) -> Callable[[], str | None]:
-    def missing() -> str | None:
-        module = importlib.import_module(f"emlab.vaults.{name}")
-        reason: str | None = getattr(module, f"{name.title()}Vault").missing()
-        return reason
-
-    return missing
-
-
 MISSING: dict[str, Callable[[], str | None]] = {
     "docker": DockerEngine.missing,
     "mongod": ProcessEngine.missing,
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
-    "ecryptfs": _vault_missing("ecryptfs"),
-    "gocryptfs": _vault_missing("gocryptfs"),
 }
 
 
@@ -128,6 +119,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     monkeypatch.setenv("EMLAB_HOME", str(folder))
     request.config.stash[HOMES][folder] = request.node.nodeid
     return folder
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = Path(tempfile.mkdtemp(prefix="em-"))
+    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
+    if mounted:
+        mounted = (
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "emlab", str(folder)], check=False).returncode
+            == 0
+        )
+    if not mounted:
+        folder.rmdir()
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 import uuid
@@ -495,24 +494,6 @@ def test_what_was_acknowledged_survives_a_kill(run_dir: Path, serve: Callable[[P
         store = MongoStore(client, USER)
         assert set(ids(store.find(LOCATION))) >= {n + side for n in acknowledged for side in (0, 1)}
         assert {entry["data"]["ts"] for entry in store.pending()} >= {float(n) for n in acknowledged}  # type: ignore[index]
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 64 MB."""
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
-    if mounted:
-        mounted = (
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "emlab", str(folder)], check=False).returncode
-            == 0
-        )
-    if not mounted:
-        folder.rmdir()
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-    folder.rmdir()
 
 
 def noise(number: int) -> JsonObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -226,6 +227,27 @@ def test_a_lab_has_one_owner_and_keeps_its_engine(lab: em.Lab, engine_name: str)
     with pytest.raises(em.ConfigError, match="engine 'memory'"):
         em.Lab(engine_name, name="other").start()
     clean(lab.home, "other")
+
+
+@REAL
+def test_a_full_disk_is_named_and_what_was_acknowledged_survives(
+    engine_name: str, small_disk: Path, home: Path
+) -> None:
+    noise = random.Random(1)  # which does not compress
+    bulky = [entry(n) | {"note": noise.randbytes(6000).hex()} for n in range(8000)]
+    with em.Lab(engine_name, idle=None, home=small_disk) as lab:
+        cloud = lab.controller.signup("ann")
+        reports: list[em.StoreReport] = []
+        with pytest.raises(em.DiskFull, match=f"bytes are free.*{small_disk}"):
+            reports.extend(cloud.store(bulky[first : first + 50]) for first in range(0, len(bulky), 50))
+        stored = sum(report.inserted for report in reports)
+        assert 50 <= stored < len(bulky)
+        assert cloud.counts()["background/location"] >= stored
+        cloud.lock()
+        assert cloud.key is not None
+        cloud.unlock(cloud.key)
+        found = set(cloud.entries("background/location", limit=10_000)["ts"])
+        assert {1_700_000_000.0 + n for n in range(stored)} <= found
 
 
 @REAL
