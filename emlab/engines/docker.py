@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emlab import images
 from emlab.clock import SYSTEM_CLOCK, wait_until
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 RUN, VAULT = "/run/emlab", "/vault"  # in the container
 STOP_GRACE_S = 20
-CALL_TIMEOUT_S = 60
+CALL_TIMEOUT_S, PROBE_S = 60, 5
 PIDS, CPUS = 256, 2
 LOG = {"max-size": "1m", "max-file": "2"}
 FREEZE_TRIES, FREEZE_PAUSE_S = 4, 0.02
@@ -66,23 +67,18 @@ class DockerEngine:
     @classmethod
     def missing(cls) -> str | None:
         """None if a Docker engine on this host answers us, else what to do about it."""
-        try:
-            import docker
-        except ImportError:
-            return "the Python package docker is not installed: pip install docker"
         address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         if not address.startswith("unix://"):
             return f"the Docker engine at {address} is on another host, which emlab cannot use: unset DOCKER_HOST"
-        socket = Path(address.removeprefix("unix://"))
-        if socket.exists() and not os.access(socket, os.W_OK):
-            return (
-                f"no permission for {socket}: add yourself to its group (sudo usermod -aG docker $USER), log in again"
-            )
-        try:
-            client = docker.from_env(timeout=5)
-        except docker.errors.DockerException:
-            return "no Docker engine answers: install and start one (sudo apt-get install docker.io)"
-        client.close()
+        path = address.removeprefix("unix://")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(PROBE_S)
+            try:
+                probe.connect(path)
+            except PermissionError:
+                return f"no permission for {path}: join its group (sudo usermod -aG docker $USER) and log in again"
+            except OSError:
+                return f"no Docker engine answers at {path}: install and start one (sudo apt-get install docker.io)"
         return None
 
     def start(self, spec: CloudSpec) -> Handle:
@@ -151,16 +147,15 @@ class DockerEngine:
             if not (isinstance(exc.__cause__, docker.errors.APIError) and exc.__cause__.status_code == 409):
                 raise
         # 409: another call is removing it now
-        if not wait_until(lambda: self.state(handle) is CloudState.ABSENT, CALL_TIMEOUT_S):
+        if not wait_until(lambda: self._inspect(handle) is None, CALL_TIMEOUT_S):
             raise EngineError(f"the container of {handle.user!r} in lab {handle.lab!r} cannot be removed")
 
     def state(self, handle: Handle) -> CloudState:
         """What Docker says of the container now; see Engine."""
-        try:
-            with self._call("look at", handle):
-                found = self._api.inspect_container(_name(handle))["State"]
-        except CloudGone:
+        container = self._inspect(handle)
+        if container is None:
             return CloudState.ABSENT
+        found = container["State"]
         if found["Status"] == "exited":
             return CloudState.STOPPED if found["ExitCode"] == 0 else CloudState.FAILED
         return _STATES[found["Status"]]
@@ -258,8 +253,18 @@ class DockerEngine:
         handle = _handle(spec)
         if not wait_for_health(spec, lambda: self.state(handle) is CloudState.RUNNING):
             raise start_error(spec, f"did not answer within {base.START_TIMEOUT_S:g} s", self.logs(handle))
-        with self._call("look at", handle):
-            return replace(handle, ref=self._api.inspect_container(_name(handle))["Id"])
+        if (container := self._inspect(handle)) is None:
+            raise Died("it was removed")
+        return replace(handle, ref=container["Id"])
+
+    def _inspect(self, handle: Handle) -> dict[str, Any] | None:
+        """What Docker says of the container, None if there is none."""
+        try:
+            with self._call("look at", handle):
+                found: dict[str, Any] = self._api.inspect_container(_name(handle))
+        except CloudGone:
+            return None
+        return found
 
     def _create(self, spec: CloudSpec, image: str) -> str:
         """The id of a new container of this cloud. It holds no secret: those are in the run directory."""

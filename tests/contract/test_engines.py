@@ -21,7 +21,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.memory import MemoryCloud, MemoryEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import CLOUD_UID, make_run_dir, run_root
-from emlab.errors import CloudGone, EmlabError, EngineError, ImageMissing, StartTimeout, Unreachable
+from emlab.errors import CloudGone, EmlabError, EngineError, EngineMissing, ImageMissing, StartTimeout, Unreachable
 from emlab.key import Key, new_token, token_hash
 from emlab.policy import Policy
 from emlab.state import CloudSpec, CloudState, Handle
@@ -231,6 +231,7 @@ class TestEngine:
             bench.health(handle, timeout_s=0.5)
         with pytest.raises(EngineError, match="ann"):
             bench.engine.pause(handle)
+        assert bench.engine.stats(handle).memory_mb == 0
         again = bench.engine.start(spec)
         assert bench.engine.state(again) is CloudState.RUNNING
         assert bench.health(again)["public"] == before["public"]  # the custodian's key is in its database
@@ -302,7 +303,6 @@ class TestEngine:
         assert bench.engine.state(handle) in (CloudState.STOPPED, CloudState.FAILED)
         assert bench.engine.find() == [handle]
 
-    @pytest.mark.slow
     def test_eight_clouds_are_paused_and_resumed_at_once(self, bench: Bench) -> None:
         with ThreadPoolExecutor(8) as pool:
             handles = list(pool.map(bench.engine.start, [bench.spec(f"user{number}") for number in range(8)]))
@@ -465,6 +465,19 @@ class TestDockerEngine:
         bench.engine.stop(handle)
         assert _umount(spec.vault_dir) == 0
         bench.engine.remove(handle)
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("unix:///nowhere/docker.sock", "apt-get install docker.io"), ("tcp://10.0.0.1:2376", "unset DOCKER_HOST")],
+)
+def test_a_host_without_docker_is_told_how_to_get_it(
+    address: str, advice: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    assert advice in (DockerEngine.missing() or "")
+    with pytest.raises(EngineMissing, match=advice):
+        DockerEngine(tmp_path).find()
 
 
 @pytest.fixture
