@@ -140,7 +140,9 @@ def _look(pid: int) -> Seen | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # from the third field on; the second may hold spaces
-    return Seen(pid, fields[0], int(fields[19]), sum(map(int, fields[11:15])))
+    # a first thread that has ended shows Z while others still hold files open: dead is only who has no thread left
+    state = "R" if fields[0] in _DEAD and int(fields[17]) > 1 else fields[0]
+    return Seen(pid, state, int(fields[19]), sum(map(int, fields[11:15])))
 
 
 def _pids() -> list[int]:
