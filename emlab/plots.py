@@ -12,8 +12,8 @@ import io
 import math
 import statistics
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from emlab.record import three_digits
 
@@ -100,6 +100,28 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
         f"{certain}; epsilon = {release.epsilon:g}, {noise_of(release)}",
     )
     _outcomes(cloud_axes, release)
+    return figure
+
+
+def ratios(frame: pd.DataFrame) -> Figure:
+    """What each measure costs, as a multiple of the same work without emlab, or as a share of its limit.
+
+    The medians, the rounds and the failed attempts stand beside each row; a row whose interval reaches beyond its
+    target has a hollow mark.
+
+    Args:
+        frame: one row per measure, as `measure.compare` gives it.
+    """
+    shown = [rows for _, rows in frame.groupby(frame["against"] != "raw")]
+    figure = _figure(width=11.0, height=1.0 + 0.38 * len(frame) + 0.7 * len(shown))
+    heights = [len(rows) + 0.5 for rows in shown] or [1.0]
+    panels: list[Axes] = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
+    for axes, rows in zip(panels, shown, strict=False):  # without rows one empty panel
+        _ratio_rows(axes, rows.to_dict("records"))
+    failed = int(frame["failed"].sum() + frame["raw_failed"].sum())
+    attempts = f"{len(frame)} measures, {failed} attempts failed"
+    legend = "mark: ratio of medians, bar: 95 % interval, tall line: target, hollow: target not surely met"
+    _title(panels[0], "Cost of emlab", f"{attempts}; {legend}")
     return figure
 
 
@@ -202,3 +224,66 @@ def _whole_ticks(axes: Axes) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _ratio_rows(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+    """One row per measure from the top; all of them against raw, or all against a limit."""
+    places = [-number for number in range(len(rows))]
+    for y, row in zip(places, rows, strict=True):
+        _ratio(axes, y, row)
+    axes.set(ylim=(places[-1] - 0.6, 0.6))
+    axes.set_yticks(places, [" on ".join(filter(None, (row["measure"], row["engine"]))) for row in rows])
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(places, [_ratio_text(row) for row in rows], fontsize=8.5)
+    beside.tick_params(length=0)
+    if rows[0]["against"] == "raw":
+        axes.axvline(1.0, color=FAINT, linewidth=0.8, linestyle=":")
+        axes.set(xscale="log", xlabel="median with emlab / median without (logarithmic axis)")
+        axes.xaxis.set_major_formatter("{x:,.10g}")
+        _log_ticks(axes)
+    else:
+        axes.set(xlim=(0.0, None), xlabel="median with emlab / limit")
+    axes.grid(visible=True, axis="x", which="both", color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+
+
+def _ratio(axes: Axes, y: int, row: Mapping[Hashable, Any]) -> None:
+    """Mark, interval and target; nothing of what is not finite, which the text beside it tells."""
+    ends = [end for end in (row["low"], row["high"]) if math.isfinite(end)]
+    axes.plot(ends, [y] * len(ends), color=INK, linestyle=ENGINES.get(row["engine"], "-"), linewidth=2.4)
+    within = row["met"] is True or math.isnan(row["target"])
+    if math.isfinite(row["ratio"]):
+        axes.plot(
+            [row["ratio"]], [y], "o", color=INK, markersize=7, markerfacecolor=INK if within else "white", zorder=3
+        )
+    if math.isfinite(row["target"]):
+        axes.plot([row["target"]] * 2, [y - 0.36, y + 0.36], color=SPANS["wake"][0], linewidth=2.2)
+
+
+def _ratio_text(row: Mapping[Hashable, Any]) -> str:
+    """The row in numbers."""
+    ends = f"{_number(row['ratio'])} [{_number(row['low'])}, {_number(row['high'])}]"
+    target = "no target" if math.isnan(row["target"]) else f"target {row['target']:g}"
+    base = row["raw"] if row["against"] == "raw" else row["against"]
+    medians = f"{_amount(row['emlab'], row['unit'])} / {base if isinstance(base, str) else _amount(base, row['unit'])}"
+    return f"{ends}, {target};  {medians};  n = {row['n']}, {row['failed'] + row['raw_failed']} failed"
+
+
+def _number(value: float) -> str:
+    return three_digits(value) if math.isfinite(value) else {math.inf: "∞"}.get(value, "–")
+
+
+def _amount(value: float, unit: str) -> str:
+    """A median with its unit, seconds as milliseconds; of attempts of which half failed: never."""
+    if math.isinf(value):
+        return "never"
+    return f"{_number(1000 * value)} ms" if unit == "s" else f"{_number(value)} {unit}"
+
+
+def _log_ticks(axes: Axes) -> None:
+    """Enough ticks with plain numbers on a logarithmic axis of less than a decade, too."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
