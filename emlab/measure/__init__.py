@@ -15,6 +15,7 @@ from emlab.measure.overhead import conditions, overhead
 from emlab.measure.pausing import pause_wake
 from emlab.measure.plan import interleave
 from emlab.measure.ratio import TARGETS, Target, compare, ratio_of_medians
+from emlab.measure.results import write_report
 from emlab.measure.samples import Samples, as_events
 from emlab.measure.starting import start
 from emlab.measure.storing import store
@@ -34,4 +35,5 @@ __all__ = [
     "ratio_of_medians",
     "start",
     "store",
+    "write_report",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from emlab import provision
-from emlab.clock import wait_until
+from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.engines import base
 from emlab.engines.rundir import cloud_owner, make_run_dir
 from emlab.errors import EngineError, Unreachable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 CALL_TIMEOUT_S = 60
+PATIENCE_S = 2.0  # after which a raw container that does not answer is looked at; before, that would cost it time
 MODEL = "measured-model"
 
 
@@ -80,19 +81,28 @@ class DockerTwin:
             os.chown(path, uid, gid)
 
     def start(self, spec: CloudSpec) -> None:
-        """The container is created, started, and has answered out of its MongoDB; looked for as emlab does."""
+        """The container is created, started, and has answered out of its MongoDB; looked for as emlab does.
+
+        Raises: EngineError, errors of docker.
+        """
         self.api.start(self._create(spec))
+        begun = SYSTEM_CLOCK.monotonic()
         with asked_directly(spec.run_dir) as health:
 
             def answers() -> bool:
                 try:
                     health()
                 except Unreachable:
+                    if SYSTEM_CLOCK.monotonic() - begun > PATIENCE_S and not self._runs(spec):
+                        raise EngineError("a raw container ended instead of answering") from None
                     return False
                 return True
 
             if not wait_until(answers, base.START_TIMEOUT_S):
                 raise EngineError(f"a raw container did not answer within {base.START_TIMEOUT_S:g} s")
+
+    def _runs(self, spec: CloudSpec) -> bool:
+        return bool(self.api.inspect_container(_name(spec))["State"]["Running"])
 
     def _remove(self, spec: CloudSpec) -> None:
         import docker
