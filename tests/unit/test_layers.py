@@ -20,7 +20,7 @@ LAYERS = {
     2: "engines vaults store mongod ledger registry images wire",
     3: "controller usercloud lifecycle fanout custodian aggregator provider",
     4: "apps",
-    5: "lab experiment report plots panel cli demo measure __main__",
+    5: "lab ending experiment report plots panel cli demo measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Of a folder with many implementations, others see these modules only ...

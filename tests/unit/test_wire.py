@@ -99,7 +99,9 @@ OWNERS = [route for route in ROUTES if route.who == "owner"]
 
 
 @pytest.mark.parametrize("route", OWNERS, ids=lambda route: route.name)
-@pytest.mark.parametrize("token", ["", "emo_wrong", new_token("owner"), new_token("provider")])
+@pytest.mark.parametrize(
+    "token", ["", "emo_wrong", new_token("owner"), new_token("provider")], ids=["none", "wrong", "another", "provider"]
+)
 def test_an_owner_s_route_opens_to_the_owner_s_token_only(server: Server, route: object, token: str) -> None:
     status, body = server.handle(route.method, route.path, {"authorization": f"Bearer {token}"}, b"{}")  # type: ignore[attr-defined]
     assert status == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from typing import Any
@@ -13,8 +14,9 @@ MOTION, TRANSITION, BATTERY = "background/motion_activity", "statemachine/transi
 KEYS = {LOCATION, FILTERED, MOTION, TRANSITION, BATTERY}
 
 
+@functools.lru_cache(maxsize=64)
 def through_json(person: Person) -> list[dict[str, Any]]:
-    """All entries of the person, written to JSON and read back."""
+    """All entries of the person, written to JSON and read back; made once, so nobody may change them."""
     entries: list[dict[str, Any]] = json.loads(json.dumps(person.entries(), allow_nan=False))
     return entries
 
