@@ -70,7 +70,7 @@ def build(client: DockerClient, *, base: str | None = None, progress: Progress =
                 target = context / "emlab" / file.relative_to(PACKAGE)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
-            _build(client, context, tag, {"RUNTIME": runtime}, progress)
+            _build(client, context, tag, {"RUNTIME": runtime}, progress, network="none")
         _remove_unused(client, CLOUD, tag)
         _remove_unused(client, RUNTIME, runtime)
     return tag
@@ -163,7 +163,8 @@ def _build_runtime(client: DockerClient, tag: str, base: str, progress: Progress
         shutil.copy(dockerfile("runtime"), context)
         _lay_mongod(context / "mongod", progress)
         _lay_libraries(context / "site", progress)
-        _build(client, context, tag, {"BASE": base}, progress)
+        network = None if base != MADE_BASE else "none"  # ours lacks nothing
+        _build(client, context, tag, {"BASE": base}, progress, network=network)
 
 
 def _lay_mongod(target: Path, progress: Progress) -> None:
@@ -242,13 +243,18 @@ def _make_base(client: DockerClient) -> str:
     return MADE_BASE
 
 
-def _build(client: DockerClient, context: Path, tag: str, args: dict[str, str], progress: Progress) -> None:
-    """One classic build of a folder; its image has the tag and `latest`."""
+def _build(
+    client: DockerClient, context: Path, tag: str, args: dict[str, str], progress: Progress, *, network: str | None
+) -> None:
+    """One classic build of a folder; its image has the tag and `latest`. `network`: None is Docker's default."""
     repository = tag.partition(":")[0]
     output = ""
-    for event in client.api.build(path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, decode=True):
+    for event in client.api.build(
+        path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, decode=True, network_mode=network
+    ):
         if "error" in event:
-            raise EngineError(f"building {tag} failed:\n" + "\n".join(output.splitlines()[-20:]))
+            last = "\n".join(output.splitlines()[-20:])
+            raise EngineError(f"building {tag} failed: {event['error']}\n{last}")
         text = re.sub(r"\x1b\[\d*m", "", event.get("stream", ""))  # the builder colours what goes to stderr
         output += text
         if line := text.strip():

@@ -1,4 +1,4 @@
-"""What the tests share: `--require`, the `needs` mark, engines by name, and a home whose leftovers are noticed."""
+"""What the tests share: `--require`, the `needs` mark, engines by name, homes, and an end at which nothing is left."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from emlab.engines.base import Engine
+from emlab.engines.base import LABEL_RUN_DIR, Engine
 from emlab.engines.docker import DockerEngine
-from emlab.engines.process import ProcessEngine
-from emlab.engines.rundir import run_root
+from emlab.engines.process import STATE_FILE, ProcessEngine
+from emlab.engines.rundir import home_id
+from emlab.state import Handle
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
-HOMES = pytest.StashKey[dict[Path, str]]()
+TESTS = pytest.StashKey[dict[str, str]]()  # which test has the home of this id
+RUN_ROOTS = pytest.StashKey[Path]()
 
 
 def _phone_days_missing() -> str | None:
@@ -53,7 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): skipped without these; any of {', '.join(MISSING)}")
-    config.stash[HOMES] = {}
+    config.stash[TESTS] = {}
+    # all run directories of this session, also those of programs that it starts, lie in one folder
+    config.stash[RUN_ROOTS] = Path(tempfile.mkdtemp(prefix="em-"))
+    os.environ["XDG_RUNTIME_DIR"] = str(config.stash[RUN_ROOTS])
     if unknown := _required(config) - MISSING.keys():
         raise pytest.UsageError(f"--require knows {', '.join(MISSING)}, not {', '.join(sorted(unknown))}")
 
@@ -113,11 +118,11 @@ def cloud_image(need: Callable[[str], None]) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """A fresh emlab home, which EMLAB_HOME names. The session fails if a cloud of it is left at its end."""
+    """A fresh emlab home, which EMLAB_HOME names."""
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("EMLAB_HOME", str(folder))
-    request.config.stash[HOMES][folder] = request.node.nodeid
+    request.config.stash[TESTS][home_id(folder)] = request.node.nodeid
     return folder
 
 
@@ -167,14 +172,39 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """No cloud of a test's home is left on any engine; what is left is named and removed."""
-    left: list[str] = []
-    for home, test in session.config.stash[HOMES].items():
-        for engine in _engines(home):
-            for handle in engine.find():
-                left.append(f"{test} left the {engine.name} cloud of {handle.user} ({handle.ref})")
-                engine.remove(handle)
-        shutil.rmtree(run_root(home))
+    """No cloud of any test is left on any engine; what is left is named and removed, and fails the session."""
+    root = session.config.stash[RUN_ROOTS]
+    left = [*_left_processes(root), *_left_containers(root)]
+    for run_dir, what in left:
+        test = session.config.stash[TESTS].get(run_dir.parent.name.removeprefix("emlab-"), "a test")
+        print(f"\n{test} left {what}", file=sys.stderr)  # noqa: T201 - after the last test there is no report
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\n" + "\n".join(left), file=sys.stderr)  # noqa: T201 - after the last test there is no report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[RUN_ROOTS], ignore_errors=True)
+
+
+def _left_processes(root: Path) -> list[tuple[Path, str]]:
+    left = []
+    for file in root.glob(f"*/*/{STATE_FILE}"):
+        left.append((file.parent, f"processes: {file.read_text()}"))
+        ProcessEngine(root).remove(Handle("?", "?", "?", 0, file.parent))
+    return left
+
+
+def _left_containers(root: Path) -> list[tuple[Path, str]]:
+    if DockerEngine.missing() is not None:
+        return []
+    import docker
+
+    left = []
+    client = docker.from_env()
+    for container in client.api.containers(all=True, filters={"label": LABEL_RUN_DIR}):
+        run_dir = Path(container["Labels"][LABEL_RUN_DIR])
+        if run_dir.is_relative_to(root):
+            left.append((run_dir, f"the container {container['Names']}: {container['Status']}"))
+            client.api.remove_container(container["Id"], force=True)
+    client.close()
+    return left
