@@ -71,8 +71,9 @@ def build(client: DockerClient, *, base: str | None = None, progress: Progress =
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
             _build(client, context, tag, {"RUNTIME": runtime}, progress, network="none")
-        _remove_unused(client, CLOUD, tag)
-        _remove_unused(client, RUNTIME, runtime)
+        for keep in (tag, runtime):
+            client.api.tag(keep, keep.partition(":")[0], "latest")
+            _remove_unused(client, keep)
     return tag
 
 
@@ -246,8 +247,7 @@ def _make_base(client: DockerClient) -> str:
 def _build(
     client: DockerClient, context: Path, tag: str, args: dict[str, str], progress: Progress, *, network: str | None
 ) -> None:
-    """One classic build of a folder; its image has the tag and `latest`. `network`: None is Docker's default."""
-    repository = tag.partition(":")[0]
+    """One classic build of a folder; its image has the tag. `network`: None is Docker's default."""
     output = ""
     for event in client.api.build(
         path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, decode=True, network_mode=network
@@ -259,7 +259,6 @@ def _build(
         output += text
         if line := text.strip():
             progress(line)
-    client.api.tag(tag, repository, "latest")
 
 
 def _has(client: DockerClient, name: str) -> bool:
@@ -272,20 +271,21 @@ def _has(client: DockerClient, name: str) -> bool:
     return True
 
 
-def _remove_unused(client: DockerClient, repository: str, keep: str) -> None:
+def _remove_unused(client: DockerClient, keep: str) -> None:
     """Older images of ours are gone, except those that a container or another image still needs."""
     import docker
 
-    newest = client.images.get(keep).id
+    newest, repository = client.images.get(keep).id, keep.partition(":")[0]
     for image in client.api.images(filters={"label": f"{LABEL}={repository}"}):
-        names = {name.rpartition(":")[0] for name in image["RepoTags"] or ()} - {"<none>"}
-        if image["Id"] == newest or not names <= {repository}:
+        names = set(image["RepoTags"] or ()) - {"<none>:<none>"}
+        if image["Id"] == newest or any(not name.startswith(f"{repository}:") for name in names):
             continue
-        try:
-            client.api.remove_image(image["Id"])
-        except docker.errors.APIError as exc:
-            if exc.status_code not in (404, 409):
-                raise
+        for name in names or {image["Id"]}:
+            try:
+                client.api.remove_image(name)
+            except docker.errors.APIError as exc:
+                if exc.status_code not in (404, 409):
+                    raise
 
 
 def _run(*command: str) -> None:
