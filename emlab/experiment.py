@@ -25,7 +25,7 @@ Scalar = str | int | float | bool
 _TABLES = {"notebook", "title", "parameters", "grid"}
 MAX_RUNS = 10_000
 MAX_ERROR = 500  # characters of an error that are kept
-CLOSING_S = 20.0  # a kernel whose notebook failed has half of it to remove its clouds; a cloud takes about 0.05 s
+CLOSING_S = 10.0  # a kernel gets SIGTERM after half of it, and is killed after the whole; a cloud goes in 0.05 s
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "a truth value"}
 OUT_DIR = "out_dir"  # the parameter by which a notebook is told where its results go
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from emlab.aggregator import Aggregator
 from emlab.controller import Controller
+from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, EngineMissing, ImageMissing, LabInUse, VaultMissing
@@ -291,6 +292,7 @@ class Lab:
             self._release()
             raise
         atexit.register(self.close)
+        exit_on_sigterm()
         return self
 
     def _remember(self, registry: Registry, engine: str) -> None:
