@@ -53,7 +53,7 @@ def demo(
 
 def _choose_engine() -> tuple[str, str]:
     """The engine for a newcomer: docker if one answers and the image is there or can be built, else process."""
-    from emlab.lab import build_image, choose_engine
+    from emlab.parts import build_image, choose_engine
 
     engine, reason = choose_engine()
     if engine == "docker" or "images build" not in reason:
@@ -100,7 +100,7 @@ def images_build(
     base: Annotated[str | None, typer.Option(help="A Debian 12 image to start from.")] = None,
 ) -> None:
     """Build the image of this version of emlab; pulls debian:bookworm-slim, or makes a base where it cannot."""
-    from emlab.lab import build_image
+    from emlab.parts import build_image
 
     print(build_image(print, base=base))
 
@@ -110,8 +110,8 @@ def clean(
     lab: Annotated[str | None, typer.Option(help="Only this lab, even if it was kept.")] = None,
 ) -> None:
     """Remove labs whose process is gone, with clouds and data; kept labs only when named."""
-    from emlab.lab import clean as clean_labs
-    from emlab.lab import emlab_home
+    from emlab.cleaning import clean as clean_labs
+    from emlab.parts import emlab_home
 
     lines = clean_labs(emlab_home(), lab)
     print("\n".join(lines) or "nothing to clean")

@@ -35,9 +35,9 @@ DEBIAN, MADE_BASE = "debian:bookworm-slim", "emlab/base:bookworm"
 LIBRARIES = ("cryptography", "httptools", "lazy_loader", "msgspec", "pymongo", "starlette", "uvicorn", "uvloop")
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 HOST_ONLY = {
-    *("_data", "aggregate", "aggregator", "cli", "controller", "demo", "experiment", "fanout", "idle", "images"),
-    *("lab", "lifecycle", "measure", "panel", "plots", "provider", "record", "registry", "report", "simulate"),
-    *("usercloud", "vaults"),
+    *("_data", "aggregate", "aggregator", "cleaning", "cli", "controller", "demo", "ending", "experiment", "fanout"),
+    *("idle", "images", "lab", "lifecycle", "measure", "panel", "parts", "plots", "provider", "record", "registry"),
+    *("report", "simulate", "usercloud", "vaults"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36

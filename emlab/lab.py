@@ -1,11 +1,9 @@
-"""Lab: engine, vault, controller, aggregator and recorder together. The one place that knows concrete names."""
+"""Lab: engine, vault, controller, aggregator and recorder together."""
 
 from __future__ import annotations
 
 import atexit
-import importlib
 import logging
-import os
 import re
 import secrets
 import shutil
@@ -19,28 +17,20 @@ from emlab.aggregator import Aggregator
 from emlab.controller import Controller
 from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
-from emlab.engines.rundir import make_run_dir
-from emlab.errors import ConfigError, EmlabError, EngineMissing, ImageMissing, LabInUse, VaultMissing
+from emlab.errors import ConfigError, EmlabError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, PauseAfter
 from emlab.key import SealingKey
+from emlab.parts import emlab_home, make_engine, make_vault
 from emlab.policy import Policy
 from emlab.record import Recorder
 from emlab.registry import Registry
-from emlab.state import CloudSpec
 from emlab.vaults.base import Vault
-from emlab.wire.transport import App
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
 
 log = logging.getLogger(__name__)
-ENGINES = {
-    "docker": "emlab.engines.docker:DockerEngine",
-    "process": "emlab.engines.process:ProcessEngine",
-    "memory": "emlab.engines.memory:MemoryEngine",
-}
-VAULTS = {"plain": "emlab.vaults.plain:PlainVault"}
 SWEEP_S = (0.05, 5.0)
 TRUST = {
     "docker": "each cloud is a container without network; this host's root and this user's programs can read it",
@@ -48,109 +38,6 @@ TRUST = {
     "memory": "clouds are objects in this process; nothing is isolated, and nothing is kept",
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-
-
-def emlab_home() -> Path:
-    """Where labs live: $EMLAB_HOME, or this user's data folder."""
-    import platformdirs
-
-    return Path(os.environ.get("EMLAB_HOME") or platformdirs.user_data_dir("emlab"))
-
-
-def _load(table: dict[str, str], name: str, kind: str) -> type:
-    if name not in table:
-        raise ConfigError(f"there is no {kind} {name!r}; choose one of {', '.join(table)}")
-    module, attribute = table[name].split(":")
-    loaded = getattr(importlib.import_module(module), attribute)
-    assert isinstance(loaded, type)
-    return loaded
-
-
-def _missing(driver: type) -> str | None:
-    """What this host lacks for an engine or vault; None if nothing."""
-    lacks: str | None = driver.missing()  # type: ignore[attr-defined]
-    return lacks
-
-
-def make_engine(name: str, home: Path) -> Engine:
-    """The engine of this name ("auto": docker if it can start clouds now, else process).
-
-    Raises: ConfigError (no such engine), EngineMissing (this host cannot run it; says what to do).
-    """
-    if name == "auto":
-        name = choose_engine()[0]
-    engine = _load(ENGINES, name, "engine")
-    lacks = _missing(engine)
-    if lacks is not None:
-        raise EngineMissing(lacks)
-    made: Engine = engine(_memory_app()) if name == "memory" else engine(home)
-    return made
-
-
-def make_vault(name: str) -> Callable[[Path], Vault]:
-    """Makes a vault of this kind in a directory. Raises ConfigError (no such vault), VaultMissing (says what to do)."""
-    vault = _load(VAULTS, name, "vault")
-    lacks = _missing(vault)
-    if lacks is not None:
-        raise VaultMissing(lacks)
-    return vault
-
-
-def choose_engine() -> tuple[str, str]:
-    """ "docker" or "process", and the reason."""
-    import docker
-
-    from emlab import images
-
-    lacks = _missing(_load(ENGINES, "docker", "engine"))
-    if lacks is not None:
-        return "process", lacks
-    client = docker.from_env()
-    try:
-        return "docker", f"a Docker engine answers and has the image {images.require(client)}"
-    except ImageMissing as exc:
-        return "process", str(exc)
-    finally:
-        client.close()
-
-
-def build_image(say: Callable[[str], None], *, base: str | None = None) -> str:
-    """The Docker engine has the image of this tree; returns its tag. Raises EngineMissing, EngineError."""
-    import docker
-
-    from emlab import images
-
-    lacks = _missing(_load(ENGINES, "docker", "engine"))
-    if lacks is not None:
-        raise EngineMissing(lacks)
-    client = docker.from_env(timeout=600)
-    try:
-        return images.build(client, base=base, progress=say)
-    finally:
-        client.close()
-
-
-def _memory_app() -> Callable[[CloudSpec], App]:
-    """Makes the app of a cloud that lives in this process; a stopped cloud's data is kept for its next start."""
-    from emlab import provision as provisioning
-    from emlab.custodian import Custodian
-    from emlab.ledger import MemoryLedger
-    from emlab.store import MemoryStore
-    from emlab.wire.serve import Server
-
-    kept: dict[str, tuple[MemoryStore, MemoryLedger]] = {}
-
-    def serve(spec: CloudSpec) -> App:
-        import uuid
-
-        provision = provisioning.read(spec.run_dir)
-        provisioning.check_marker(spec.vault_dir, provision.marker)
-        if spec.cloud not in kept:
-            kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
-        store, ledger = kept[spec.cloud]
-        return Server(Custodian(provision, store, ledger))
-
-    return serve
 
 
 class Lab:
@@ -389,39 +276,3 @@ class Lab:
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
-
-
-def clean(home: Path, lab: str | None = None) -> list[str]:
-    """Labs whose process is gone are removed, with clouds and data; one sentence for each.
-
-    Args:
-        lab: only this one, even if it was kept; without it all but the kept ones.
-    Raises: ConfigError (no such lab).
-    """
-    usable = [name for name in ("docker", "process") if _missing(_load(ENGINES, name, "engine")) is None]
-    engines = [make_engine(name, home) for name in usable]
-    labs = {path.name for path in (home / "labs").glob("*")} | {h.lab for engine in engines for h in engine.find()}
-    if lab is not None and lab not in labs:
-        raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")
-    return [_clean_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
-
-
-def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
-    registry = Registry(home / "labs" / name)
-    try:
-        registry.open()
-    except LabInUse as exc:
-        return str(exc)
-    try:
-        if registry.setting("keep", "no") == "yes" and not named:
-            return f"the lab {name} is kept; remove it with: emlab clean --lab {name}"
-        handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
-        for engine, handle in handles:
-            engine.remove(handle)
-        clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
-        for cloud in clouds:
-            shutil.rmtree(make_run_dir(home, cloud))
-        shutil.rmtree(home / "labs" / name)
-        return f"the lab {name} is removed, with {len(clouds)} clouds"
-    finally:
-        registry.close()

@@ -8,7 +8,7 @@ import pytest
 
 from emlab.errors import VaultError, WrongKey
 from emlab.key import Key
-from emlab.lab import VAULTS, make_vault
+from emlab.parts import VAULTS, make_vault
 from emlab.vaults.base import Vault
 
 

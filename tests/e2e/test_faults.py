@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 import emlab as em
+from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.engines.rundir import run_root
 from emlab.errors import EmlabError, InUse
-from emlab.lab import clean, make_engine
+from emlab.parts import make_engine
 from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)

@@ -12,8 +12,8 @@ import emlab as em
 from emlab import demo, measure
 from emlab.engines import base
 from emlab.errors import ConfigError, EngineError
-from emlab.lab import make_engine
 from emlab.measure.twin import docker_twin
+from emlab.parts import make_engine
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 DOCKER = pytest.mark.parametrize("engine_name", ["docker"], indirect=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emlab.experiment import Experiment
-from emlab.lab import make_engine
+from emlab.parts import make_engine
 from tests.notebooks.nbval import write
 
 pytestmark = [pytest.mark.needs("mongod"), pytest.mark.slow]

@@ -10,7 +10,7 @@ import pytest
 
 import emlab as em
 from emlab import demo
-from emlab.lab import make_engine
+from emlab.parts import make_engine
 from tests.notebooks.nbval import checked, code_cells, mutate, papermill, rerun
 
 QUICKSTART = "notebooks/quickstart.ipynb"

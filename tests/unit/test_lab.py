@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import emlab as em
+from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import InUse
-from emlab.lab import clean, emlab_home
+from emlab.parts import emlab_home
 from emlab.usercloud import BATCH_BYTES
 from tests.e2e.clouds import entry
 

@@ -20,13 +20,13 @@ LAYERS = {
     2: "engines vaults store mongod ledger registry images wire",
     3: "controller usercloud lifecycle fanout custodian aggregator provider",
     4: "apps",
-    5: "lab ending experiment report plots panel cli demo measure __main__",
+    5: "lab parts cleaning ending experiment report plots panel cli demo measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Of a folder with many implementations, others see these modules only ...
 SHARED = {"engines": {"engines.base", "engines.rundir"}, "vaults": {"vaults.base"}}
-# ... except the two that turn a name like "docker" into the thing.
-CHOOSERS = {"lab", "cli"}
+# ... except the one that turns a name like "docker" into the thing.
+CHOOSERS = {"parts"}
 # `import emlab` stays under half a second because these wait in the functions that use them.
 HEAVY = {"docker", "httpx", "ipywidgets", "jinja2", "matplotlib", "opendp", "pandas", "pyarrow", "shapely"}
 
@@ -141,7 +141,7 @@ def test_imports_point_down() -> None:
     assert upward(read_package()) == []
 
 
-def test_only_a_lab_knows_one_engine_from_another() -> None:
+def test_only_one_place_knows_one_engine_from_another() -> None:
     assert too_concrete(read_package()) == []
 
 
@@ -212,9 +212,9 @@ def test_a_concrete_engine_is_found_where_it_must_not_be_known(actor: str) -> No
     assert too_concrete({**sources, actor: "from emlab.engines.base import Engine"}) == []
 
 
-def test_a_lab_and_another_engine_may_know_it() -> None:
+def test_who_chooses_by_name_and_another_engine_may_know_it() -> None:
     text = "from emlab.engines import docker"
-    assert too_concrete({"engines": "", "engines.docker": "", "lab": text, "cli": text, "engines.fleet": text}) == []
+    assert too_concrete({"engines": "", "engines.docker": "", "parts": text, "engines.fleet": text}) == []
 
 
 def test_a_circle_is_found_even_in_functions() -> None:

@@ -1,0 +1,48 @@
+"""Cleaning up after labs whose process is gone: by label and state file, never more than an emlab home's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from emlab.engines.base import Engine
+from emlab.engines.rundir import make_run_dir
+from emlab.errors import ConfigError, LabInUse
+from emlab.parts import ENGINES, load, make_engine, missing_of
+from emlab.registry import Registry
+
+
+def clean(home: Path, lab: str | None = None) -> list[str]:
+    """Labs whose process is gone are removed, with clouds and data; one sentence for each.
+
+    Args:
+        lab: only this one, even if it was kept; without it all but the kept ones.
+    Raises: ConfigError (no such lab).
+    """
+    usable = [name for name in ("docker", "process") if missing_of(load(ENGINES, name, "engine")) is None]
+    engines = [make_engine(name, home) for name in usable]
+    labs = {path.name for path in (home / "labs").glob("*")} | {h.lab for engine in engines for h in engine.find()}
+    if lab is not None and lab not in labs:
+        raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")
+    return [_clean_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
+
+
+def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
+    registry = Registry(home / "labs" / name)
+    try:
+        registry.open()
+    except LabInUse as exc:
+        return str(exc)
+    try:
+        if registry.setting("keep", "no") == "yes" and not named:
+            return f"the lab {name} is kept; remove it with: emlab clean --lab {name}"
+        handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
+        for engine, handle in handles:
+            engine.remove(handle)
+        clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
+        for cloud in clouds:
+            shutil.rmtree(make_run_dir(home, cloud))
+        shutil.rmtree(home / "labs" / name)
+        return f"the lab {name} is removed, with {len(clouds)} clouds"
+    finally:
+        registry.close()

@@ -1,0 +1,125 @@
+"""The concrete engines and vaults, by name: so that everything above and below knows only their protocols."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from emlab.engines.base import Engine
+from emlab.errors import ConfigError, EngineMissing, ImageMissing, VaultMissing
+from emlab.state import CloudSpec
+from emlab.vaults.base import Vault
+from emlab.wire.transport import App
+
+ENGINES = {
+    "docker": "emlab.engines.docker:DockerEngine",
+    "process": "emlab.engines.process:ProcessEngine",
+    "memory": "emlab.engines.memory:MemoryEngine",
+}
+VAULTS = {"plain": "emlab.vaults.plain:PlainVault"}
+
+
+def emlab_home() -> Path:
+    """Where labs live: $EMLAB_HOME, or this user's data folder."""
+    import platformdirs
+
+    return Path(os.environ.get("EMLAB_HOME") or platformdirs.user_data_dir("emlab"))
+
+
+def load(table: dict[str, str], name: str, kind: str) -> type:
+    """The class of this name in ENGINES or VAULTS. Raises ConfigError, naming those that there are."""
+    if name not in table:
+        raise ConfigError(f"there is no {kind} {name!r}; choose one of {', '.join(table)}")
+    module, attribute = table[name].split(":")
+    loaded = getattr(importlib.import_module(module), attribute)
+    assert isinstance(loaded, type)
+    return loaded
+
+
+def missing_of(driver: type) -> str | None:
+    """What this host lacks for an engine or vault; None if nothing."""
+    lacks: str | None = driver.missing()  # type: ignore[attr-defined]
+    return lacks
+
+
+def make_engine(name: str, home: Path) -> Engine:
+    """The engine of this name ("auto": docker if it can start clouds now, else process).
+
+    Raises: ConfigError (no such engine), EngineMissing (this host cannot run it; says what to do).
+    """
+    if name == "auto":
+        name = choose_engine()[0]
+    engine = load(ENGINES, name, "engine")
+    lacks = missing_of(engine)
+    if lacks is not None:
+        raise EngineMissing(lacks)
+    made: Engine = engine(_memory_app()) if name == "memory" else engine(home)
+    return made
+
+
+def make_vault(name: str) -> Callable[[Path], Vault]:
+    """Makes a vault of this kind in a directory. Raises ConfigError (no such vault), VaultMissing (says what to do)."""
+    vault = load(VAULTS, name, "vault")
+    lacks = missing_of(vault)
+    if lacks is not None:
+        raise VaultMissing(lacks)
+    return vault
+
+
+def choose_engine() -> tuple[str, str]:
+    """ "docker" or "process", and the reason."""
+    import docker
+
+    from emlab import images
+
+    lacks = missing_of(load(ENGINES, "docker", "engine"))
+    if lacks is not None:
+        return "process", lacks
+    client = docker.from_env()
+    try:
+        return "docker", f"a Docker engine answers and has the image {images.require(client)}"
+    except ImageMissing as exc:
+        return "process", str(exc)
+    finally:
+        client.close()
+
+
+def build_image(say: Callable[[str], None], *, base: str | None = None) -> str:
+    """The Docker engine has the image of this tree; returns its tag. Raises EngineMissing, EngineError."""
+    import docker
+
+    from emlab import images
+
+    lacks = missing_of(load(ENGINES, "docker", "engine"))
+    if lacks is not None:
+        raise EngineMissing(lacks)
+    client = docker.from_env(timeout=600)
+    try:
+        return images.build(client, base=base, progress=say)
+    finally:
+        client.close()
+
+
+def _memory_app() -> Callable[[CloudSpec], App]:
+    """Makes the app of a cloud that lives in this process; a stopped cloud's data is kept for its next start."""
+    from emlab import provision as provisioning
+    from emlab.custodian import Custodian
+    from emlab.ledger import MemoryLedger
+    from emlab.store import MemoryStore
+    from emlab.wire.serve import Server
+
+    kept: dict[str, tuple[MemoryStore, MemoryLedger]] = {}
+
+    def serve(spec: CloudSpec) -> App:
+        import uuid
+
+        provision = provisioning.read(spec.run_dir)
+        provisioning.check_marker(spec.vault_dir, provision.marker)
+        if spec.cloud not in kept:
+            kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
+        store, ledger = kept[spec.cloud]
+        return Server(Custodian(provision, store, ledger))
+
+    return serve
