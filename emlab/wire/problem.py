@@ -18,9 +18,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _KINDS = {
-    kind.__name__: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, EmlabError) and kind is not EmlabError
+    kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EmlabError)
 }
 
 

@@ -10,12 +10,14 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from emlab.errors import BadReply, Unreachable
 
 if TYPE_CHECKING:
     import http.client
+
+    from typing_extensions import Buffer
 
 Reply = tuple[int, bytes]
 MAX_REPLY_BYTES = 1 << 30
@@ -39,6 +41,29 @@ class Transport(Protocol):
         """Connections are closed. Idempotent."""
 
 
+class _Line(socket.socket):
+    """A socket whose every call ends at one deadline: http.client makes many, for the head's lines as for the body."""
+
+    deadline = 0.0
+
+    def hurry(self) -> None:
+        """The next call has the time that is left. Raises TimeoutError if none is."""
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """All is sent before the deadline, or TimeoutError."""
+        self.hurry()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """How many bytes came, before the deadline, or TimeoutError."""
+        self.hurry()
+        return super().recv_into(buffer, nbytes, flags)
+
+
 class UnixTransport:
     """HTTP over a unix socket, connections kept alive.
 
@@ -56,8 +81,9 @@ class UnixTransport:
         deadline = time.monotonic() + timeout_s
         connection = None
         try:
-            connection = self._take() or self._connect(timeout_s)
-            reply = _exchange(connection, method, path, headers, body, deadline)
+            connection = self._take() or self._connect(deadline)
+            cast(_Line, connection.sock).deadline = deadline
+            reply = _exchange(connection, method, path, headers, body)
         except TimeoutError as exc:
             raise Unreachable(f"no answer from {self._socket.parent.name} within {timeout_s:g} s") from exc
         except (OSError, http.client.HTTPException) as exc:
@@ -85,14 +111,15 @@ class UnixTransport:
             connection.close()
         return None
 
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _connect(self, deadline: float) -> http.client.HTTPConnection:
         import http.client
 
         connection = http.client.HTTPConnection("cloud")
         connection.auto_open = 0
-        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        line = _Line(socket.AF_UNIX, socket.SOCK_STREAM)
+        line.deadline = deadline
         try:
-            line.settimeout(timeout_s)
+            line.hurry()
             line.connect(str(self._socket))
         except BaseException:
             line.close()
@@ -102,23 +129,9 @@ class UnixTransport:
 
 
 def _exchange(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    deadline: float,
+    connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str], body: bytes
 ) -> Reply:
-    """One request and its whole reply. Raises TimeoutError at the deadline, OSError, HTTPException, BadReply."""
-    line: socket.socket = connection.sock
-
-    def hurry() -> None:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        line.settimeout(left_s)
-
-    hurry()
+    """One request and its whole reply. Raises TimeoutError at the line's deadline, OSError, HTTPException, BadReply."""
     connection.request(method, path, body=body, headers=dict(headers))
     response = connection.getresponse()
     parts: list[bytes] = []
@@ -128,7 +141,6 @@ def _exchange(
         size += len(part)
         if size > MAX_REPLY_BYTES:
             raise BadReply(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-        hurry()
     return response.status, b"".join(parts)
 
 
