@@ -91,8 +91,10 @@ class DockerEngine:
         try:
             return self._start_or_say_why(spec)
         except BaseException:
-            if before is CloudState.ABSENT:  # a stopped cloud stays, with the log that says why it did not start
+            if before is CloudState.ABSENT:
                 self.remove(handle)
+            else:  # a stopped cloud stays, with the log that says why it did not start
+                self.stop(handle)
             raise
 
     def pause(self, handle: Handle) -> None:
