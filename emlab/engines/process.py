@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from emlab import provision
 from emlab.clock import wait_until
 from emlab.engines import base, session
 from emlab.engines.ready import Died, start_error, twice, wait_for_health
 from emlab.engines.rundir import run_root
 from emlab.engines.session import Session
-from emlab.errors import CloudGone, ConfigError, EngineError, EngineMissing, MongodMissing
+from emlab.errors import CloudGone, ConfigError, EmlabError, EngineError, EngineMissing, MongodMissing
 from emlab.mongod import find_mongod
 from emlab.state import CloudSpec, CloudState, CloudStats, Handle
 from emlab.wire.transport import Transport, UnixTransport
@@ -95,8 +96,7 @@ class ProcessEngine:
 
     def resume(self, handle: Handle) -> None:
         """SIGCONT to every process of the session; see Engine."""
-        running = self._running(handle, "resume")
-        session.send(signal.SIGCONT, session.members(running))
+        session.thaw(self._running(handle, "resume"))
 
     def stop(self, handle: Handle) -> None:
         """Thaw, let the custodian close its mongod, end; see Engine."""
@@ -105,7 +105,7 @@ class ProcessEngine:
             return
         running = record.session
         ours = session.leader(running)
-        session.send(signal.SIGCONT, session.members(running))
+        session.thaw(running)
         session.send(signal.SIGTERM, [ours] if ours else session.members(running))
         in_order = wait_until(lambda: not session.members(running), STOP_GRACE_S)
         status = session.reap(running)
@@ -255,21 +255,36 @@ def _gone(handle: Handle) -> CloudGone:
 
 
 def _read(run_dir: Path) -> Record | None:
-    """The state file, or None without one. A session that it does not name yet is looked for."""
+    """The state file, or None without one. A session that it does not name is looked for."""
     try:
         record = msgspec.json.decode((run_dir / STATE_FILE).read_bytes(), type=Record)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as exc:
-        raise EngineError(f"{run_dir / STATE_FILE} is damaged; end its processes and delete it: {exc}") from exc
+    except msgspec.DecodeError:
+        record = _restored(run_dir)
     if record.session is None:
         return msgspec.structs.replace(record, session=session.find(PROGRAM, str(run_dir)))
     return record
 
 
+def _restored(run_dir: Path) -> Record:
+    """What a damaged state file said, as far as the provision tells; else under the run directory's own name."""
+    try:
+        told = provision.read(run_dir)
+    except EmlabError as exc:
+        log.warning("%s is damaged, and whose it was is unknown: %s", run_dir / STATE_FILE, exc)
+        return Record(lab="", user=run_dir.name, cloud=run_dir.name, generation=0)
+    log.warning("%s is damaged; it is of %s/%s", run_dir / STATE_FILE, told.lab, told.user)
+    return Record(lab=told.lab, user=told.user, cloud=told.cloud, generation=told.generation)
+
+
 def _write(run_dir: Path, record: Record) -> None:
+    """The state file says this, also after a crash of the machine: a rename may reach the disk before the content."""
     fresh = run_dir / (STATE_FILE + ".new")
-    fresh.write_bytes(msgspec.json.encode(record))
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.encode(record))
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(run_dir / STATE_FILE)
 
 

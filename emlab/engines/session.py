@@ -84,14 +84,24 @@ def members(session: Session) -> list[Seen]:
 def freeze(session: Session) -> None:
     """Every process of the session is stopped, also one that was started meanwhile. Raises EngineError if one is not.
 
-    The signal only asks for it: a process stops when it next comes back from the kernel.
+    The signal only asks for it: a process stops when it next comes back from the kernel. If one does not in time,
+    all run again before the error leaves.
     """
     stopped: set[int] = set()
-    while fresh := [process for process in members(session) if process.pid not in stopped]:
-        send(signal.SIGSTOP, fresh)
-        stopped |= {process.pid for process in fresh}
-    if not wait_until(lambda: all(process.state == "T" for process in members(session)), FREEZE_GRACE_S):
-        raise EngineError(f"the processes of session {session.pid} do not stop")
+    try:
+        while fresh := [process for process in members(session) if process.pid not in stopped]:
+            send(signal.SIGSTOP, fresh)
+            stopped |= {process.pid for process in fresh}
+        if not wait_until(lambda: all(process.state == "T" for process in members(session)), FREEZE_GRACE_S):
+            raise EngineError(f"the processes of session {session.pid} do not stop")
+    except BaseException:
+        thaw(session)
+        raise
+
+
+def thaw(session: Session) -> None:
+    """Every process of the session runs again; its leader last, from which others read that the session runs."""
+    send(signal.SIGCONT, members(session)[::-1])
 
 
 def send(number: signal.Signals, processes: list[Seen]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from emlab import provision
 from emlab.ask import new_id
 from emlab.clock import wait_until
+from emlab.engines import session
 from emlab.engines.base import Engine
 from emlab.engines.docker import DockerEngine
 from emlab.engines.memory import MemoryCloud, MemoryEngine
@@ -349,6 +351,19 @@ class TestRealEngine:
         assert bench.engine.find() == []
         assert bench.processes(Handle("commute", "ann", spec.cloud, 1, spec.run_dir)) == {}
 
+    def test_a_restart_that_hangs_leaves_the_cloud_stopped(
+        self, bench: Bench, handle: Handle, spec: CloudSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.engine.stop(handle)
+        with monkeypatch.context() as hasty:
+            hasty.setattr("emlab.engines.base.START_TIMEOUT_S", 0.05)
+            with pytest.raises(StartTimeout):
+                bench.engine.start(spec)
+        assert bench.engine.state(handle) in (CloudState.STOPPED, CloudState.FAILED)
+        (found,) = bench.engine.find()
+        assert bench.processes(found) == {}
+        assert bench.health(bench.engine.start(spec))["cloud"] == spec.cloud
+
     def test_no_secret_is_on_a_command_line_or_in_an_environment(self, bench: Bench, handle: Handle) -> None:
         pids = bench.processes(handle)
         assert set(pids) == {"emlab.apps.custodian", "mongod"}
@@ -392,6 +407,56 @@ class TestProcessEngine:
         bench.engine.remove(handle)
         assert bench.processes(handle) == {}
 
+    @pytest.mark.parametrize("text", ["", '{"lab":"comm'])
+    def test_a_damaged_state_file_hides_neither_its_cloud_nor_the_others(
+        self, bench: Bench, handle: Handle, text: str
+    ) -> None:
+        other = bench.engine.start(bench.spec("bob"))
+        (handle.run_dir / STATE_FILE).write_text(text)
+        assert {found.user for found in bench.engine.find("commute")} == {"ann", "bob"}
+        assert bench.engine.state(handle) is CloudState.RUNNING  # its processes are found without the file
+        bench.kill(handle)
+        assert wait_until(lambda: bench.engine.state(handle) is CloudState.FAILED, PATIENCE_S)
+        (handle.run_dir / provision.PROVISION).unlink()  # now nothing says whose it was
+        assert bench.engine.find("commute") == [other]
+        (lost,) = set(bench.engine.find()) - {other}
+        bench.engine.remove(lost)
+        assert bench.engine.find() == [other]
+
+    def test_a_state_file_is_on_the_disk_before_it_has_its_name(
+        self, bench: Bench, spec: CloudSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, synced = os.fsync, set()
+
+        def fsync(fd: int) -> None:
+            synced.add(os.fstat(fd).st_ino)
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        handle = bench.engine.start(spec)
+        assert (handle.run_dir / STATE_FILE).stat().st_ino in synced
+
+    def test_a_resume_that_is_cut_short_is_not_taken_for_done(
+        self, bench: Bench, handle: Handle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.engine.pause(handle)
+        real = os.kill
+        signalled: list[int] = []
+
+        def kill(pid: int, number: int) -> None:
+            if signalled:
+                raise KeyboardInterrupt
+            signalled.append(pid)
+            real(pid, number)
+
+        with monkeypatch.context() as cutting:
+            cutting.setattr(os, "kill", kill)
+            with pytest.raises(KeyboardInterrupt):
+                bench.engine.resume(handle)
+        assert bench.engine.state(handle) is CloudState.PAUSED
+        bench.engine.resume(handle)
+        assert bench.health(handle)["cloud"] == handle.cloud
+
     def test_the_log_is_bounded(self, bench: Bench, handle: Handle) -> None:
         log = handle.run_dir / "custodian.log"
         with log.open("a") as file:
@@ -399,6 +464,29 @@ class TestProcessEngine:
         bench.engine.state(handle)
         assert log.stat().st_size <= 1 << 18
         assert bench.engine.logs(handle, 1) == "last"
+
+
+def test_a_session_with_a_process_that_does_not_stop_runs_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # the parent of a spawn waits in the kernel until the child has opened its files: here until there is a writer
+    spawn = (
+        f"import os; os.posix_spawn('/bin/sleep', ['sleep', '60'], {{}}, file_actions=[(0, 0, {str(fifo)!r}, 0, 0)])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{spawn}\nimport time; time.sleep(60)"], start_new_session=True
+    ) as leader:
+        ours = session.led_by(leader.pid)
+        assert ours is not None
+        try:
+            assert wait_until(lambda: [one.state for one in session.members(ours)] == ["D", "S"], PATIENCE_S)
+            monkeypatch.setattr(session, "FREEZE_GRACE_S", 0.2)
+            with pytest.raises(EngineError, match="do not stop"):
+                session.freeze(ours)
+            os.close(os.open(fifo, os.O_RDWR))
+            assert wait_until(lambda: [one.state for one in session.members(ours)] == ["S", "S"], PATIENCE_S)
+        finally:
+            session.kill(ours)
 
 
 def test_only_this_user_enters_the_run_directories(home: Path, tmp_path: Path) -> None:
