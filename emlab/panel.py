@@ -40,16 +40,18 @@ class _Panel:
         import ipywidgets as widgets
 
         self._lab = lab
-        self._table = widgets.HTML()
-        self._users = widgets.SelectMultiple(rows=8, tooltip="Ctrl or Shift and a click select several")
+        self._table = widgets.HTML(layout={"max_height": "24em", "overflow": "auto"})
+        self._users = widgets.SelectMultiple(
+            rows=8, tooltip="Ctrl or Shift and a click select several", layout={"width": "14em"}
+        )
         self._idle_s = widgets.BoundedFloatText(
             value=_idle_s(lab),
             min=0.0,
             max=MAX_IDLE_S,
             step=1.0,
-            description="pause clouds that are idle for (s; 0: never)",
+            description="Pause clouds idle for (s; 0: never)",
             style={"description_width": "initial"},
-            layout={"width": "24em"},
+            layout={"width": "30em"},
         )
         self._message = widgets.HTML()
         buttons = [
