@@ -18,6 +18,18 @@ from pathlib import Path
 
 from emlab.errors import ConfigError, LabInUse
 
+_OWNED: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _disown() -> None:
+    """A forked child holds no lab: its copy of a descriptor would keep the lock after the owner's death."""
+    for owner in _OWNED:
+        os.close(owner)
+    _OWNED.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
   user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL, token_hash TEXT NOT NULL,
@@ -67,12 +79,16 @@ class Tombstone:
 
 
 class Registry:
-    """The registry of the lab in this directory. Thread-safe. `open` before use, `close` after."""
+    """The registry of the lab in this directory. Thread-safe. `open` before use, `close` after.
+
+    It is the opening process's alone: in a forked child it can neither be used nor closed.
+    """
 
     def __init__(self, lab_dir: Path) -> None:
         self._dir = lab_dir
         self._lock = threading.RLock()
         self._owner: int | None = None
+        self._pid = 0
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
@@ -87,13 +103,15 @@ class Registry:
             raise LabInUse(f"the lab {self._dir.name} is in use by process {pid}; close it there first") from None
         os.ftruncate(owner, 0)
         os.write(owner, str(os.getpid()).encode())
-        self._owner = owner
+        self._owner, self._pid = owner, os.getpid()
+        _OWNED.add(owner)
         path = self._dir / "registry.sqlite"
         path.touch(mode=0o600)
         try:
             database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             database.row_factory = sqlite3.Row
-            database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
+            # FULL: what a forgotten person had spent is still known after a power cut
+            database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
         except sqlite3.Error as exc:
             self.close()
             raise ConfigError(f"the registry {path} cannot be opened: {exc}") from exc
@@ -101,37 +119,54 @@ class Registry:
 
     def close(self) -> None:
         """The lab is free for another owner. Idempotent."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             if self._database is not None:
                 self._database.close()
                 self._database = None
             if self._owner is not None:
+                _OWNED.discard(self._owner)
                 os.close(self._owner)
                 self._owner = None
 
-    def _run(self, sql: str, *values: object) -> list[sqlite3.Row]:
+    def _run(self, sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
+        """The rows. Raises ConfigError, saying `clash` if a value has to be unique and is not."""
+        if self._database is None:
+            raise ConfigError(f"the lab {self._dir.name} is closed")
+        if self._pid != os.getpid():
+            raise ConfigError(f"the lab {self._dir.name} belongs to process {self._pid}, of which this is a fork")
         with self._lock:
-            if self._database is None:
-                raise ConfigError(f"the lab {self._dir.name} is closed")
-            return self._database.execute(sql, values).fetchall()
+            try:
+                return self._database.execute(sql, values).fetchall()
+            except sqlite3.Error as exc:
+                if clash is not None and isinstance(exc, sqlite3.IntegrityError):
+                    raise ConfigError(clash) from exc
+                raise ConfigError(f"the registry of the lab {self._dir.name} failed: {exc}") from exc
 
     def add(self, row: CloudRow) -> None:
         """The cloud is remembered. Raises ConfigError if the user has one."""
         names = [field.name for field in fields(CloudRow)]
         marks = ", ".join("?" * len(names))
-        try:
-            # names come from the dataclass, values are bound
-            self._run(f"INSERT INTO clouds ({', '.join(names)}) VALUES ({marks})", *asdict(row).values())  # noqa: S608
-        except sqlite3.IntegrityError:
-            raise ConfigError(f"{row.user} has a cloud in this lab already") from None
+        sql = f"INSERT INTO clouds ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (the dataclass's names)
+        self._run(sql, *asdict(row).values(), clash=f"{row.user} has a cloud in this lab already")
 
     def cloud(self, user: str) -> CloudRow | None:
         """What is remembered of this user's cloud."""
         return next((CloudRow(**row) for row in self._run("SELECT * FROM clouds WHERE user = ?", user)), None)
 
+    def by_cloud(self, cloud: str) -> CloudRow | None:
+        """What is remembered of the cloud with this id."""
+        return next((CloudRow(**row) for row in self._run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
+
     def clouds(self) -> list[CloudRow]:
         """All clouds, in order of sign-up."""
         return [CloudRow(**row) for row in self._run("SELECT * FROM clouds ORDER BY created_ts, user")]
+
+    def public_keys(self) -> dict[str, str]:
+        """Public key by cloud, of all that were started once, in order of sign-up."""
+        rows = self._run("SELECT cloud, public FROM clouds WHERE public != '' ORDER BY created_ts, user")
+        return {row["cloud"]: row["public"] for row in rows}
 
     def born(self, user: str, public: str) -> None:
         """The cloud of this user has started for the first time."""
@@ -144,6 +179,16 @@ class Registry:
     def granted(self, user: str, cost_micro: int) -> None:
         """A capability of that cost was granted."""
         self._run("UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ?", cost_micro, user)
+
+    def grant(self, user: str, cost_micro: int) -> bool:
+        """A capability of that cost is granted (below 0: taken back). False: the cloud comes or goes."""
+        return bool(
+            self._run(
+                "UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ? AND intent = '' RETURNING user",
+                cost_micro,
+                user,
+            )
+        )
 
     def seen(self, user: str, ledger_seq: int) -> None:
         """The user's ledger has come to this head."""
@@ -177,13 +222,14 @@ class Registry:
         return bytes(self._run("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
 
     def add_provider(self, name: str, public: str, token_hash: str) -> None:
-        """The provider is registered, its token renewed. Raises ConfigError: the name belongs to another key."""
+        """The provider is registered, its token renewed. Raises ConfigError: name and key belong to others."""
         done = self._run(
             "INSERT INTO providers VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET token_hash = excluded.token_hash "
             "WHERE public = excluded.public RETURNING name",
             name,
             public,
             token_hash,
+            clash=f"the key of the provider {name} is registered under another name; give that name, or another key",
         )
         if not done:
             raise ConfigError(f"the provider {name} is registered with another key; give that key, or another name")
@@ -192,6 +238,11 @@ class Registry:
         """Name and token hash of the provider with this public key."""
         found = self._run("SELECT name, token_hash FROM providers WHERE public = ?", public)
         return (found[0]["name"], found[0]["token_hash"]) if found else None
+
+    def known(self, name: str) -> str | None:
+        """The lab's setting of this name, None if it was never given."""
+        found = self._run("SELECT value FROM settings WHERE name = ?", name)
+        return str(found[0]["value"]) if found else None
 
     def setting(self, name: str, value: str) -> str:
         """The lab's setting of this name: what was given at first, `value` if it is asked for the first time."""

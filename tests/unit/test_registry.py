@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,3 +89,77 @@ def test_a_registry_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "lab" / "registry.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(ConfigError, match="registry"):
         Registry(tmp_path / "lab").open()
+
+
+def test_one_key_is_not_registered_under_two_names(registry: Registry) -> None:
+    registry.add_provider("planner", "key", "token-1")
+    with pytest.raises(ConfigError, match="under another name"):
+        registry.add_provider("second", "key", "token-2")
+    assert registry.provider("key") == ("planner", "token-1")
+
+
+def test_a_fault_of_the_database_is_an_error_of_the_lab(registry: Registry, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "lab" / "registry.sqlite") as other:
+        other.execute("DROP TABLE tombstones")
+    other.close()
+    with pytest.raises(ConfigError, match="registry of the lab lab failed: no such table"):
+        registry.tombstone("ann")
+
+
+def test_what_is_written_survives_a_power_cut(registry: Registry) -> None:
+    full = 2  # sqlite.org/pragma.html#pragma_synchronous
+    assert [tuple(row) for row in registry._run("PRAGMA synchronous")] == [(full,)]
+
+
+def test_a_cloud_is_found_by_its_id_and_granted_to_only_while_it_stands(registry: Registry) -> None:
+    registry.add(ROW)
+    assert registry.by_cloud(ROW.cloud) == ROW
+    assert registry.by_cloud("1" * 32) is None
+    assert registry.public_keys() == {}
+    assert not registry.grant("ann", 5)
+    registry.born("ann", "public")
+    assert registry.public_keys() == {ROW.cloud: "public"}
+    assert registry.grant("ann", 5)
+    assert registry.grant("ann", -2)
+    registry.intend("ann", "forget")
+    assert not registry.grant("ann", 7)
+    assert not registry.grant("bob", 7)
+    row = registry.cloud("ann")
+    assert row is not None
+    assert row.granted_micro == 3
+
+
+def test_a_setting_that_was_never_given_is_not_known(registry: Registry) -> None:
+    assert registry.known("engine") is None
+    registry.setting("engine", "memory")
+    assert registry.known("engine") == "memory"
+
+
+FORKED = """
+import os, pathlib, sys
+from emlab.registry import Registry
+registry = Registry(pathlib.Path(sys.argv[1]))
+registry.open()
+if os.fork():
+    os._exit(0)
+try:
+    registry.clouds()
+except Exception as exc:
+    print(exc, flush=True)
+registry.close()
+sys.stdin.read()
+"""
+
+
+def test_a_forked_child_neither_uses_a_lab_nor_keeps_it_after_its_parent_s_death(tmp_path: Path) -> None:
+    lab = Registry(tmp_path / "lab")
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "lab")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        assert f"belongs to process {parent.pid}" in parent.stdout.readline()
+        assert parent.wait(10) == 0
+        lab.open()  # while the child still runs
+        lab.close()
+        parent.stdin.close()
+        assert parent.stdout.read() == ""  # it has ended
