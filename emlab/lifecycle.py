@@ -1,7 +1,8 @@
 """The life of one cloud between its engine and its vault: start, pause, wake, lock, unlock, use.
 
-The engine is asked for the state each time. A lock per cloud orders what threads do to it; leases are noted under
-the same lock, so that nothing pauses a cloud that somebody has begun to use.
+The engine is asked for the state each time. A lock per cloud orders what threads do to it. Leases have a lock of
+their own, so that a start, which takes long, hides them from nobody. Nothing pauses a cloud that somebody has begun to
+use: a use is noted before it waits for the cloud's lock, and a pause looks for uses once it has that lock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, InUse, Locked
+from emlab.errors import CloudGone, DiskFull, InUse, Locked, Unreachable
 from emlab.idle import Use
 from emlab.key import Key
 from emlab.provision import Provision
@@ -25,8 +26,6 @@ from emlab.record import Recorder
 from emlab.state import CloudSpec, CloudState, Handle
 from emlab.vaults.base import Vault
 from emlab.wire.client import CloudClient
-
-_ALIVE = (CloudState.STARTING, CloudState.RUNNING, CloudState.PAUSED)
 
 
 class Lifecycle:
@@ -57,6 +56,7 @@ class Lifecycle:
         self._handle = handle
         self._lock = threading.RLock()
         self._client: CloudClient | None = None
+        self._uses = threading.Lock()  # held for a moment only, never while waiting for the other
         self._leases: dict[int, float] = {}
         self._lease_ids = itertools.count()
         self._last_use_ts = clock.now()
@@ -64,7 +64,8 @@ class Lifecycle:
     @property
     def state(self) -> CloudState:
         """What the engine says now."""
-        return CloudState.ABSENT if self._handle is None else self._engine.state(self._handle)
+        handle = self._handle  # once: another thread may destroy the cloud meanwhile
+        return CloudState.ABSENT if handle is None else self._engine.state(handle)
 
     @property
     def is_open(self) -> bool:
@@ -74,43 +75,50 @@ class Lifecycle:
     @property
     def handle(self) -> Handle:
         """The engine's handle. Raises CloudGone before the first start."""
-        if self._handle is None:
+        handle = self._handle
+        if handle is None:
             raise CloudGone(f"the cloud of {self.spec.user} was never started")
-        return self._handle
+        return handle
 
     def use(self) -> Use:
         """Last use and leases, for an idle rule."""
-        with self._lock:
+        with self._uses:
             return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()))
 
     def lease(self, until_ts: float) -> int:
         """The cloud is in use until then; returns the lease's number."""
-        with self._lock:
+        with self._uses:
             number = next(self._lease_ids)
             self._leases[number] = until_ts
             return number
 
     def release(self, number: int) -> None:
         """That lease has ended, which counts as a use. Idempotent."""
-        with self._lock:
+        with self._uses:
             self._last_use_ts = self._clock.now()
             self._leases.pop(number, None)
 
+    def end_leases(self) -> None:
+        """No lease holds the cloud any more: for the end of a whole lab."""
+        with self._uses:
+            self._leases.clear()
+
     def create(self, key: Key, marker: str) -> None:
         """The vault exists, open and marked, and the cloud answers."""
-        self._vault.create(key)
-        provisioning.write_marker(self._vault.open(key), marker)
-        self._start()
-
-    def wake(self) -> None:
-        """The cloud runs. Idempotent. A paused one is resumed, a stopped or dead one started. Raises Locked."""
         with self._lock:
-            state = self.state
-            if state is CloudState.PAUSED:
-                with self._span("wake"):
-                    self._engine.resume(self.handle)
-            elif state is not CloudState.RUNNING:
-                self._start()
+            self._vault.create(key)
+            provisioning.write_marker(self._vault.open(key), marker)
+            self._start()
+
+    def wake(self, timeout_s: float | None = None) -> None:
+        """The cloud runs. Idempotent. A paused one is resumed, a stopped or dead one started.
+
+        Args:
+            timeout_s: wait at most that long while another thread starts, pauses or locks the cloud; None: for ever.
+        Raises: Locked, Unreachable (it was busy for that long).
+        """
+        with self._alone(timeout_s):
+            self._wake()
 
     def pause(self) -> None:
         """The cloud uses no CPU. Idempotent; a stopped one stays stopped. Raises InUse under a lease."""
@@ -131,13 +139,10 @@ class Lifecycle:
                 self._vault.close()
 
     def unlock(self, key: Key) -> None:
-        """The vault is open and the cloud runs. Idempotent. Raises WrongKey; nothing is opened then."""
-        with self._lock:
-            if self._vault.is_open and self.state in _ALIVE:
-                return
-            with self._span("unlock"):
-                self._vault.open(key)
-                self._start()
+        """The vault is open and the cloud runs. Idempotent. Raises WrongKey; nothing is opened or woken then."""
+        with self._lock, self._span("unlock"):
+            self._vault.open(key)
+            self._wake()
 
     def destroy(self, data_dir: Path) -> None:
         """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent."""
@@ -153,12 +158,14 @@ class Lifecycle:
                     shutil.rmtree(directory)
 
     @contextmanager
-    def using(self) -> Iterator[CloudClient]:
-        """A client of the running cloud, which stays awake until the block ends."""
+    def using(self, timeout_s: float | None = None) -> Iterator[CloudClient]:
+        """A client of the running cloud, which stays awake until the block ends. Arguments and errors as of `wake`."""
         number = self.lease(math.inf)
         try:
-            self.wake()
-            yield self._connect()
+            with self._alone(timeout_s):
+                self._wake()
+                client = self._connect()
+            yield client
         except DiskFull as exc:  # a container names its own path
             raise DiskFull(f"{exc} (cloud of {self.spec.user}, on this host {self.spec.vault_dir})") from exc
         finally:
@@ -168,6 +175,24 @@ class Lifecycle:
         """Connections are closed; the cloud is left as it is."""
         with self._lock:
             self._close_client()
+
+    @contextmanager
+    def _alone(self, timeout_s: float | None) -> Iterator[None]:
+        """The cloud's lock is held. Raises Unreachable if another thread holds it for `timeout_s`."""
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0)):
+            raise Unreachable(f"the cloud of {self.spec.user} was busy for {timeout_s:g} s")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _wake(self) -> None:
+        state = self.state
+        if state is CloudState.PAUSED:
+            with self._span("wake"):
+                self._engine.resume(self.handle)
+        elif state is not CloudState.RUNNING:
+            self._start()
 
     def _start(self) -> None:
         if not self._vault.is_open:
@@ -183,10 +208,9 @@ class Lifecycle:
             self._engine.stop(self._handle)
 
     def _connect(self) -> CloudClient:
-        with self._lock:
-            if self._client is None:
-                self._client = CloudClient(self._engine.connect(self.handle))
-            return self._client
+        if self._client is None:
+            self._client = CloudClient(self._engine.connect(self.handle))
+        return self._client
 
     def _close_client(self) -> None:
         if self._client is not None:

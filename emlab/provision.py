@@ -71,9 +71,9 @@ def write(run_dir: Path, provision: Provision) -> None:
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as file:
         file.write(msgspec.json.encode(provision))
-    owner = run_dir.stat()
-    if owner.st_uid != os.geteuid():  # root wrote it for the uid that runs the cloud
-        os.chown(fresh, owner.st_uid, owner.st_gid)
+        owner = run_dir.stat()
+        if owner.st_uid != os.geteuid():  # root writes it for the uid that runs the cloud, which could place a link
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     fresh.replace(path)
 
 

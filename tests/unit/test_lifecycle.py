@@ -1,0 +1,184 @@
+"""One cloud's life between threads: what waits for what, and for how long."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import emlab as em
+from emlab import provision as provisioning
+from emlab.clock import wait_until
+from emlab.engines.rundir import CLOUD_UID
+from emlab.errors import InUse, Unreachable, WrongKey
+from emlab.lifecycle import Lifecycle
+from emlab.state import CloudState, Handle
+
+WAIT_S = 10.0  # only a failing test waits for so long
+
+
+@pytest.fixture
+def lab(home: Path) -> Iterator[em.Lab]:
+    with em.Lab("memory", default_policy=em.Policy.open(), idle=None) as lab:
+        yield lab
+
+
+@pytest.fixture
+def ann(lab: em.Lab) -> em.UserCloud:
+    return lab.controller.signup("ann")
+
+
+@contextmanager
+def held(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch, verb: str, act: Callable[[], object]
+) -> Iterator[threading.Event]:
+    """`act` runs in another thread and stands still in the engine's `verb` until the block ends or sets the event."""
+    reached, go_on = threading.Event(), threading.Event()
+    engine = lab.controller.engine
+    real = getattr(engine, verb)
+
+    def slow(*args: object) -> object:
+        reached.set()
+        assert go_on.wait(WAIT_S)
+        return real(*args)
+
+    monkeypatch.setattr(engine, verb, slow)
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        try:
+            assert reached.wait(WAIT_S)
+            yield go_on
+        finally:
+            go_on.set()
+            monkeypatch.setattr(engine, verb, real)
+        acting.result(WAIT_S)
+
+
+def test_a_long_start_hides_no_use_and_bounds_who_waits_for_it(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lab.controller.life("ann")
+    life.lock()
+    assert ann.key is not None
+    key = ann.key
+    with held(lab, monkeypatch, "start", lambda: life.unlock(key)):
+        life.release(life.lease(1e12))
+        assert life.use().leases == ()
+        assert lab.controller.sweep() == []
+        with pytest.raises(Unreachable, match=r"ann was busy for 0\.05 s"):
+            life.wake(timeout_s=0.05)
+        with pytest.raises(Unreachable, match="busy"), life.using(timeout_s=0.05):
+            pass
+        assert life.use().leases == ()
+    assert life.state is CloudState.RUNNING
+
+
+def test_what_waits_for_a_start_to_use_the_cloud_is_not_paused(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lab.controller.life("ann")
+    life.lock()
+    assert ann.key is not None
+    key, paused = ann.key, threading.Event()
+
+    def use() -> CloudState:
+        with life.using():
+            assert paused.wait(WAIT_S)
+            return life.state
+
+    with ThreadPoolExecutor(2) as pool:
+        with held(lab, monkeypatch, "start", lambda: life.unlock(key)):
+            using = pool.submit(use)
+            assert wait_until(lambda: life.use().leases != (), WAIT_S)
+            pausing = pool.submit(life.pause)
+        with pytest.raises(InUse):
+            pausing.result(WAIT_S)
+        paused.set()
+        assert using.result(WAIT_S) is CloudState.RUNNING
+
+
+def test_a_use_that_meets_a_pause_under_way_wakes_the_cloud_again(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lab.controller.life("ann")
+    with ThreadPoolExecutor(1) as pool:
+        with held(lab, monkeypatch, "pause", life.pause):
+            counting = pool.submit(ann.counts)
+            assert wait_until(lambda: life.use().leases != (), WAIT_S)
+        assert counting.result(WAIT_S) == {}
+    assert life.state is CloudState.RUNNING
+
+
+def test_a_cloud_that_signs_up_is_busy_until_it_runs(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        held(lab, monkeypatch, "start", lambda: lab.controller.signup("bob")),
+        pytest.raises(Unreachable, match="bob was busy"),
+    ):
+        lab.controller.life("bob").wake(timeout_s=0.05)
+    assert lab.recorder.frame()["span"].tolist().count("start") == 1
+
+
+def test_unlocking_an_open_vault_checks_the_key_and_wakes_a_paused_cloud(lab: em.Lab, ann: em.UserCloud) -> None:
+    for expected in (CloudState.RUNNING, CloudState.PAUSED):
+        if expected is CloudState.PAUSED:
+            ann.pause()
+        with pytest.raises(WrongKey):
+            ann.unlock(em.Key.random())
+        assert ann.state is expected
+        assert ann.key is not None
+        ann.unlock(ann.key)
+        assert ann.state is CloudState.RUNNING
+    assert lab.recorder.frame()["span"].tolist().count("start") == 1
+
+
+class Vanishing(Lifecycle):
+    """Its handle is gone once it was read, as another thread's destroy would have it."""
+
+    @property
+    def _handle(self) -> Handle | None:  # type: ignore[override]
+        handle: Handle | None = self.__dict__["_handle"]
+        self.__dict__["_handle"] = None
+        return handle
+
+
+def test_the_state_of_a_cloud_that_is_destroyed_meanwhile_is_still_a_state(lab: em.Lab, ann: em.UserCloud) -> None:
+    life = lab.controller.life("ann")
+    handle = life.handle
+    life.__class__ = Vanishing
+    try:
+        assert [life.state, life.state] == [CloudState.RUNNING, CloudState.ABSENT]
+    finally:
+        life.__class__ = Lifecycle
+        life._handle = handle
+
+
+def test_a_provisioning_file_belongs_to_who_runs_the_cloud_and_a_link_is_not_followed(
+    lab: em.Lab, ann: em.UserCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    provision = provisioning.read(lab.controller.life("ann").spec.run_dir)
+    victim, run_dir = tmp_path / "victim", tmp_path / "run"
+    victim.touch()
+    run_dir.mkdir(mode=0o700)
+    os.chown(run_dir, CLOUD_UID, CLOUD_UID)
+    fresh = run_dir / (provisioning.PROVISION + ".new")
+    real = Path.stat
+
+    def placed(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        """The owner of the run directory puts a link where the file was, at the worst moment."""
+        if path == run_dir and fresh.exists():
+            fresh.rename(run_dir / "moved")
+            fresh.symlink_to(victim)
+        return real(path, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", placed)
+        provisioning.write(run_dir, provision)
+    assert victim.stat().st_uid == 0
+    assert (run_dir / "moved").stat().st_uid == CLOUD_UID
