@@ -17,20 +17,6 @@ class CloudState(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
 
-    def may_become(self, other: CloudState) -> bool:
-        """Whether one step of an engine may lead from this state to the other."""
-        return other in TRANSITIONS[self]
-
-
-TRANSITIONS: dict[CloudState, frozenset[CloudState]] = {
-    CloudState.ABSENT: frozenset({CloudState.STARTING}),
-    CloudState.STARTING: frozenset({CloudState.RUNNING, CloudState.FAILED, CloudState.ABSENT}),
-    CloudState.RUNNING: frozenset({CloudState.PAUSED, CloudState.STOPPED, CloudState.FAILED, CloudState.ABSENT}),
-    CloudState.PAUSED: frozenset({CloudState.RUNNING, CloudState.STOPPED, CloudState.FAILED, CloudState.ABSENT}),
-    CloudState.STOPPED: frozenset({CloudState.STARTING, CloudState.ABSENT}),
-    CloudState.FAILED: frozenset({CloudState.STARTING, CloudState.STOPPED, CloudState.ABSENT}),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class CloudSpec:
