@@ -7,21 +7,25 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from emlab.errors import ConfigError
+from emlab.clock import wait_until
+from emlab.errors import ConfigError, EngineError
 from emlab.lab import Lab
 from emlab.measure.clouds import asked_directly, cloud_of
 from emlab.measure.plan import interleave
 from emlab.measure.samples import Samples
 from emlab.measure.twin import CALL_TIMEOUT_S
-from emlab.state import Handle
+from emlab.state import CloudState, Handle
+from emlab.usercloud import UserCloud
 from emlab.wire.table import Health
 
 if TYPE_CHECKING:
     import pandas as pd
 
 USER = "measured-pause"
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,37 @@ def pause_wake(lab: Lab, *, n: int = 30, seed: int = 1) -> pd.DataFrame:
     emlab: `controller.pause`, `controller.wake`, and a health call with `controller.using`, which wakes. raw on
     Docker: `pause` and `unpause` of the container object, which was fetched before; as processes: SIGSTOP and SIGCONT
     to the pids, which were looked up before. Both arms ask over a connection that is open already. Before each sample
-    the library brings the cloud into the state that it starts from, which is not timed.
+    the library brings the cloud into the state that it starts from, which is not timed. As processes emlab waits until
+    all have stopped; the bare signal does not.
     """
     from tqdm.auto import tqdm
 
     samples = Samples(lab.engine)
     with cloud_of(lab, USER) as cloud, _raw(lab) as raw:
         ways = {"emlab": _ours(lab), "raw": raw}
+        pause = partial(_settle, cloud.pause, cloud, CloudState.PAUSED)
+        wake = partial(_settle, cloud.wake, cloud, CloudState.RUNNING)
         for way in ways.values():  # opens its connection
-            cloud.pause()
+            pause()
             way.answer()
         for number, order in enumerate(tqdm(interleave(n, seed), desc="pause and wake", leave=False, disable=None)):
             for arm in order:
                 way = ways[arm]
-                samples.time("pause", arm, number, way.pause, before=cloud.wake)
-                samples.time("wake", arm, number, way.wake, before=cloud.pause)
-                samples.time("wake to answer", arm, number, way.answer, before=cloud.pause)
+                samples.time("pause", arm, number, way.pause, before=wake)
+                samples.time("wake", arm, number, way.wake, before=pause)
+                samples.time("wake to answer", arm, number, way.answer, before=pause)
     return samples.frame()
+
+
+def _settle(bring: Callable[[], None], cloud: UserCloud, state: CloudState) -> None:
+    """The engine says that the cloud is in this state. Under load Docker's answer lags behind what it has just done."""
+
+    def settled() -> bool:
+        bring()
+        return cloud.state is state
+
+    if not wait_until(settled, SETTLE_S):
+        raise EngineError(f"the cloud of {cloud.user!r} is {cloud.state.value}, not {state.value}")
 
 
 def _ours(lab: Lab) -> _Way:

