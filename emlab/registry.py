@@ -13,6 +13,7 @@ import os
 import secrets
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE 
 CREATE TABLE IF NOT EXISTS tombstones (
   person TEXT PRIMARY KEY, spent_micro INTEGER NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
@@ -220,6 +222,13 @@ class Registry:
         """32 random bytes of this lab, the same each time."""
         self._run("INSERT OR IGNORE INTO secrets VALUES (?, ?)", name, secrets.token_bytes(32))
         return bytes(self._run("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
+
+    def once(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What `make` gave when it was called for this name the first time, ever; it is kept before it is returned."""
+        query = "SELECT value FROM releases WHERE name = ?"
+        if not self._run(query, name):
+            self._run("INSERT OR IGNORE INTO releases VALUES (?, ?)", name, make())
+        return bytes(self._run(query, name)[0]["value"])
 
     def add_provider(self, name: str, public: str, token_hash: str) -> None:
         """The provider is registered, its token renewed. Raises ConfigError: name and key belong to others."""

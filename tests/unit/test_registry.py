@@ -129,6 +129,14 @@ def test_a_cloud_is_found_by_its_id_and_granted_to_only_while_it_stands(registry
     assert row.granted_micro == 3
 
 
+def test_what_was_made_once_is_never_made_again(registry: Registry) -> None:
+    assert registry.once("x", lambda: b"first") == b"first"
+    registry.close()
+    registry.open()
+    assert registry.once("x", lambda: b"second") == b"first"
+    assert registry.once("y", lambda: b"third") == b"third"
+
+
 def test_a_setting_that_was_never_given_is_not_known(registry: Registry) -> None:
     assert registry.known("engine") is None
     registry.setting("engine", "memory")
