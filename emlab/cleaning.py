@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import ConfigError, LabInUse
+from emlab.errors import ConfigError, EmlabError, LabInUse
 from emlab.parts import ENGINES, load, make_engine, missing_of
 from emlab.registry import Registry
 
@@ -15,27 +15,40 @@ from emlab.registry import Registry
 def clean(home: Path, lab: str | None = None) -> list[str]:
     """Labs whose process is gone are removed, with clouds and data; one sentence for each.
 
+    A lab whose engine cannot be used now, or that cannot be read, is left as it is, and its sentence says so.
+
     Args:
         lab: only this one, even if it was kept; without it all but the kept ones.
     Raises: ConfigError (no such lab).
     """
     usable = [name for name in ("docker", "process") if missing_of(load(ENGINES, name, "engine")) is None]
     engines = [make_engine(name, home) for name in usable]
-    labs = {path.name for path in (home / "labs").glob("*")} | {h.lab for engine in engines for h in engine.find()}
+    labs = {path.name for path in (home / "labs").glob("*") if path.is_dir()} | {
+        h.lab for engine in engines for h in engine.find()
+    }
     if lab is not None and lab not in labs:
         raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")
-    return [_clean_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
+    return [_try_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
+
+
+def _try_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
+    try:
+        return _clean_one(home, name, engines, named=named)
+    except LabInUse as exc:
+        return str(exc)
+    except (EmlabError, OSError) as exc:
+        return f"the lab {name} cannot be cleaned: {exc}"
 
 
 def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
     registry = Registry(home / "labs" / name)
-    try:
-        registry.open()
-    except LabInUse as exc:
-        return str(exc)
+    registry.open()
     try:
         if registry.setting("keep", "no") == "yes" and not named:
             return f"the lab {name} is kept; remove it with: emlab clean --lab {name}"
+        uses = registry.known("engine")
+        if uses not in (None, "memory", *(engine.name for engine in engines)):
+            return f"the lab {name} is on the engine {uses}, which cannot be used now; it is left as it is"
         handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
         for engine, handle in handles:
             engine.remove(handle)

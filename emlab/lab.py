@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -17,13 +18,13 @@ from emlab.aggregator import Aggregator
 from emlab.controller import Controller
 from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
-from emlab.errors import ConfigError, EmlabError
+from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, PauseAfter
 from emlab.key import SealingKey
 from emlab.parts import emlab_home, make_engine, make_vault
 from emlab.policy import Policy
-from emlab.record import Recorder
+from emlab.record import Recorder, describe
 from emlab.registry import Registry
 from emlab.vaults.base import Vault
 
@@ -44,12 +45,14 @@ class Lab:
     """A laboratory of user clouds: `with Lab("docker") as lab: lab.controller.signup("alice")`.
 
     Args:
-        engine: "docker", "process", "memory" or "auto" (docker if it can start clouds now, else process).
+        engine: "docker", "process", "memory" or "auto" (docker if it can start clouds now, else process; for
+            a lab that is there already, its own).
         vault: "plain" (not encrypted).
         idle: pauses clouds that nobody used for a while; None never does.
         default_policy: of people who sign up without one; `Policy.research` of this lab's aggregator without it.
         name: 1 to 32 of a-z, 0-9 and "-"; a lab kept under this name is found again. A fresh name without it.
-        keep: keep the clouds (paused) and their data on close, instead of removing them.
+        keep: keep the clouds (paused) and their data on close, instead of removing them. Without it a lab that was
+            kept stays kept; False removes also such a one.
         aggregator: another one than the lab's own, such as `Aggregator(exact=True)` in tests.
         home: where labs live, instead of $EMLAB_HOME.
     """
@@ -61,13 +64,15 @@ class Lab:
         idle: IdleRule | None = PauseAfter(60.0),  # noqa: B008 (a frozen value)
         default_policy: Policy | None = None,
         name: str | None = None,
-        keep: bool = False,  # noqa: FBT001
+        keep: bool | None = None,  # noqa: FBT001
         *,
         aggregator: Aggregator | None = None,
         home: Path | None = None,
     ) -> None:
         self.name = f"lab-{secrets.token_hex(4)}" if name is None else name
-        self.keep = keep
+        self.keep = bool(keep)
+        self._given_keep = keep
+        self._pid = 0  # of the process that opened it
         self._engine_name = engine
         self._vault_name = vault
         self._idle = idle
@@ -168,29 +173,40 @@ class Lab:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"{self.name[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
         vault = make_vault(self._vault_name)
-        engine = make_engine(self._engine_name, self.home)
         registry = Registry(self.path)
         registry.open()
-        self._registry = registry
+        self._registry, self._pid = registry, os.getpid()
         try:
+            before = registry.known("engine")
+            engine = make_engine(before if before and self._engine_name == "auto" else self._engine_name, self.home)
             self._remember(registry, engine.name)
             self._open(engine, vault, registry)
         except BaseException:
-            self._release()
+            self._undo(registry)
             raise
         atexit.register(self.close)
         exit_on_sigterm()
         return self
+
+    def _undo(self, registry: Registry) -> None:
+        try:
+            if registry.known("engine") is None:  # it never became a lab
+                shutil.rmtree(self.path)
+        finally:
+            self._release()
 
     def _remember(self, registry: Registry, engine: str) -> None:
         for setting, value in (("engine", engine), ("vault", self._vault_name)):
             before = registry.setting(setting, value)
             if before != value:
                 raise ConfigError(f"the lab {self.name} was made with {setting} {before!r}, not {value!r}")
+        if self._given_keep is None:
+            self.keep = registry.known("keep") == "yes"
         registry.set("keep", "yes" if self.keep else "no")
 
     def _open(self, engine: Engine, vault: Callable[[Path], Vault], registry: Registry) -> None:
         aggregator = self._given_aggregator or Aggregator(SealingKey(registry.secret("aggregator")))
+        aggregator.directory = registry
         controller = Controller(
             engine,
             vault,
@@ -224,10 +240,16 @@ class Lab:
                 self.controller.sweep()
             except EmlabError as exc:  # an engine that is away for a moment must not end all sweeping
                 log.warning("a sweep of %s failed: %s", self.name, exc)
+            except Exception:  # nor a fault of ours: nobody would notice that clouds are not paused any more
+                log.exception("a sweep of %s failed", self.name)
 
     def close(self) -> None:
-        """The lab is closed: its clouds removed with all their data, or paused and kept. Idempotent."""
-        if self._controller is None:
+        """The lab is closed: its clouds removed with all their data, or paused and kept; leases end. Idempotent.
+
+        In a forked child nothing happens: the lab is its parent's.
+        Raises: EngineError: some clouds could not be removed or paused; it names them. The others were.
+        """
+        if self._controller is None or self._pid != os.getpid():
             return
         controller = self._controller
         self._stop.set()
@@ -235,14 +257,25 @@ class Lab:
             self._sweeper.join()
             self._sweeper = None
         try:
-            users = [cloud.user for cloud in controller.clouds()]
-            if self.keep:
-                fan_out(users, controller.pause, description="pausing", progress=False)
-            else:
-                fan_out(users, controller.discard, description="removing clouds")
-                shutil.rmtree(self.path)
+            self._end(controller)
         finally:
             self._release()
+
+    def _end(self, controller: Controller) -> None:
+        users = [cloud.user for cloud in controller.clouds()]
+        work, description = (_pause, "pausing") if self.keep else (_discard, "removing clouds")
+        tried = fan_out(
+            users, lambda user: work(controller, user), description=description, progress=description != "pausing"
+        )
+        failed = {user: exc for user, exc in zip(users, tried, strict=True) if exc is not None}
+        if failed:
+            reasons = "; ".join(f"{user}: {describe(exc)}" for user, exc in failed.items())
+            raise EngineError(
+                f"{description} at the end of the lab {self.name} failed for {reasons}. "
+                f"Remove what is left with: emlab clean --lab {self.name}"
+            ) from next(iter(failed.values()))
+        if not self.keep:
+            shutil.rmtree(self.path)
 
     def _release(self) -> None:
         atexit.unregister(self.close)
@@ -276,3 +309,26 @@ class Lab:
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
+
+
+def _pause(controller: Controller, user: str) -> Exception | None:
+    """The user's cloud is paused whoever has leased it, or why not."""
+    try:
+        controller.life(user).end_leases()
+        controller.pause(user)
+    except LookupError:  # a sign-up that was interrupted before there was a cloud
+        return None
+    except Exception as exc:  # collected: one cloud's failure must not leave the others running
+        return exc
+    return None
+
+
+def _discard(controller: Controller, user: str) -> Exception | None:
+    """The user's cloud and data are gone, or why not."""
+    try:
+        controller.discard(user)
+    except LookupError:  # as above; what it left is in the lab's directory, which is removed
+        return None
+    except Exception as exc:  # collected, as above
+        return exc
+    return None

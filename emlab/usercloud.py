@@ -15,7 +15,7 @@ from emlab.fanout import fan_out
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
 from emlab.wire.client import DEFAULT_TIMEOUT_S
-from emlab.wire.table import MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
+from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 BATCH_BYTES = 256 << 10  # a larger request would leave the idle custodian larger
+MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
 STATE_COLOURS = {
     CloudState.RUNNING: "#2a7f3f",
     CloudState.PAUSED: "#5b6b9a",
@@ -245,7 +246,10 @@ class Clouds(Sequence[UserCloud]):
 
 
 def _facts(cloud: UserCloud, now: float) -> tuple[object, ...]:
-    life = cloud._controller.life(cloud.user)
+    try:
+        life = cloud._controller.life(cloud.user)
+    except LookupError:  # forgotten meanwhile, or its sign-up was interrupted
+        return cloud.user, "", 0, CloudState.ABSENT.value, False, float("nan"), 0
     use = life.use()
     leases = sum(until > now for until in use.leases)
     spec = life.spec
@@ -268,8 +272,10 @@ def _batches(entries: Sequence[object]) -> list[list[msgspec.Raw]]:
     for position, entry in enumerate(entries):
         try:
             encoded = msgspec.json.encode(entry)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
+        if len(encoded) > MAX_ENTRY_BYTES:
+            raise BadEntry(f"entry {position} has {len(encoded)} bytes; one has at most {MAX_ENTRY_BYTES}", position)
         size += len(encoded) + 1
         if size >= BATCH_BYTES or len(batches[-1]) >= MAX_ENTRIES:
             batches.append([])

@@ -212,10 +212,34 @@ def test_a_kept_lab_comes_back_paused_with_its_data_and_clean_leaves_it_alone(en
         ann = lab.controller.signup("ann")
         ann.store([entry(1)])
     assert "kept" in " ".join(clean(home))
-    with em.Lab(engine_name, name="kept") as lab:
+    with em.Lab("auto", name="kept", keep=False) as lab:  # its own engine, whichever "auto" would choose
+        assert lab.engine == engine_name
         again = lab.controller.cloud("ann", token=ann.token)
         assert again.state is em.CloudState.PAUSED
         assert again.counts() == {"background/location": 1}
+    assert not lab.path.exists()
+
+
+FORKED = """
+import os, sys
+import emlab as em
+with em.Lab(sys.argv[1], name="parent") as lab:
+    ann = lab.controller.signup("ann")
+    child = os.fork()
+    if child == 0:
+        lab.close()
+        sys.exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert ann.counts() == {}
+    assert lab.path.exists()
+"""
+
+
+@REAL
+def test_a_forked_child_that_ends_takes_nothing_of_its_parent_s_lab(engine_name: str, home: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, engine_name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((home / "labs").iterdir()) == []
 
 
 @REAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import InUse
 from emlab.parts import emlab_home
+from emlab.registry import Registry
+from emlab.state import Handle
 from emlab.usercloud import BATCH_BYTES
+from emlab.wire.table import MAX_BODY_BYTES
 from tests.e2e.clouds import entry
 
 EVER = em.CountUsers(None, 0.0, 2e9)
@@ -47,6 +51,124 @@ def test_closing_removes_all_of_a_lab_but_a_kept_one(home: Path) -> None:
     with pytest.raises(em.ConfigError, match="no lab 'stays'"):
         clean(home, "stays")
     assert clean(home) == []
+
+
+def test_a_kept_lab_stays_kept_unless_it_is_said_to_go(home: Path) -> None:
+    with em.Lab("memory", name="mine", keep=True):
+        pass
+    with em.Lab("memory", name="mine") as lab:
+        assert lab.keep
+    assert lab.path.exists()
+    with em.Lab("memory", name="mine", keep=False) as lab:
+        assert not lab.keep
+    assert not lab.path.exists()
+
+
+def test_auto_is_the_engine_that_a_lab_has(home: Path) -> None:
+    with em.Lab("memory", name="mine", keep=True):
+        pass
+    with em.Lab("auto", name="mine", keep=False) as lab:
+        assert lab.engine == "memory"
+
+
+def test_a_lease_ends_with_its_lab(home: Path) -> None:
+    with em.Lab("memory", name="mine", keep=True, idle=None) as lab:
+        ann = lab.controller.signup("ann")
+        life, engine = lab.controller.life("ann"), lab.controller.engine
+        ann.lease(3600)
+    assert engine.state(life.handle) is em.CloudState.PAUSED
+    assert "removed" in clean(home, "mine")[0]
+
+
+@pytest.mark.parametrize(("keep", "verb"), [(True, "pause"), (False, "remove")])
+def test_one_cloud_s_failure_at_the_end_is_named_and_stops_no_other(
+    home: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, verb: str
+) -> None:
+    lab = em.Lab("memory", name="mine", keep=keep, idle=None).start()
+    names = [f"user-{number:02}" for number in range(40)]  # more than run side by side
+    lives = [lab.controller.life(lab.controller.signup(name).user) for name in names]
+    handles, engine = [life.handle for life in lives], lab.controller.engine
+    real = getattr(engine, verb)
+
+    def broken(handle: Handle) -> None:
+        if handle.user == names[0]:
+            raise RuntimeError("no power")
+        real(handle)
+
+    monkeypatch.setattr(engine, verb, broken)
+    with pytest.raises(em.EngineError, match=r"user-00: RuntimeError: no power\. .*clean --lab mine"):
+        lab.close()
+    ended = em.CloudState.PAUSED if keep else em.CloudState.ABSENT
+    assert [engine.state(handle) for handle in handles] == [em.CloudState.RUNNING] + [ended] * 39
+    assert "closed" in repr(lab)
+    assert "is removed, with " in clean(home, "mine")[0]
+
+
+def test_a_sign_up_that_broke_off_early_spoils_neither_the_table_nor_the_end(lab: em.Lab) -> None:
+    lab.controller.signup("ann")
+    clouds = lab.controller.clouds()
+    lab.controller._lives.pop("ann")  # as if it had ended before there was a cloud
+    assert clouds.frame()["state"].tolist() == ["absent"]
+    assert "ann" in lab._repr_html_()
+    lab.close()
+    assert not lab.path.exists()
+
+
+def test_sweeping_survives_any_failure(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with em.Lab("memory", idle=em.PauseAfter(0.05)) as lab:
+        real, failed = lab.controller.sweep, threading.Event()
+
+        def broken() -> list[str]:
+            if failed.is_set():
+                return real()
+            failed.set()
+            raise AttributeError("ours")
+
+        monkeypatch.setattr(lab.controller, "sweep", broken)
+        ann = lab.controller.signup("ann")
+        assert failed.wait(5)
+        assert wait_until(lambda: ann.state is em.CloudState.PAUSED, 5)
+    assert "AttributeError: ours" in caplog.text
+
+
+def test_a_lab_whose_engine_is_missing_leaves_nothing_and_one_that_is_there_stays(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-such-socket")
+    with em.Lab("memory", name="mine", keep=True):
+        pass
+    for name in ("mine", "other"):
+        with pytest.raises(em.EngineMissing):
+            em.Lab("docker", name=name).start()
+    assert [path.name for path in (home / "labs").iterdir()] == ["mine"]
+
+
+def test_cleaning_leaves_what_it_cannot_judge_and_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("away", "good"):
+        em.Lab("memory", name=name, keep=True).start().close()
+    registry = Registry(home / "labs" / "away")
+    registry.open()
+    registry.set("engine", "docker")
+    registry.set("keep", "no")
+    registry.close()
+    registry = Registry(home / "labs" / "good")
+    registry.open()
+    registry.set("keep", "no")
+    registry.close()
+    (home / "labs" / "broken").mkdir()
+    (home / "labs" / "broken" / "registry.sqlite").write_bytes(b"not a database" * 100)
+    (home / "labs" / "stray").write_text("a file")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-such-socket")
+    away, broken, good = clean(home)
+    assert "away is on the engine docker, which cannot be used now" in away
+    assert "broken cannot be cleaned" in broken
+    assert "good is removed" in good
+    assert "cannot be used now" in clean(home, "away")[0]
+    assert {path.name for path in (home / "labs").iterdir()} == {"away", "broken", "stray"}
 
 
 @pytest.mark.parametrize("name", ["", "-a", "A", "a b", "../x", "x" * 33])
@@ -136,6 +258,18 @@ def test_more_entries_than_one_request_holds_are_stored_whole_or_not_at_all(lab:
     assert report.examples[0].position == 1500
     with pytest.raises(em.BadEntry, match="entry 1 cannot be written as JSON"):
         ann.store([entry(1), {"x": object()}])
+
+
+def test_an_entry_too_deep_or_too_large_is_named_by_its_position(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    deep: list[object] = []
+    for _ in range(3000):
+        deep = [deep]
+    for wrong in (deep, {"note": "x" * MAX_BODY_BYTES}):
+        with pytest.raises(em.BadEntry, match="entry 1 ") as caught:
+            ann.store([entry(1), wrong])
+        assert caught.value.position == 1
+    assert ann.counts() == {}
 
 
 def test_a_use_keeps_a_cloud_awake_and_idleness_pauses_it(home: Path) -> None:
