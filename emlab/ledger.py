@@ -8,13 +8,16 @@ ask was debited: its id stands in `open` or its row says "reserved".
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from emlab.errors import BudgetExhausted, NotPermitted
+from emlab.mongo_errors import wrapped
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 DATABASE = "emlab"
 AUDIT_BYTES = 1 << 20
 Document = dict[str, object]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +59,10 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(Protocol):
-    """Blocks; acknowledged means journaled; threads may debit different asks at once, never the same one."""
+    """Blocks; acknowledged means journaled; threads may debit different asks at once, never the same one.
+
+    Raises StoreError when the database cannot be reached, DiskFull (with path and free bytes) when it has no room.
+    """
 
     def reserve(self, ask_id: str, digest: str, cost_micro: int, limit_micro: int, note: Note) -> bytes | None:
         """The ask is debited, exactly once; returns the answer if it was given before.
@@ -84,12 +92,34 @@ class Ledger(Protocol):
         """That value, or None."""
 
 
-class MongoLedger:
-    """A ledger in the cloud's own MongoDB, database `emlab`."""
+def _wrapped(
+    doing: str,
+) -> Callable[[Callable[Concatenate[MongoLedger, P], T]], Callable[Concatenate[MongoLedger, P], T]]:
+    """A method of MongoLedger whose database errors leave it as StoreError."""
 
-    def __init__(self, client: MongoClient[Document]) -> None:
+    def decorate(method: Callable[Concatenate[MongoLedger, P], T]) -> Callable[Concatenate[MongoLedger, P], T]:
+        @functools.wraps(method)
+        def call(self: MongoLedger, /, *args: P.args, **options: P.kwargs) -> T:
+            with wrapped(doing, self._data_dir):
+                return method(self, *args, **options)
+
+        return call
+
+    return decorate
+
+
+class MongoLedger:
+    """A ledger in the cloud's own MongoDB, database `emlab`.
+
+    Args:
+        client: a client of the cloud's mongod; stays the caller's.
+        data_dir: where that mongod keeps its files, to tell a full disk from other faults.
+    """
+
+    def __init__(self, client: MongoClient[Document], *, data_dir: Path | None = None) -> None:
         from pymongo import WriteConcern
 
+        self._data_dir = data_dir
         database = client.get_database(DATABASE, write_concern=WriteConcern(w=1, j=True))
         self._database = database
         self._budget: Collection[Document] = database["budget"]
@@ -97,6 +127,7 @@ class MongoLedger:
         self._audit: Collection[Document] = database["audit"]
         self._kept: Collection[Document] = database["kept"]
 
+    @_wrapped("open the ledger")
     def recover(self) -> None:
         """The collections exist, and what a crash left half done is finished or undone."""
         if "audit" not in self._database.list_collection_names():
@@ -108,6 +139,7 @@ class MongoLedger:
             self._mark(ask_id)
         self._rows.delete_many({"state": "opened"})
 
+    @_wrapped("debit an ask")
     def reserve(self, ask_id: str, digest: str, cost_micro: int, limit_micro: int, note: Note) -> bytes | None:
         """See Ledger."""
         from pymongo.errors import DuplicateKeyError
@@ -146,31 +178,38 @@ class MongoLedger:
         flights = budget.get("open")
         return list(flights) if isinstance(flights, dict) else []
 
+    @_wrapped("keep an answer")
     def commit(self, ask_id: str, answer: bytes) -> None:
         """See Ledger."""
         self._rows.update_one({"_id": ask_id}, {"$set": {"state": "answered", "answer": answer}})
 
+    @_wrapped("record a refusal")
     def refuse(self, ask_id: str, kind: str, note: Note) -> None:
         """See Ledger."""
         self._audit.insert_one({"ask": ask_id, "kind": kind} | msgspec.structs.asdict(note))
 
+    @_wrapped("read the ledger")
     def balance(self) -> Balance:
         """See Ledger."""
         return msgspec.convert(self._budget.find_one({"_id": "budget"}), Balance)
 
+    @_wrapped("read the ledger")
     def rows(self) -> list[Row]:
         """See Ledger."""
         found = self._rows.find({"state": {"$ne": "opened"}}, {"answer": 0, "digest": 0}).sort([("ts", 1), ("_id", 1)])
         return [msgspec.convert(row | {"id": row["_id"], "answered": row["state"] == "answered"}, Row) for row in found]
 
+    @_wrapped("carry a debit over")
     def carry(self, spent_micro: int) -> None:
         """See Ledger."""
         self._budget.update_one({"_id": "budget"}, {"$max": {"spent_micro": spent_micro}})
 
+    @_wrapped("keep a value")
     def keep(self, name: str, value: bytes) -> None:
         """See Ledger."""
         self._kept.replace_one({"_id": name}, {"value": value}, upsert=True)
 
+    @_wrapped("read a value")
     def kept(self, name: str) -> bytes | None:
         """See Ledger."""
         found = self._kept.find_one({"_id": name})

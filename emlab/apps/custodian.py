@@ -95,7 +95,7 @@ def _custodian(provision: Provision, mongod: Mongod) -> Custodian:
     from emlab.store import MongoStore
 
     client = mongod.client()
-    ledger = MongoLedger(client)
+    ledger = MongoLedger(client, data_dir=mongod.data_dir)
     ledger.recover()
     return Custodian(provision, MongoStore(client, uuid.UUID(provision.cloud), data_dir=mongod.data_dir), ledger)
 

@@ -6,18 +6,19 @@ import heapq
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import pymongo
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from emlab.entries import JsonObject, StoreReport
-from emlab.errors import BadQuery, StoreError
-from emlab.mongod import FULL_BELOW_BYTES, disk_full, free_bytes
+from emlab.errors import BadQuery
+from emlab.mongo_errors import wrapped
+from emlab.mongod import disk_full, free_bytes
 from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE, Fix, check_find, check_shape, order_of
 from emlab.store.documents import WIRE, accept, legacy, report
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 DATABASE = "Stage_database"
 NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads nothing
 RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
-_DUPLICATE_KEY, _OUT_OF_DISK = 11000, 14031
+_DUPLICATE_KEY = 11000
 _UP, _DOWN, _GEO = pymongo.ASCENDING, pymongo.DESCENDING, pymongo.GEOSPHERE
 
 
@@ -230,20 +231,5 @@ class MongoStore:
         with self._errors("read entries"):
             yield from found
 
-    @contextmanager
-    def _errors(self, doing: str) -> Iterator[None]:
-        """pymongo's errors as ours, without what they quote of documents and queries."""
-        try:
-            yield
-        except OperationFailure as exc:
-            raise self._error(doing, exc) from OperationFailure("what mongod said is left out", exc.code)
-        except PyMongoError as exc:
-            raise self._error(doing, exc) from exc
-
-    def _error(self, doing: str, exc: PyMongoError) -> StoreError:
-        faults = exc.details["writeErrors"] if isinstance(exc, BulkWriteError) else []
-        codes = {fault["code"] for fault in faults} or {getattr(exc, "code", None)} - {None}
-        if self._data_dir and (_OUT_OF_DISK in codes or free_bytes(self._data_dir) < FULL_BELOW_BYTES):
-            return disk_full(self._data_dir)
-        why = f" (code {', '.join(map(str, sorted(codes)))})" if codes else ""
-        return StoreError(f"the database could not {doing}: {type(exc).__name__}{why}")
+    def _errors(self, doing: str) -> AbstractContextManager[None]:
+        return wrapped(doing, self._data_dir)

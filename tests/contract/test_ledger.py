@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pymongo import MongoClient
+from pymongo import MongoClient, timeout
 from pymongo.errors import PyMongoError
 
 from emlab.ask import new_id
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import BudgetExhausted, NotPermitted
+from emlab.errors import BudgetExhausted, DiskFull, NotPermitted, StoreError
 from emlab.ledger import Ledger, MemoryLedger, MongoLedger, Note
 from emlab.mongod import Mongod
 
@@ -150,11 +151,9 @@ def test_after_a_crash_between_any_two_writes_the_ask_is_debited_exactly_once(
     ledger = fresh(client)
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_after(monkeypatch, steps)
-        try:
+        with contextlib.suppress(StoreError):
             ledger.reserve(ask, DIGEST, 400_000, LIMIT, NOTE)
             ledger.commit(ask, b"answer")
-        except Cut:
-            pass
     again = fresh(client)
     spent_before = again.balance().spent_micro
     assert spent_before in (0, 400_000)
@@ -173,7 +172,7 @@ def test_the_crash_test_really_cuts_each_write(client: MongoClient[dict[str, obj
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_after(monkeypatch, 4)
         ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE)  # row, debit, mark, clear
-        with pytest.raises(Cut):
+        with pytest.raises(StoreError, match="could not keep an answer: Cut"):
             ledger.commit(new_id(), b"x")
 
 
@@ -183,3 +182,47 @@ def test_refusals_are_on_record_and_bounded(client: MongoClient[dict[str, object
     audit = client["emlab"]["audit"]
     assert [row["kind"] for row in audit.find()] == ["PolicyRefused"]
     assert audit.options()["capped"] is True
+
+
+DOINGS: dict[str, Callable[[MongoLedger], object]] = {
+    "open": MongoLedger.recover,
+    "debit": lambda ledger: ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE),
+    "keep an answer": lambda ledger: ledger.commit(new_id(), b"secret"),
+    "record a refusal": lambda ledger: ledger.refuse(new_id(), "PolicyRefused", NOTE),
+    "read the ledger": MongoLedger.balance,
+    "read": MongoLedger.rows,
+    "carry": lambda ledger: ledger.carry(1),
+    "keep a value": lambda ledger: ledger.keep("key", b"secret"),
+    "read a value": lambda ledger: ledger.kept("key"),
+}
+
+
+def test_a_mongod_that_ended_is_a_store_error_in_every_method(home: Path, mongod: Mongod) -> None:
+    with mongod.client() as client:
+        ledger = fresh(client)
+        mongod.stop()
+        for doing, call in DOINGS.items():
+            with timeout(0.5), pytest.raises(StoreError, match=f"could not {doing}") as caught:
+                call(ledger)
+            assert "secret" not in str(caught.value)
+            assert "planner" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_from_other_faults(
+    client: MongoClient[dict[str, object]], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = MongoLedger(client, data_dir=home)
+    ledger.recover()
+    cut_after(monkeypatch, 0)
+    monkeypatch.setattr("emlab.mongo_errors.FULL_BELOW_BYTES", 1 << 62)  # as if little were free
+    with pytest.raises(DiskFull, match=str(home)):
+        ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE)
+
+
+def test_what_mongod_quotes_of_a_document_is_left_out(client: MongoClient[dict[str, object]]) -> None:
+    ledger = fresh(client)
+    client["emlab"]["kept"].create_index("value", unique=True)
+    ledger.keep("one", b"a secret value")
+    with pytest.raises(StoreError, match=r"keep a value: DuplicateKeyError \(code 11000\)") as caught:
+        ledger.keep("two", b"a secret value")
+    assert "dup key" not in f"{caught.value} {caught.value.__cause__}"
