@@ -13,13 +13,14 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from emlab.errors import BadQuery, BudgetExhausted, NotPermitted, PolicyRefused
-from emlab.key import SealingKey, SigningKey, seal, verify
+from emlab.key import SealingKey, SigningKey, check_sealing, seal, verify
 from emlab.privacy import EPSILON_MICRO_MAX
 from emlab.query import Query, clamp
 
 MAX_CAPABILITY_S = 60.0
 MAX_ASK_S = 3600.0
 MAX_MIN_USERS = 1_000_000
+MAX_SEQ = 2**53
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
 Public = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
@@ -133,6 +134,7 @@ def admit(request: AskRequest, *, cloud: str, controller: str, now: float) -> As
         raise NotPermitted("the capability has expired or was made for too long")
     if not now < ask.expires_ts <= now + MAX_ASK_S:
         raise NotPermitted("the ask has expired or was made for too long")
+    check_sealing(ask.aggregator)
     return ask
 
 
@@ -144,7 +146,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     cloud: Id
     ask_digest: str
-    ledger_seq: int
+    ledger_seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
     sealed: bytes
     signature: bytes
 
@@ -164,18 +166,23 @@ def enclose(ask: Ask, value: int, cloud: str, key: SigningKey, ledger_seq: int) 
     )
 
 
-def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_public: str) -> int:
-    """The value in an envelope, for the aggregator only.
-
-    Raises NotPermitted: it is of another cloud or ask, was altered, or lies outside the query's clamp.
-    """
+def authenticate(envelope: Envelope, ask: Ask, cloud: str, cloud_public: str) -> None:
+    """Returns if the envelope is that cloud's to that ask. Raises NotPermitted."""
     if envelope.cloud != cloud:
         raise NotPermitted("the answer is of another cloud")
     if envelope.ask_digest != digest(ask.encode()):
         raise NotPermitted("the answer is for another ask")
     bound = _bound(envelope.cloud, envelope.ask_digest, envelope.ledger_seq)
     verify(cloud_public, envelope.signature, bound + envelope.sealed, "the answer")
-    clear = key.open(envelope.sealed, bound)
+
+
+def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_public: str) -> int:
+    """The value in an envelope, for the aggregator only.
+
+    Raises NotPermitted: it is of another cloud or ask, was altered, or lies outside the query's clamp.
+    """
+    authenticate(envelope, ask, cloud, cloud_public)
+    clear = key.open(envelope.sealed, _bound(envelope.cloud, envelope.ask_digest, envelope.ledger_seq))
     value = int.from_bytes(clear, "big")
     if len(clear) != 8 or clamp(ask.query, value) != value:
         raise NotPermitted("the answer lies outside what one person may contribute")
@@ -190,19 +197,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """One cloud, or the controller for it, said no: which error and why."""
+    """One cloud said no: which error. Why is between it, its owner and the lab's recorder."""
 
     cloud: str
     kind: str
-    reason: str
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """One cloud could not be reached or broke: which error and why."""
+    """One cloud could not be reached or broke: which error."""
 
     cloud: str
     kind: str
-    reason: str
 
 
 Outcome = Answer | Refusal | Failure

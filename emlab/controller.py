@@ -22,7 +22,7 @@ from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refus
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import ConfigError, EmlabError, NotPermitted, UnknownUser
+from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, NotPermitted, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
 from emlab.key import Key, SigningKey, check_token, new_token, token_hash
@@ -189,9 +189,10 @@ class Controller:
         token = new_token("owner")
         row = self._new_row(user, token, key, self._policy if policy is None else policy)
         with self.recorder.span("signup", user=user, engine=self.engine.name):
-            self._registry.add(row)
-            life = self._lives[user] = self._life(row)
+            life = self._life(row)
             try:
+                self._registry.add(row)
+                self._lives[user] = life
                 life.create(key, row.marker)
                 with life.using() as client:
                     health = client.call("health", Health)
@@ -219,34 +220,27 @@ class Controller:
 
     def forget(self, user: str) -> None:
         """The user's cloud and data are gone; what was spent is remembered for a next sign-up. Raises UnknownUser."""
-        row, life = self._row(user), self.life(user)
+        life = self.life(user)
         with self.recorder.span("forget", user=user, engine=self.engine.name):
-            self._registry.bury(user, Tombstone(self._spent(row, life), row.generation))
-            self._registry.intend(user, "forget")
+            self._registry.intend(user, "forget")  # from now on nothing is granted
+            row = self._row(user)
+            self._registry.bury(user, Tombstone(row.carried_micro + row.granted_micro, row.generation))
             self._destroy(row, life)
         log.info("cloud of %s forgotten", user)
 
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
         row = self._registry.cloud(user)
-        if row is not None:
-            self._destroy(row, self._lives[user])
-
-    def _spent(self, row: CloudRow, life: Lifecycle) -> int:
-        """What the person has spent: as the ledger says, or the most that it can say if the cloud cannot be asked."""
-        try:
-            with life.using() as client:
-                return client.call("health", Health, timeout_s=5.0).spent_micro
-        except EmlabError as exc:
-            log.warning(
-                "the ledger of %s cannot be read (%s); all that was granted counts as spent", row.user, exc.kind
-            )
-            return row.carried_micro + row.granted_micro
+        life = self._lives.get(user)
+        if row is not None and life is not None:
+            self._destroy(row, life)
 
     def _destroy(self, row: CloudRow, life: Lifecycle) -> None:
         life.destroy(self._cloud_dir(row))
-        self._registry.drop(row.user)
-        self._lives.pop(row.user, None)
+        known = self._registry.cloud(row.user)
+        if known is not None and known.cloud == row.cloud:
+            self._lives.pop(row.user, None)
+            self._registry.drop(row.user)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
@@ -265,8 +259,10 @@ class Controller:
 
     def life(self, user: str) -> Lifecycle:
         """The life of the user's cloud, for its handle. Raises UnknownUser."""
-        self._row(user)
-        return self._lives[user]
+        life = self._lives.get(user)
+        if life is None:
+            raise UnknownUser(f"nobody called {user[:80]!r} has a cloud in the lab {self.lab}")
+        return life
 
     # -- pausing and waking ------------------------------------------------------------------------------------
 
@@ -300,7 +296,7 @@ class Controller:
 
     def sweep(self) -> list[str]:
         """The users whose clouds the idle rule has paused now. One that cannot be paused is logged and recorded."""
-        running = {user: life.use() for user, life in list(self._lives.items()) if life.state is CloudState.RUNNING}
+        running = {user: life.use() for user, life in list(self._lives.items()) if self._runs(user, life)}
         users = {use.cloud: user for user, use in running.items()}
         paused = []
         for cloud in self.idle.due(list(running.values()), self._clock.now()):
@@ -310,6 +306,13 @@ class Controller:
             except EmlabError as exc:
                 log.warning("the cloud of %s was not paused: %s", users[cloud], exc)
         return paused
+
+    def _runs(self, user: str, life: Lifecycle) -> bool:
+        try:
+            return life.state is CloudState.RUNNING
+        except EmlabError as exc:
+            log.warning("the state of the cloud of %s is not known: %s", user, exc)
+            return False
 
     # -- providers ---------------------------------------------------------------------------------------------
 
@@ -331,47 +334,63 @@ class Controller:
                 )
             return self._providers[name]
 
-    def roster(self, token: str, provider: str) -> dict[str, str]:
-        """Public key of each cloud, by the cloud's id: whom a provider can ask. Raises NotPermitted."""
+    def roster(self, token: str, provider: str) -> list[str]:
+        """The ids of the clouds that a provider can ask. Raises NotPermitted."""
         self._check_provider(token, provider)
-        return {row.cloud: row.public for row in self._registry.clouds() if row.public}
+        return list(self._registry.public_keys())
 
-    def _check_provider(self, token: str, public: str) -> None:
+    def _check_provider(self, token: str, public: str) -> str:
+        """The provider's name. Raises NotPermitted."""
         found = self._registry.provider(public)
         if found is None:
             raise NotPermitted("the provider is not registered")
         check_token(token, "provider", found[1])
+        return found[0]
 
     def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
         """What one cloud says to an ask; it is woken for it. A refusal or a failure is a value, not an exception.
 
         Raises: NotPermitted (the provider's token is wrong).
         """
-        self._check_provider(token, ask.provider)
-        user = next((row.user for row in self._registry.clouds() if row.cloud == cloud), None)
-        if user is None:
-            return Failure(cloud=cloud, kind="UnknownUser", reason="the cloud is gone")
+        if self._check_provider(token, ask.provider) != ask.provider_name:
+            raise NotPermitted("the ask bears the name of another provider")
+        row = self._registry.by_cloud(cloud)
+        if row is None or row.intent:
+            return Failure(cloud=cloud, kind="CloudGone")
         try:
-            with self.recorder.span("answer", user=user, engine=self.engine.name):
-                envelope = self._carry(ask, signature, user, cloud, timeout_s)
+            with self.recorder.span("answer", user=row.user, engine=self.engine.name):
+                envelope = self._carry(ask, signature, row, timeout_s)
         except asking.REFUSALS as exc:
-            return Refusal(cloud=cloud, kind=exc.kind, reason=str(exc))
+            self._registry.grant(row.user, -ask.epsilon_micro)
+            return Refusal(cloud=cloud, kind=exc.kind)
         except EmlabError as exc:
-            return Failure(cloud=cloud, kind=exc.kind, reason=str(exc))
-        self._registry.seen(user, envelope.ledger_seq)
+            return Failure(cloud=cloud, kind=exc.kind)
+        except Exception as exc:
+            # one broken cloud must not cost all others their answers; what it was is recorded with the span
+            log.exception("the cloud of %s was not asked", row.user)
+            return Failure(cloud=cloud, kind=type(exc).__name__)
         return Answer(cloud=cloud, envelope=envelope)
 
-    def _carry(self, ask: Ask, signature: bytes, user: str, cloud: str, timeout_s: float) -> Envelope:
-        now = self._clock.now()
-        expires_ts = min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
-        with self.using(user) as client:
-            self._registry.granted(user, ask.epsilon_micro)
-            capability, mark = asking.grant(ask, cloud, self._signing, expires_ts=expires_ts)
+    def _carry(self, ask: Ask, signature: bytes, row: CloudRow, timeout_s: float) -> Envelope:
+        start = self._clock.now()
+        with self.life(row.user).using(timeout_s=timeout_s) as client:
+            now = self._clock.now()
+            if not self._registry.grant(row.user, ask.epsilon_micro):
+                raise CloudGone(f"the cloud of {row.user} is being forgotten")
+            capability, mark = asking.grant(
+                ask, row.cloud, self._signing, expires_ts=min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
+            )
             request = AskRequest(
                 ask=ask.encode(), signature=signature, capability=capability, capability_signature=mark
             )
-            left_s = timeout_s - (self._clock.now() - now)
-            return client.call("ask", Envelope, request, timeout_s=max(left_s, 0.001))
+            left_s = max(timeout_s - (now - start), 2 * ask.query.slot_s)
+            envelope = client.call("ask", Envelope, request, timeout_s=left_s)
+            try:
+                asking.authenticate(envelope, ask, row.cloud, row.public)
+            except NotPermitted as exc:
+                raise BadReply(f"the answer of {row.user} is not its own: {exc}") from exc
+            self._registry.seen(row.user, envelope.ledger_seq)
+            return envelope
 
     def each(self, what: str, users: list[str] | None = None) -> None:
         """`pause`, `wake` or `lock` on these users' clouds (all of them), side by side, with a progress bar."""

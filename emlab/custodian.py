@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -18,7 +18,7 @@ from emlab import ask as asking
 from emlab.ask import Ask, AskRequest, Envelope
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import StoreReport
-from emlab.errors import Refused, VaultError
+from emlab.errors import Refused, StoreError, VaultError
 from emlab.key import SigningKey, check_token
 from emlab.ledger import Ledger, Note
 from emlab.policy import Policy
@@ -27,7 +27,7 @@ from emlab.store import Store
 from emlab.wire.table import FindRequest, Found, Health, LedgerReport, StoreRequest
 
 log = logging.getLogger(__name__)
-ANSWER_QUANTUM_S = 0.05
+COMPUTING = 0.7  # of a slot; the rest is for the ledger
 _STRIPES = 64
 
 
@@ -112,15 +112,14 @@ class Custodian:
     def ask(self, request: AskRequest) -> Envelope:
         """The answer to an ask, sealed to its aggregator; the debit is journaled before data is read.
 
-        The same ask always gets the same envelope. Takes a multiple of 50 ms, so that the time tells little.
+        The same ask always gets the same envelope. Takes the query's slot, whatever the data.
         Raises: BadQuery, NotPermitted, PolicyRefused, BudgetExhausted; nothing is spent then.
         """
-        with self._padded():
-            ask = asking.admit(
-                request, cloud=self._provision.cloud, controller=self._provision.controller, now=self._clock.now()
-            )
-            with self._stripes[int(ask.id, 16) % _STRIPES]:
-                return self._answer(ask)
+        ask = asking.admit(
+            request, cloud=self._provision.cloud, controller=self._provision.controller, now=self._clock.now()
+        )
+        with self._padded(ask.query.slot_s), self._stripes[int(ask.id, 16) % _STRIPES]:
+            return self._answer(ask)
 
     def _answer(self, ask: Ask) -> Envelope:
         query_name = type(ask.query).__name__
@@ -136,7 +135,7 @@ class Custodian:
             raise
         if given is not None:
             return msgspec.json.decode(given, type=Envelope)
-        value = ask.query.contribution(self._store)
+        value = self._compute(ask)
         seq = self._ledger.balance().seq
         envelope = asking.enclose(ask, value, self._provision.cloud, self._key, seq)
         self._ledger.commit(ask.id, msgspec.json.encode(envelope))
@@ -147,11 +146,40 @@ class Custodian:
         if region is not None:
             self._store.check_region(region.geojson())
 
+    def _compute(self, ask: Ask) -> int:
+        """The query's value, or 0 if its slot is too short for this much data."""
+        until = self._clock.monotonic() + ask.query.slot_s * COMPUTING
+        try:
+            with self._store.within(ask.query.slot_s * COMPUTING):
+                return ask.query.contribution(_Hurried(self._store, until, self._clock))
+        except (StoreError, TimeoutError):
+            if self._clock.monotonic() < until:  # it is the store that broke, not the time that ran out
+                raise
+            return 0
+
     @contextmanager
-    def _padded(self) -> Iterator[None]:
+    def _padded(self, slot_s: float) -> Iterator[None]:
         start = self._clock.monotonic()
         try:
             yield
         finally:
             spent = self._clock.monotonic() - start
-            self._clock.wait(math.ceil(spent / ANSWER_QUANTUM_S) * ANSWER_QUANTUM_S - spent)
+            self._clock.wait(math.ceil(spent / slot_s) * slot_s - spent)
+
+
+class _Hurried:
+    """A store's reading that ends with TimeoutError when its time has passed."""
+
+    def __init__(self, store: Store, until: float, clock: Clock) -> None:
+        self._store = store
+        self._until = until
+        self._clock = clock
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        return self._store.exists(key, start_ts=start_ts, end_ts=end_ts, region=region)
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[tuple[float, float, float]]:
+        for fix in self._store.track(key, start_ts=start_ts, end_ts=end_ts):
+            if self._clock.monotonic() >= self._until:
+                raise TimeoutError
+            yield fix

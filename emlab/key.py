@@ -148,6 +148,11 @@ class SealingKey:
         return f"SealingKey(public={self.public[:12]}…)"
 
 
+def check_sealing(public: str) -> None:
+    """Returns if something can be sealed to this key. Raises NotPermitted."""
+    seal(public, b"", b"")
+
+
 def seal(public: str, clear: bytes, bound_to: bytes) -> bytes:
     """`clear`, readable only for the holder of `public` who names the same `bound_to`.
 

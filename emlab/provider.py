@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 from typing import Protocol
 
@@ -14,19 +14,21 @@ from emlab.aggregate import Release
 from emlab.aggregator import Aggregator
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.engines.base import START_TIMEOUT_S
 from emlab.errors import BadQuery, TooFewUsers
 from emlab.fanout import MAX_WORKERS, fan_out
 from emlab.key import SigningKey
 from emlab.query import Query
 
 MAX_TIMEOUT_S = 600.0
+STARTING_S = 2.5 * START_TIMEOUT_S  # a cloud that must be started, twice
 
 
 class Admission(Protocol):
     """What a provider needs of a controller."""
 
-    def roster(self, token: str, provider: str) -> Mapping[str, str]:
-        """Public key of each cloud that can be asked, by the cloud's id."""
+    def roster(self, token: str, provider: str) -> Sequence[str]:
+        """The ids of the clouds that can be asked."""
 
     def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
         """What one cloud says to an ask."""
@@ -78,6 +80,11 @@ class Provider:
         self._clock = clock
 
     @property
+    def key(self) -> SigningKey:
+        """Its pair; whoever has kept it may register again under this name in a kept lab."""
+        return self._key
+
+    @property
     def public(self) -> str:
         """The public key that policies pin, in hex."""
         return self._key.public
@@ -125,15 +132,17 @@ class Provider:
             offset, alpha: the noise shall exceed `offset` (in the query's unit) with probability `alpha` at most.
             min_users: release nothing of fewer answers; an owner's policy may demand more.
             purpose: for the owners' ledgers, at most 200 characters.
-            timeout_s: for each cloud, its waking included; at most 600.
+            timeout_s: for each cloud that answers, its waking included; two of the query's slots to 600. A cloud that
+                must be started anew takes as long as that takes.
         Raises: BadQuery, TooFewUsers (before anything is spent if there are too few clouds; afterwards if too few
             answered, and then the clouds that did have spent it).
         """
         cost = _cost(query, epsilon, offset, alpha)
-        if isinstance(timeout_s, bool) or not 0 < timeout_s <= MAX_TIMEOUT_S:
-            raise BadQuery(f"timeout_s is more than 0 and at most {MAX_TIMEOUT_S:g}, not {timeout_s!r}")
+        least_s = 2 * query.slot_s  # so that no timeout can tell a cloud with much data from one with little
+        if isinstance(timeout_s, bool) or not least_s <= timeout_s <= MAX_TIMEOUT_S:
+            raise BadQuery(f"timeout_s is {least_s:g} to {MAX_TIMEOUT_S:g} for this query, not {timeout_s!r}")
         roster = self._controller.roster(self.token, self.public)
-        ask = self._ask(query, cost, min_users, purpose, timeout_s * (2 + len(roster) // MAX_WORKERS))
+        ask = self._ask(query, cost, min_users, purpose, (timeout_s + STARTING_S) * (1 + len(roster) // MAX_WORKERS))
         if len(roster) < min_users:
             raise TooFewUsers(
                 f"the lab has {len(roster)} clouds, the ask demands {min_users} answers; nothing was spent"
@@ -143,8 +152,8 @@ class Provider:
         def put(cloud: str) -> Outcome:
             return self._controller.put(ask, signature, cloud, token=self.token, timeout_s=timeout_s)
 
-        outcomes = fan_out(list(roster), put, description="asking clouds", progress=progress)
-        return self._aggregator.release(ask, outcomes, roster)
+        outcomes = fan_out(roster, put, description="asking clouds", progress=progress)
+        return self._aggregator.release(ask, outcomes)
 
     def _ask(self, query: Query, cost_micro: int, min_users: int, purpose: str, lasts_s: float) -> Ask:
         ask = Ask(

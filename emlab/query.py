@@ -1,7 +1,9 @@
 """Queries: what may be computed in a cloud, as frozen values with unit, sensitivity and clamp. Pure.
 
 A query reads through the small `Reading` protocol, which the store implements, and answers one integer in its
-unit, already clamped: whatever the data, one person changes the sum by at most `sensitivity`.
+unit, already clamped: whatever the data, one person changes the sum by at most `sensitivity`. Every cloud answers
+`slot_s` seconds after it was asked; one that cannot compute by then answers 0. So neither the answer's time nor
+its absence tells how much data there is.
 """
 
 from __future__ import annotations
@@ -116,6 +118,7 @@ class CountUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
     unit: ClassVar[str] = "users"
     sensitivity: ClassVar[int] = 1
+    slot_s: ClassVar[float] = 0.25
 
     def __post_init__(self) -> None:
         if isinstance(self.region, Mapping):
@@ -147,6 +150,7 @@ class SumDistance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     cap_m: int
 
     unit: ClassVar[str] = "metres"
+    slot_s: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         _check_times(self)

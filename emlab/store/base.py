@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 from emlab.entries import TIME_FIELDS, JsonObject, StoreReport
@@ -78,6 +79,9 @@ class Store(Protocol):
 
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key, pending ones included."""
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """A block whose database calls end with StoreError when that much time has passed."""
 
 
 def check_find(time_key: str, start_ts: float | None, end_ts: float | None, limit: int | None) -> None:

@@ -9,6 +9,7 @@ import itertools
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import bson
@@ -76,6 +77,10 @@ class MemoryStore:
         found = self.find(key, start_ts=start_ts, end_ts=end_ts)
         places = ((at(entry, "data.ts"), at(entry, "data.loc.coordinates")) for entry in found)
         return (cast(Fix, (ts, *cast("list[float]", place))) for ts, place in places if place is not None)
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """Nothing here waits for a database; see Store."""
+        return nullcontext()
 
     def counts(self) -> dict[str, int]:
         """Entries by key; see Store."""

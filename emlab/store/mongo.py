@@ -170,6 +170,10 @@ class MongoStore:
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
         return self._read(heapq.merge(*map(_fixes, found)))
 
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """A bound on the time of what is called inside; see Store."""
+        return pymongo.timeout(seconds)
+
     def counts(self) -> dict[str, int]:
         """Entries by key; see Store."""
         total: dict[str, int] = {}
