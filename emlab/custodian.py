@@ -164,7 +164,7 @@ class Custodian:
             yield
         finally:
             spent = self._clock.monotonic() - start
-            self._clock.wait(math.ceil(spent / slot_s) * slot_s - spent)
+            self._clock.wait(max(1, math.ceil(spent / slot_s)) * slot_s - spent)
 
 
 class _Hurried:

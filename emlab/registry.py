@@ -178,10 +178,6 @@ class Registry:
         """That is under way for this user; whoever attaches after a crash finishes or undoes it."""
         self._run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
 
-    def granted(self, user: str, cost_micro: int) -> None:
-        """A capability of that cost was granted."""
-        self._run("UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ?", cost_micro, user)
-
     def grant(self, user: str, cost_micro: int) -> bool:
         """A capability of that cost is granted (below 0: taken back). False: the cloud comes or goes."""
         return bool(

@@ -1,7 +1,8 @@
-"""An App behind HTTP on a unix socket: Starlette and uvicorn, bodies bounded, calls in worker threads."""
+"""An App behind HTTP on a unix socket: Starlette and uvicorn, heads and bodies bounded, calls in worker threads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
@@ -10,13 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from emlab.errors import BadQuery
 from emlab.wire import problem
-from emlab.wire.table import MAX_BODY_BYTES
-from emlab.wire.transport import App
+from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from emlab.wire.transport import App, Reply
 
 GRACE_S = 5
+MAX_CONNECTIONS = 256
 
 
 def server(app: App, socket: Path) -> uvicorn.Server:
@@ -27,40 +30,79 @@ def server(app: App, socket: Path) -> uvicorn.Server:
             asgi(app),
             uds=str(socket),
             loop="uvloop",
-            http="httptools",
+            http=BoundedHead,
             ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
         )
     )
 
 
+class BoundedHead(HttpToolsProtocol):
+    """HTTP whose heads (request line and headers) have at most MAX_HEADER_BYTES. The parser itself takes any length."""
+
+    _in_head = False
+    _head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head that came in one piece is bounded too."""
+        self._in_head = False
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEADER_BYTES:
+            self.app = _refusing(_too_long_head())
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """The connection ends when a head is too long, long before it is all there."""
+        began_before = self._in_head
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data) if began_before else 0
+            if self._head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                status, reply = _too_long_head()
+                head = f"HTTP/1.1 {status} Request Header Fields Too Large\r\nConnection: close\r\n"
+                self.transport.write(f"{head}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
+                self.transport.close()
+
+
+def _too_long_head() -> Reply:
+    return problem.encode(BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes"), status=431)
+
+
+def _refusing(reply: Reply) -> Response:
+    """Answers so and then closes the connection, whatever is still to be read from it."""
+    status, body = reply
+    return Response(body, status, media_type="application/problem+json", headers={"connection": "close"})
+
+
 def asgi(app: App) -> Starlette:
-    """The app on Starlette: every path goes to it."""
+    """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read."""
 
     async def handle(request: Request) -> Response:
-        body = await _body(request)
-        if body is None:
-            status, reply = problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"))
-        else:
-            status, reply = await run_in_threadpool(
-                app.handle, request.method, request.url.path, dict(request.headers), body
-            )
+        headers = dict(request.headers)
+        method, path = request.method, request.url.path
+        refused = _unreadable(headers) or app.refusal(method, path, headers)
+        if refused is not None:
+            return _refusing(refused)
+        status, reply = await run_in_threadpool(app.handle, method, path, headers, await request.body())
         media = "application/json" if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media)
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
 
 
-async def _body(request: Request) -> bytes | None:
-    """The body of a request, or None if it is too large; never holds more than the bound."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            return None
-        parts.append(part)
-    return b"".join(parts)
+def _unreadable(headers: Mapping[str, str]) -> Reply | None:
+    """The refusal of a body that is too large or does not say its length (chunks end in headers without bound)."""
+    if "transfer-encoding" in headers:
+        return problem.encode(BadQuery("a request says the length of its body"), status=411)
+    if int(headers.get("content-length", 0)) > MAX_BODY_BYTES:
+        return problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"), status=413)
+    return None

@@ -22,11 +22,12 @@ _KINDS = {
 }
 
 
-def encode(error: EmlabError) -> tuple[int, bytes]:
-    """The HTTP status and body for an error."""
+def encode(error: EmlabError, *, status: int | None = None) -> tuple[int, bytes]:
+    """The HTTP status (its class's, unless another is given) and body for an error."""
+    status = error.status if status is None else status
     position = error.position if isinstance(error, BadEntry) else None
-    problem = Problem(kind=error.kind, status=error.status, detail=str(error), position=position)
-    return error.status, msgspec.json.encode(problem)
+    problem = Problem(kind=error.kind, status=status, detail=str(error), position=position)
+    return status, msgspec.json.encode(problem)
 
 
 def decode(status: int, body: bytes) -> EmlabError:

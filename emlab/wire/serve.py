@@ -15,6 +15,8 @@ from emlab.wire.transport import Reply
 
 log = logging.getLogger(__name__)
 
+_OPENAPI = ("GET", "/openapi.json")
+
 
 class Actor(Protocol):
     """What the routes are called on: it has a method of each route's name."""
@@ -32,16 +34,27 @@ class Server:
             route.name: msgspec.json.Decoder(route.request) for route in ROUTES if route.request is not None
         }
 
+    def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
+        """What is answered whatever the body is: there is no such route, or not for this caller."""
+        if (method, path) == _OPENAPI:
+            return None
+        route = BY_PATH.get(f"{method} {path}")
+        if route is None:
+            return _no_route(method, path)
+        try:
+            self._authorize(route, headers)
+        except EmlabError as exc:
+            return problem.encode(exc)
+        return None
+
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """One request in, status and JSON body out."""
         try:
-            if (method, path) == ("GET", "/openapi.json"):
+            if (refused := self.refusal(method, path, headers)) is not None:
+                return refused
+            if (method, path) == _OPENAPI:
                 return 200, msgspec.json.encode(openapi.document())
-            route = BY_PATH.get(f"{method} {path}")
-            if route is None:
-                return _no_route(method, path)
-            self._authorize(route, headers)
-            return 200, msgspec.json.encode(self._call(route, body))
+            return 200, msgspec.json.encode(self._call(BY_PATH[f"{method} {path}"], body))
         except EmlabError as exc:
             return problem.encode(exc)
         except Exception as exc:

@@ -5,6 +5,7 @@ Imports http.client only when a unix transport is used, so that the custodian it
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -26,6 +27,9 @@ _PART_BYTES = 1 << 20
 
 class App(Protocol):
     """The server side, whatever carries it: one request in, one reply out."""
+
+    def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
+        """What `handle` answers whatever the body is; None if it is to be read. Does not block."""
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """The HTTP status and the body. Never raises. Header names are lower case."""
@@ -132,7 +136,8 @@ def _exchange(
     connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str], body: bytes
 ) -> Reply:
     """One request and its whole reply. Raises TimeoutError at the line's deadline, OSError, HTTPException, BadReply."""
-    connection.request(method, path, body=body, headers=dict(headers))
+    with contextlib.suppress(BrokenPipeError):  # it refused before it had read all, and has said why
+        connection.request(method, path, body=body, headers=dict(headers))
     response = connection.getresponse()
     parts: list[bytes] = []
     size = 0

@@ -39,6 +39,9 @@ class HealthyApp:
     def __init__(self, spec: CloudSpec) -> None:
         self._spec = spec
 
+    def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
+        return None
+
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         try:
             told = provision.read(self._spec.run_dir)

@@ -8,14 +8,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import emlab as em
+from emlab import ask as asking
 from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import InUse
+from emlab.key import SigningKey
+from emlab.lifecycle import Lifecycle
 from emlab.parts import emlab_home
-from emlab.registry import Registry
+from emlab.registry import Registry, Tombstone
 from emlab.state import Handle
 from emlab.usercloud import BATCH_BYTES
 from emlab.wire.table import MAX_BODY_BYTES
@@ -359,22 +363,25 @@ def test_an_ask_says_its_price_in_one_of_two_ways(lab: em.Lab, how: dict[str, fl
 
 def test_no_log_line_holds_a_token_an_entry_or_a_sum(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with em.Lab("memory", default_policy=em.Policy.open()) as lab:
+    person = em.Simulator(1, 1, seed=4).person(0)
+    with em.Lab("memory", default_policy=em.Policy.open(), aggregator=em.Aggregator(exact=True)) as lab:
         ann = lab.controller.signup("ann")
-        ann.store([entry(1, key=LOCATIONS)])
+        ann.store(person.entries())
         planner = lab.controller.register_provider("planner")
-        planner.ask(em.SumDistance(0.0, 2e9, 5000), epsilon=1.0, min_users=1)
+        release = planner.ask(em.SumDistance(0.0, 2e9, 1_000_000), epsilon=1.0, min_users=1)
         ann.permit(planner)
     text = caplog.text
     assert "ann" in text
-    for secret in (ann.token, planner.token, "37.87", "122.27"):
+    assert release.value > 1000
+    first = json.loads(json.dumps(person.entries()[0]))
+    for secret in (ann.token, planner.token, release.value, first["_id"]["$oid"], person.user_id):
         assert str(secret) not in text
 
 
 def test_a_lab_comes_from_a_file_and_wrong_settings_are_named(home: Path, tmp_path: Path) -> None:
     sample = Path(__file__).parents[2] / "conf" / "lab.toml"
     lab = em.Lab.load(sample)
-    assert (lab.name, lab.keep) == ("my-lab", False)
+    assert (lab.name, lab.keep) == ("my-lab", True)
     for text, wrong in (("engin = 'x'", "engin"), ("keep = 'yes'", "keep"), ("= 3", "cannot be read")):
         (tmp_path / "lab.toml").write_text(text)
         with pytest.raises(em.ConfigError, match=wrong):
@@ -383,3 +390,88 @@ def test_a_lab_comes_from_a_file_and_wrong_settings_are_named(home: Path, tmp_pa
 
 def test_the_home_follows_the_environment(home: Path) -> None:
     assert emlab_home() == home
+
+
+def test_an_ask_in_another_provider_s_name_is_not_carried(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    evil = lab.controller.register_provider("evil")
+    lab.controller.register_provider("city-planner")
+    ask = msgspec.structs.replace(evil._ask(EVER, 1000, 1, "", 60.0), provider_name="city-planner")
+    with pytest.raises(em.NotPermitted, match="another provider"):
+        lab.controller.put(ask, asking.sign(ask, evil.key), ann.id, token=evil.token, timeout_s=5.0)
+    assert ann.ledger.seq == 0
+
+
+def test_one_cloud_that_breaks_in_any_way_costs_the_others_nothing(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("ann", "bob", "eve"):
+        lab.controller.signup(name)
+    real = lab.controller.life
+
+    def broken(user: str) -> Lifecycle:
+        if user == "bob":
+            raise FileNotFoundError("run directory")
+        return real(user)
+
+    planner = lab.controller.register_provider("planner")
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller, "life", broken)
+        release = planner.ask(EVER, epsilon=1.0, min_users=1)
+    assert (release.answered, release.failed, release.reasons) == (2, 1, {"FileNotFoundError": 1})
+
+
+def test_an_answer_that_is_not_the_cloud_s_own_is_a_failure_and_sets_no_head(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = lab.controller.signup("ann")
+    planner = lab.controller.register_provider("planner")
+
+    def forged(ask: asking.Ask, value: int, cloud: str, key: SigningKey, seq: int) -> asking.Envelope:
+        return real(ask, value, cloud, SigningKey(), 2**40)
+
+    real = asking.enclose
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "enclose", forged)
+        with pytest.raises(em.TooFewUsers):
+            planner.ask(EVER, epsilon=1.0, min_users=1)
+    row = lab.controller._registry.cloud("ann")
+    assert row is not None
+    assert row.ledger_seq == 0
+    ann.lock()
+    assert ann.key is not None
+    ann.unlock(ann.key)  # a forged head of 2**40 would refuse this start
+
+
+def test_what_is_asked_while_a_person_is_forgotten_is_not_lost(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = em.Policy.open(total_epsilon=10.0)
+    lab.controller.signup("ann", policy=policy)
+    planner = lab.controller.register_provider("planner")
+    real = lab.controller._registry.bury
+
+    def ask_first(user: str, tombstone: Tombstone) -> None:
+        with pytest.raises(em.TooFewUsers):  # the cloud takes no more asks
+            planner.ask(EVER, epsilon=5.0, min_users=1)
+        real(user, tombstone)
+
+    planner.ask(EVER, epsilon=2.0, min_users=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller._registry, "bury", ask_first)
+        lab.controller.forget("ann")
+    assert lab.controller.signup("ann", policy=policy).ledger.spent_micro == 2_000_000
+
+
+def test_a_refusal_costs_a_forgotten_person_nothing(lab: em.Lab) -> None:
+    lab.controller.signup("ann", policy=em.Policy.open(total_epsilon=1.0))
+    planner = lab.controller.register_provider("planner")
+    with pytest.raises(em.TooFewUsers):
+        planner.ask(EVER, epsilon=5.0, min_users=1)
+    lab.controller.forget("ann")
+    assert lab.controller.signup("ann").ledger.spent_micro == 0
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 0.49])
+def test_a_timeout_cannot_fall_into_the_slot_of_an_answer(lab: em.Lab, timeout_s: float) -> None:
+    planner = lab.controller.register_provider("planner")
+    with pytest.raises(em.BadQuery, match="timeout_s"):
+        planner.ask(EVER, epsilon=1.0, min_users=1, timeout_s=timeout_s)

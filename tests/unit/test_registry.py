@@ -29,7 +29,8 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 def test_a_cloud_is_remembered_after_the_registry_was_closed(registry: Registry) -> None:
     registry.add(ROW)
     registry.born("ann", "public")
-    registry.granted("ann", 5)
+    assert registry.grant("ann", 7)
+    assert registry.grant("ann", -2)
     registry.seen("ann", 9)
     registry.seen("ann", 2)
     registry.close()

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import itertools
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from emlab import errors
-from emlab.ask import AskRequest, Envelope
+from emlab.ask import AskRequest, Envelope, disclose
+from emlab.clock import ManualClock
 from emlab.custodian import Custodian
 from emlab.errors import BadEntry, BadReply, EmlabError, NotPermitted
 from emlab.key import new_token, token_hash
-from emlab.ledger import Balance, MemoryLedger
+from emlab.ledger import MemoryLedger
 from emlab.policy import Policy
 from emlab.provision import Provision
+from emlab.query import CountUsers, Region, SumDistance
 from emlab.store import MemoryStore
 from emlab.wire import openapi, problem
 from emlab.wire.client import CloudClient
@@ -82,10 +87,6 @@ def world() -> World:
 
 @pytest.fixture
 def server(world: World) -> Server:
-    import uuid
-
-    from emlab.clock import ManualClock
-
     store = MemoryStore(uuid.UUID(CLOUD))
     return Server(Custodian(provision(world), store, MemoryLedger(), clock=ManualClock(NOW)))
 
@@ -179,31 +180,54 @@ def test_the_owner_s_policy_replaces_the_provisioned_one(client: CloudClient, wo
 
 
 def test_a_region_that_the_database_refuses_spends_nothing(client: CloudClient, world: World) -> None:
-    from emlab.query import CountUsers, Region
-
     bow_tie = Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
     with pytest.raises(errors.BadQuery):
         client.call("ask", Envelope, world.request(world.ask(CountUsers(bow_tie, 0, 1))))
     assert client.call("health", Health).spent_micro == 0
 
 
-def test_answers_take_a_multiple_of_the_quantum(world: World) -> None:
-    import uuid
-
-    from emlab.clock import ManualClock
-
-    class Slow(MemoryLedger):
-        def balance(self) -> Balance:
-            clock.advance(0.013)
-            return super().balance()
-
+@pytest.mark.parametrize("points", [0, 1, 500])
+def test_an_answer_takes_its_query_s_slot_however_much_data_there_is(world: World, points: int) -> None:
     clock = ManualClock(NOW)
-    custodian = Custodian(provision(world), MemoryStore(uuid.UUID(CLOUD)), Slow(), clock=clock)
+
+    class Slow(MemoryStore):
+        """Each point costs a millisecond."""
+
+        def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[tuple[float, float, float]]:
+            for n in range(points):
+                clock.advance(0.001)
+                yield float(n), 0.01 * n, 0.0
+
+    custodian = Custodian(provision(world), Slow(uuid.UUID(CLOUD)), MemoryLedger(), clock=clock)
+    query = SumDistance(0.0, 1.0, 10_000_000)
     before = clock.monotonic()
-    custodian.ask(world.request(world.ask()))
-    assert (clock.monotonic() - before) % 0.05 == pytest.approx(0, abs=1e-6) or (
-        clock.monotonic() - before
-    ) % 0.05 == pytest.approx(0.05, abs=1e-6)
+    envelope = custodian.ask(world.request(world.ask(query)))
+    assert clock.monotonic() - before == pytest.approx(query.slot_s)
+    assert envelope.ledger_seq == 1
+
+
+def test_a_cloud_with_too_much_data_for_the_slot_answers_nothing_but_answers_in_time(world: World) -> None:
+    clock = ManualClock(NOW)
+
+    class Endless(MemoryStore):
+        def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[tuple[float, float, float]]:
+            for n in itertools.count():
+                clock.advance(0.01)
+                yield float(n), 0.001 * n, 0.0
+
+    custodian = Custodian(provision(world), Endless(uuid.UUID(CLOUD)), MemoryLedger(), clock=clock)
+    ask = world.ask(SumDistance(0.0, 1.0, 10_000_000))
+    before = clock.monotonic()
+    envelope = custodian.ask(world.request(ask))
+    assert clock.monotonic() - before == pytest.approx(ask.query.slot_s)
+    assert disclose(envelope, ask, world.aggregator, CLOUD, custodian.health().public) == 0
+
+
+def test_an_aggregator_s_key_that_nothing_can_be_sealed_to_spends_nothing(client: CloudClient, world: World) -> None:
+    ask = msgspec.structs.replace(world.ask(), aggregator="00" * 32)
+    with pytest.raises(NotPermitted, match="aggregator"):
+        client.call("ask", Envelope, world.request(ask))
+    assert client.call("health", Health).spent_micro == 0
 
 
 def test_find_says_when_there_is_more(client: CloudClient) -> None:
@@ -239,8 +263,6 @@ def _point(ts: float) -> dict[str, object]:
 
 
 def test_a_ledger_older_than_the_controller_remembers_is_refused(world: World) -> None:
-    import uuid
-
     remembered = msgspec.structs.replace(provision(world), ledger_seq=3)
     with pytest.raises(errors.VaultError, match="older"):
         Custodian(remembered, MemoryStore(uuid.UUID(CLOUD)), MemoryLedger())
