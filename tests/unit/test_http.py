@@ -1,0 +1,134 @@
+"""The server's end of a unix socket: what it refuses before it has read it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from emlab.apps.http import MAX_CONNECTIONS, server
+from emlab.clock import wait_until
+from emlab.errors import NotPermitted
+from emlab.wire import problem
+from emlab.wire.problem import Problem
+from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from emlab.wire.transport import Reply, UnixTransport
+
+PATIENCE_S = 10.0
+BODY = b"x" * (8 << 20)
+PLEASE = {"authorization": "please"}
+
+
+class Guarded:
+    """Answers with the length of the body, to whoever says a word."""
+
+    def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
+        return None if headers.get("authorization") == "please" else problem.encode(NotPermitted("say please"))
+
+    def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        return 200, str(len(body)).encode()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    running = server(Guarded(), tmp_path / "s")
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    assert wait_until(lambda: running.started, PATIENCE_S)
+    yield tmp_path / "s"
+    running.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def to(path: Path) -> Iterator[UnixTransport]:
+    with contextlib.closing(UnixTransport(path)) as transport:
+        yield transport
+
+
+@pytest.fixture
+def line(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(PATIENCE_S)
+        line.connect(str(path))
+        yield line
+
+
+def send(to: UnixTransport, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+    return to.send("POST", "/", headers=headers, body=body, timeout_s=PATIENCE_S)
+
+
+def answer(line: socket.socket) -> tuple[int, str]:
+    """The status and the problem's text of a reply after which the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):  # instead of the end, where something was left unread
+        while part := line.recv(1 << 16):
+            parts.append(part)
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    return int(head.split()[1]), msgspec.json.decode(body, type=Problem).detail
+
+
+def test_a_large_body_of_who_may_is_read_whole(to: UnixTransport) -> None:
+    for _ in range(2):
+        assert send(to, PLEASE, BODY) == (200, str(len(BODY)).encode())
+
+
+def test_who_may_not_is_told_so_before_the_body_is_read(to: UnixTransport, line: socket.socket) -> None:
+    line.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+    assert answer(line) == (403, "say please")
+    status, reply = send(to, {}, BODY)  # a client that sends on learns it too
+    assert (type(problem.decode(status, reply)), status) == (NotPermitted, 403)
+
+
+@pytest.mark.parametrize(
+    ("length", "status", "text"),
+    [
+        (f"Content-Length: {MAX_BODY_BYTES + 1}", 413, f"at most {MAX_BODY_BYTES} bytes"),
+        ("Transfer-Encoding: chunked", 411, "says the length"),
+    ],
+)
+def test_a_body_without_a_bound_is_refused_unread(line: socket.socket, length: str, status: int, text: str) -> None:
+    line.sendall(f"POST / HTTP/1.1\r\nAuthorization: please\r\n{length}\r\n\r\n".encode())
+    found, said = answer(line)
+    assert found == status
+    assert text in said
+
+
+def test_a_head_within_the_bound_is_taken(to: UnixTransport) -> None:
+    assert send(to, {**PLEASE, "filler": "x" * (MAX_HEADER_BYTES - 400)}) == (200, b"0")
+
+
+def test_a_whole_head_beyond_the_bound_is_refused(to: UnixTransport) -> None:
+    for filler in ({"filler": "x" * MAX_HEADER_BYTES}, {f"n{n}": "x" * 100 for n in range(200)}):
+        status, reply = send(to, {**PLEASE, **filler})
+        assert status == 431
+        assert f"at most {MAX_HEADER_BYTES} bytes" in str(problem.decode(status, reply))
+
+
+@pytest.mark.parametrize("part", [b"x" * 4096, b"Name: value\r\n" * 300])
+def test_a_head_that_does_not_end_is_cut_off(line: socket.socket, part: bytes) -> None:
+    line.sendall(b"GET / HTTP/1.1\r\nName: ")
+    with pytest.raises(BrokenPipeError):
+        line.sendall(part * 5000)  # 20 MB
+    assert answer(line)[0] == 431
+
+
+def test_after_a_long_body_the_next_head_is_counted_from_its_start(line: socket.socket) -> None:
+    one = b"POST / HTTP/1.1\r\nAuthorization: please\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000
+    line.sendall(one + one[:30])
+    line.sendall(one[30:].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    with line.makefile("rb") as file:
+        assert file.read().count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_connections_beyond_the_bound_are_turned_away(path: Path, to: UnixTransport) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)).connect(str(path))
+        assert send(to, PLEASE)[0] == 503
+    assert wait_until(lambda: send(to, PLEASE)[0] == 200, PATIENCE_S)
