@@ -104,5 +104,5 @@ def _unreadable(headers: Mapping[str, str]) -> Reply | None:
     if "transfer-encoding" in headers:
         return problem.encode(BadQuery("a request says the length of its body"), status=411)
     if int(headers.get("content-length", 0)) > MAX_BODY_BYTES:
-        return problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"), status=413)
+        return problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"))
     return None
