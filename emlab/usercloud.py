@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import msgspec
 
 from emlab.clock import SYSTEM_CLOCK
-from emlab.entries import MAX_EXAMPLES, StoreReport, count_reasons, parse_all
+from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, NotPermitted
 from emlab.fanout import fan_out
 from emlab.policy import HasPublicKey, Policy
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from emlab.key import Key
 
 R = TypeVar("R")
-BATCH_BYTES = 256 << 10  # a larger request would leave the idle custodian larger
+ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's usual day
+BATCH_BYTES = 256 << 10  # of what is more; larger ones would leave the idle custodian larger
 MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
 STATE_COLOURS = {
     CloudState.RUNNING: "#2a7f3f",
@@ -94,17 +95,19 @@ class UserCloud:
             how many were received, inserted, replaced, and rejected by reason.
         Raises: BadEntry (its `position` is the index in `entries`; nothing was stored), DiskFull, StoreError.
         """
-        given = list(entries)
-        batches = _batches(given)
+        raws = [_encoded(entry, position) for position, entry in enumerate(entries)]
+        batches = _batches(raws)
         if len(batches) == 1:
             return self._store(batches[0], partial=partial)
         # one request is checked as a whole by the cloud; several must be checked before the first of them leaves
-        good, rejected = parse_all(given)
+        rejected = [one for one in parse_each(raws) if isinstance(one, Rejected)]
         if rejected and not partial:
             raise BadEntry(rejected[0].message, rejected[0].position)
+        bad = {one.position for one in rejected}
+        good = [raw for position, raw in enumerate(raws) if position not in bad]
         reports = [self._store(batch, partial=partial) for batch in _batches(good)]
         return StoreReport(
-            received=len(given),
+            received=len(raws),
             inserted=sum(report.inserted for report in reports),
             replaced=sum(report.replaced for report in reports),
             rejected=count_reasons(rejected),
@@ -265,20 +268,26 @@ def _row(entry: dict[str, object]) -> dict[str, object]:
     return row
 
 
-def _batches(entries: Sequence[object]) -> list[list[msgspec.Raw]]:
-    """The entries as JSON, in lists for one request each."""
+def _batches(entries: Sequence[msgspec.Raw]) -> list[list[msgspec.Raw]]:
+    """The entries in lists for one request each."""
+    sizes = [len(memoryview(entry)) + 1 for entry in entries]
+    limit = ONE_REQUEST_BYTES if sum(sizes) <= ONE_REQUEST_BYTES else BATCH_BYTES
     batches: list[list[msgspec.Raw]] = []
-    size = BATCH_BYTES
-    for position, entry in enumerate(entries):
-        try:
-            encoded = msgspec.json.encode(entry)
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
-        if len(encoded) > MAX_ENTRY_BYTES:
-            raise BadEntry(f"entry {position} has {len(encoded)} bytes; one has at most {MAX_ENTRY_BYTES}", position)
-        size += len(encoded) + 1
-        if size >= BATCH_BYTES or len(batches[-1]) >= MAX_ENTRIES:
+    size = limit
+    for entry, length in zip(entries, sizes, strict=True):
+        size += length
+        if size > limit or len(batches[-1]) >= MAX_ENTRIES:
             batches.append([])
-            size = len(encoded)
-        batches[-1].append(msgspec.Raw(encoded))
+            size = length
+        batches[-1].append(entry)
     return batches
+
+
+def _encoded(entry: object, position: int) -> msgspec.Raw:
+    try:
+        encoded = msgspec.json.encode(entry)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
+    if len(encoded) > MAX_ENTRY_BYTES:
+        raise BadEntry(f"entry {position} has {len(encoded)} bytes; one has at most {MAX_ENTRY_BYTES}", position)
+    return msgspec.Raw(encoded)

@@ -79,8 +79,8 @@ def _keep_heap_small() -> None:
     """One malloc arena, freed pages go back at once. Otherwise each worker thread's arena keeps what a store needed."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_ARENA_MAX, 1)
-    libc.mallopt(_M_TRIM_THRESHOLD, 1 << 16)
-    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    libc.mallopt(_M_TRIM_THRESHOLD, 1 << 20)
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def import_rest() -> None:

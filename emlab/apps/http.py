@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from emlab.wire.transport import App, Reply
 
 GRACE_S = 5
 MAX_CONNECTIONS = 256
+REST_S = 1.0
 
 
 def server(app: App, socket: Path) -> uvicorn.Server:
@@ -86,7 +90,10 @@ def _refusing(reply: Reply) -> Response:
 def asgi(app: App) -> Starlette:
     """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read."""
 
+    rest = _Rest()
+
     async def handle(request: Request) -> Response:
+        rest.put_off()
         headers = dict(request.headers)
         method, path = request.method, request.url.path
         refused = _unreadable(headers) or app.refusal(method, path, headers)
@@ -97,6 +104,24 @@ def asgi(app: App) -> Starlette:
         return Response(reply, status, media_type=media)
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
+
+
+class _Rest:
+    """Once nobody has asked anything for a second, what requests left behind in the heap goes back to the kernel."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put_off(self) -> None:
+        """It begins a second from now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(REST_S, _tidy)
+
+
+def _tidy() -> None:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unreadable(headers: Mapping[str, str]) -> Reply | None:

@@ -135,6 +135,15 @@ class PlainTree(msgspec.Struct):
     data: dict[str, _Scalar | list[_Scalar] | dict[str, _Branch]]
 
 
+class PlainEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """A whole entry of plain JSON, decoded and checked at once."""
+
+    metadata: dict[str, _Branch]
+    data: dict[str, _Scalar | list[_Scalar] | dict[str, _Branch]]
+    id: dict[str, str] | UnsetType = msgspec.field(default=UNSET, name="_id")
+    user_id: dict[str, str] | UnsetType = UNSET
+
+
 ENVELOPE = frozenset({"_id", "user_id", "metadata", "data"})
 
 

@@ -6,6 +6,7 @@ Imports bson, and of emlab entries and store.base.
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -68,6 +69,9 @@ WIRE: CodecOptions[dict[str, object]] = CodecOptions(
 )
 
 
+_TYPED_NAME = re.compile(rb"\$(?:oid|uuid|date)\0")
+
+
 class _Document(NamedTuple):
     collection: str
     id: ObjectId
@@ -106,7 +110,7 @@ def _document(entry: JsonObject, user: Binary) -> _Document:
         collection, oid = USERCACHE, _raw_id(metadata)
     document = {**entry, "_id": oid, "user_id": user}
     encoded = bson.encode(document)
-    if b"$" in encoded:  # rarely: ids within results, and text with a $
+    if _TYPED_NAME.search(encoded):  # rarely: ids within results
         encoded = bson.encode({name: _typed(value) for name, value in document.items()})
     return _Document(collection, oid, encoded)
 

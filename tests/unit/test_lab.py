@@ -21,7 +21,7 @@ from emlab.lifecycle import Lifecycle
 from emlab.parts import emlab_home
 from emlab.registry import Registry, Tombstone
 from emlab.state import Handle
-from emlab.usercloud import BATCH_BYTES
+from emlab.usercloud import ONE_REQUEST_BYTES
 from emlab.wire.table import MAX_BODY_BYTES
 from tests.e2e.clouds import entry
 
@@ -251,7 +251,7 @@ def test_entries_come_as_a_frame_also_when_there_are_none(lab: em.Lab) -> None:
 def test_more_entries_than_one_request_holds_are_stored_whole_or_not_at_all(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     many = [entry(n) for n in range(2000)]
-    assert len(json.dumps(many)) > 2 * BATCH_BYTES
+    assert len(json.dumps(many)) > ONE_REQUEST_BYTES
     many[1500]["data"]["latitude"] = "north"  # type: ignore[index]
     with pytest.raises(em.BadEntry) as caught:
         ann.store(many)
