@@ -76,6 +76,23 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         return f"<table>{cells}</table>"
 
 
+_ADVICE = {
+    "PolicyRefused": "an owner permits a provider with cloud.permit(provider)",
+    "Locked": "an owner opens a closed vault with cloud.unlock(key)",
+}
+
+
+def _too_few(ask: Ask, answered: int, others: Sequence[Refusal | Failure]) -> str:
+    """What is said of a group that is too small: how many, why the others did not answer, and what to do."""
+    reasons = Counter(other.kind for other in others)
+    listed = ", ".join(f"{kind} {count}" for kind, count in reasons.most_common())
+    advice = [_ADVICE[kind] for kind in reasons if kind in _ADVICE]
+    asked = answered + len(others)
+    return "; ".join(
+        [f"{answered} of {asked} clouds answered, the ask demands {ask.min_users} ({listed or 'all did'})", *advice]
+    )
+
+
 def release(
     ask: Ask, values: Sequence[int], others: Sequence[Refusal | Failure], *, noise: Noise | None, trust: str
 ) -> Release:
@@ -87,9 +104,7 @@ def release(
     Raises TooFewUsers: fewer answered than the ask demands; nothing is released.
     """
     if len(values) < ask.min_users:
-        raise TooFewUsers(
-            f"{len(values)} of {len(values) + len(others)} clouds answered; the ask demands {ask.min_users}"
-        )
+        raise TooFewUsers(_too_few(ask, len(values), others))
     scale = 0.0 if noise is None else privacy.noise_scale(ask.query.sensitivity, ask.epsilon_micro)
     refused = sum(isinstance(other, Refusal) for other in others)
     return Release(

@@ -13,6 +13,7 @@ import typer
 
 from emlab.errors import ConfigError, EmlabError
 from emlab.experiment import Experiment, Scalar
+from emlab.report import check_folder
 
 app = typer.Typer(help="A laboratory for individual user clouds.", no_args_is_help=True, add_completion=True)
 images_app = typer.Typer(help="The image that clouds run on Docker.", no_args_is_help=True)
@@ -32,8 +33,8 @@ def demo(
     epsilon: Annotated[float, typer.Option(help="Privacy loss of each person.")] = 1.0,
     out: Out = Path("results/demo"),
     phone_days: Annotated[
-        Path | None, typer.Option(envvar="EMLAB_PHONE_DAYS", help="Folder of real e-mission days (*.json.gz).")
-    ] = None,
+        str, typer.Option(envvar="EMLAB_PHONE_DAYS", help="Folder of real e-mission days (*.json.gz).")
+    ] = "",
 ) -> None:
     """Simulate people, store their days, pause their clouds, ask a question, release a private answer."""
     from emlab import demo as story
@@ -42,7 +43,7 @@ def demo(
     if engine == "auto":
         engine, reason = _choose_engine()
         print(f"engine: {engine} ({reason})")
-    files = [] if phone_days is None else story.phone_days_in(phone_days)
+    files = story.phone_days_in(Path(phone_days)) if phone_days else []
     told = story.tell(
         out, engine=engine, n_users=users, days=days, seed=seed, phone_days=files, epsilon=epsilon, say=print
     )
@@ -75,7 +76,7 @@ def run(
 ) -> None:
     """Run an experiment's notebook over its grid, one folder per parameter set."""
     loaded = Experiment.load(experiment, dict(map(_assignment, set_ or [])))
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     frame = loaded.run(out)
     print(frame.to_string(index=False))
     if not frame["ok"].all():
@@ -119,15 +120,18 @@ def clean(
 
 def main() -> None:
     """Run the command line."""
-    logging.basicConfig(level=os.environ.get("EMLAB_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    level = os.environ.get("EMLAB_LOG", "WARNING").upper()
     try:
+        if level not in logging.getLevelNamesMapping():
+            raise ConfigError(f"EMLAB_LOG is {level!r}; choose one of {', '.join(logging.getLevelNamesMapping())}")
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
         app()
     except EmlabError as exc:
         print(f"emlab: {exc}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as exc:
         if exc.code == INTERRUPTED:
-            print("emlab: interrupted; what was left is found by: emlab clean", file=sys.stderr)
+            print("emlab: interrupted; if anything was left, `emlab clean` removes it", file=sys.stderr)
         raise
 
 

@@ -22,7 +22,7 @@ from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refus
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, NotPermitted, UnknownUser
+from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, InUse, NotPermitted, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
 from emlab.key import Key, SigningKey, check_token, new_token, token_hash
@@ -41,6 +41,13 @@ from emlab.wire.table import Health
 log = logging.getLogger(__name__)
 MAX_LEASE_S = 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+
+
+def _check_name(whose: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{str(name)[:80]!r} is no name of a {whose}: 1 to 64 of A-Z, a-z, 0-9 and ._@+-, a letter or digit first"
+        )
 
 
 class Lease:
@@ -183,8 +190,11 @@ class Controller:
             the owner's handle; the token in it is shown only now.
         Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
         """
-        if not _NAME.fullmatch(user):
-            raise ConfigError(f"{user[:80]!r} is no user name: 1 to 64 letters, digits and ._@+-, no sign first")
+        _check_name("user", user)
+        if not isinstance(key, Key | None):
+            raise ConfigError(f"a key is an em.Key, not {type(key).__name__}")
+        if not isinstance(policy, Policy | None):
+            raise ConfigError(f"a policy is an em.Policy, such as em.Policy.open(), not {type(policy).__name__}")
         key = Key.random() if key is None else key
         token = new_token("owner")
         row = self._new_row(user, token, key, self._policy if policy is None else policy)
@@ -284,7 +294,7 @@ class Controller:
 
     def lease(self, user: str, ttl_s: float) -> Lease:
         """The user's cloud is not paused for that long (at most a day). Does not wake it. Raises UnknownUser."""
-        if isinstance(ttl_s, bool) or not 0 < ttl_s <= MAX_LEASE_S:
+        if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_LEASE_S:
             raise ConfigError(f"a lease lasts more than 0 and at most {MAX_LEASE_S:g} s, not {ttl_s!r}")
         return Lease(self.life(user), self._clock.now() + ttl_s)
 
@@ -303,6 +313,8 @@ class Controller:
             try:
                 self.pause(users[cloud])
                 paused.append(users[cloud])
+            except InUse:  # somebody has begun to use it meanwhile
+                log.debug("the cloud of %s is in use", users[cloud])
             except EmlabError as exc:
                 log.warning("the cloud of %s was not paused: %s", users[cloud], exc)
         return paused
@@ -322,8 +334,7 @@ class Controller:
         Registered before in this process, the same one is returned. Raises ConfigError: bad name, or registered
         with another key.
         """
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"{name[:80]!r} is no provider's name: 1 to 64 letters, digits and ._@+-, no sign first")
+        _check_name("provider", name)
         with self._lock:
             if name not in self._providers or key is not None:
                 key = SigningKey() if key is None else key

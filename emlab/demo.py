@@ -17,7 +17,9 @@ from emlab.errors import BadEntry, ConfigError
 from emlab.fanout import fan_out
 from emlab.lab import Lab
 from emlab.policy import Policy
+from emlab.privacy import micro_epsilon
 from emlab.query import CountUsers, Query, Region, SumDistance, clamp
+from emlab.report import check_folder
 from emlab.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -64,13 +66,15 @@ def tell(
     from emlab.simulate import Simulator
 
     people = Simulator(n_users, days, seed)
+    micro_epsilon(epsilon)  # what is wrong is said before anything is done
+    check_folder(out_dir)
     with Lab(engine, default_policy=Policy.open()) as lab:
         say(repr(lab))
         sign_up(lab, people)
         for file in phone_days:
             name = re.sub(r"[^A-Za-z0-9._-]", "-", file.name.removesuffix(".gz").removesuffix(".json"))
-            lab.controller.signup(name).store(read_day(file))
-        say(f"{n_users} simulated people, {len(phone_days)} real phone days, each in a cloud with its own MongoDB")
+            lab.controller.signup(name.lstrip("._-")[:64] or "phone").store(read_day(file))
+        say(f"{n_users} simulated people, {len(phone_days)} real phone days, each in a cloud with its own database")
         pause_and_wake(lab, ROUNDS)
         clouds = lab.controller.clouds().frame()
         say("all clouds are paused; a provider asks, which wakes them")
@@ -152,8 +156,11 @@ def write_report(
 
 
 def phone_days_in(folder: Path) -> list[Path]:
-    """The files of entries in a folder: *.json and *.json.gz, without those that hold expected trips."""
-    return sorted(p for p in folder.glob("*.json*") if p.suffix in (".json", ".gz") and "ground_truth" not in p.name)
+    """The files of entries in a folder: *.json and *.json.gz, no expected trips. Raises ConfigError."""
+    found = sorted(p for p in folder.glob("*.json*") if p.suffix in (".json", ".gz") and "ground_truth" not in p.name)
+    if not found:
+        raise ConfigError(f"there are no phone days (*.json, *.json.gz) in {folder}")
+    return found
 
 
 def read_day(file: Path) -> list[object]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
-CLOUD, RUNTIME, LABEL = "emlab/cloud", "emlab/runtime", "emlab.image"
+CLOUD, RUNTIME, LABEL, TREE = "emlab/cloud", "emlab/runtime", "emlab.image", "emlab.tree"
 DEBIAN, MADE_BASE = "debian:bookworm-slim", "emlab/base:bookworm"
 LIBRARIES = ("cryptography", "httptools", "lazy_loader", "msgspec", "pymongo", "starlette", "uvicorn", "uvloop")
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
@@ -198,6 +198,11 @@ def _lay_libraries(target: Path, progress: Progress) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _tree() -> str:
+    """Which installation or checkout built an image: another's are left alone."""
+    return hashlib.sha256(os.fsencode(PACKAGE.resolve())).hexdigest()[:12]
+
+
 def _find_base(client: DockerClient, progress: Progress) -> str:
     """A Debian 12: one that is here, else the hub's, else one made here."""
     for name in (DEBIAN, MADE_BASE):
@@ -250,7 +255,14 @@ def _build(
     """One classic build of a folder; its image has the tag. `network`: None is Docker's default."""
     output = ""
     for event in client.api.build(
-        path=str(context), tag=tag, rm=True, forcerm=True, buildargs=args, decode=True, network_mode=network
+        path=str(context),
+        tag=tag,
+        rm=True,
+        forcerm=True,
+        buildargs=args,
+        decode=True,
+        network_mode=network,
+        labels={TREE: _tree()},
     ):
         if "error" in event:
             last = "\n".join(output.splitlines()[-20:])
@@ -272,11 +284,11 @@ def _has(client: DockerClient, name: str) -> bool:
 
 
 def _remove_unused(client: DockerClient, keep: str) -> None:
-    """Older images of ours are gone, except those that a container or another image still needs."""
+    """Older images of this tree are gone, except those that a container or another image still needs."""
     import docker
 
     newest, repository = client.images.get(keep).id, keep.partition(":")[0]
-    for image in client.api.images(filters={"label": f"{LABEL}={repository}"}):
+    for image in client.api.images(filters={"label": [f"{LABEL}={repository}", f"{TREE}={_tree()}"]}):
         names = set(image["RepoTags"] or ()) - {"<none>:<none>"}
         if image["Id"] == newest or any(not name.startswith(f"{repository}:") for name in names):
             continue

@@ -41,6 +41,11 @@ TRUST = {
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
+def _check_rule(rule: object) -> None:
+    if not callable(getattr(rule, "due", None)):
+        raise ConfigError(f"idle is a rule, such as em.PauseAfter(60.0) or em.Never(), not {rule!r}")
+
+
 class Lab:
     """A laboratory of user clouds: `with Lab("docker") as lab: lab.controller.signup("alice")`.
 
@@ -67,7 +72,7 @@ class Lab:
         keep: bool | None = None,  # noqa: FBT001
         *,
         aggregator: Aggregator | None = None,
-        home: Path | None = None,
+        home: Path | str | None = None,
     ) -> None:
         self.name = f"lab-{secrets.token_hex(4)}" if name is None else name
         self.keep = bool(keep)
@@ -78,7 +83,7 @@ class Lab:
         self._idle = idle
         self._policy = default_policy
         self._given_aggregator = aggregator
-        self._home = home
+        self._home = None if home is None else Path(home)
         self._controller: Controller | None = None
         self._aggregator: Aggregator | None = None
         self._registry: Registry | None = None
@@ -86,12 +91,12 @@ class Lab:
         self._sweeper: threading.Thread | None = None
 
     @classmethod
-    def load(cls, path: Path) -> Lab:
+    def load(cls, path: Path | str) -> Lab:
         """The lab of a TOML file such as conf/lab.toml: name, engine, vault, keep, idle_s. Raises ConfigError."""
         import tomllib
 
         try:
-            raw = tomllib.loads(path.read_text())
+            raw = tomllib.loads(Path(path).read_text())
         except (OSError, tomllib.TOMLDecodeError) as exc:
             raise ConfigError(f"{path} cannot be read as a lab: {exc}") from exc
         kinds: dict[str, type | tuple[type, ...]] = {
@@ -147,6 +152,7 @@ class Lab:
 
     @idle.setter
     def idle(self, rule: IdleRule) -> None:
+        _check_rule(rule)
         self.controller.idle = rule
         self._idle = rule
         self._start_sweeping()
@@ -170,8 +176,14 @@ class Lab:
         """
         if self._controller is not None:
             return self
-        if not _NAME.fullmatch(self.name):
-            raise ConfigError(f"{self.name[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ConfigError(f"{str(self.name)[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
+        if self._idle is not None:
+            _check_rule(self._idle)
+        if not isinstance(self._policy, Policy | None):
+            raise ConfigError(
+                f"default_policy is a Policy, such as em.Policy.open(), not {type(self._policy).__name__}"
+            )
         vault = make_vault(self._vault_name)
         registry = Registry(self.path)
         registry.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Literal, Protocol
 
@@ -15,6 +16,9 @@ Anyone = Literal["anyone"]
 Pinned = tuple[Public, ...] | Anyone
 
 
+_KEY = re.compile("[0-9a-f]{64}")
+
+
 class HasPublicKey(Protocol):
     """A provider, an aggregator or a key pair."""
 
@@ -24,7 +28,15 @@ class HasPublicKey(Protocol):
 
 
 def _keys(who: Iterable[HasPublicKey | str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one if isinstance(one, str) else one.public for one in who))
+    if isinstance(who, str) or not isinstance(who, Iterable):
+        raise BadQuery("providers and aggregators come as a list")
+    keys = tuple(dict.fromkeys(one if isinstance(one, str) else one.public for one in who))
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise BadQuery(
+                f"give the provider or aggregator itself, or its public key (64 hex digits), not {key[:80]!r}"
+            )
+    return keys
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -139,7 +139,8 @@ class Provider:
         """
         cost = _cost(query, epsilon, offset, alpha)
         least_s = 2 * query.slot_s  # so that no timeout can tell a cloud with much data from one with little
-        if isinstance(timeout_s, bool) or not least_s <= timeout_s <= MAX_TIMEOUT_S:
+        number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+        if not number or not least_s <= timeout_s <= MAX_TIMEOUT_S:
             raise BadQuery(f"timeout_s is {least_s:g} to {MAX_TIMEOUT_S:g} for this query, not {timeout_s!r}")
         roster = self._controller.roster(self.token, self.public)
         ask = self._ask(query, cost, min_users, purpose, (timeout_s + STARTING_S) * (1 + len(roster) // MAX_WORKERS))
@@ -177,6 +178,9 @@ def _cost(query: Query, epsilon: float | None, offset: float | None, alpha: floa
     """Micro-epsilon of an ask, given as epsilon or as (offset, alpha)."""
     if not isinstance(query, Query):
         raise BadQuery(f"a query is a CountUsers or SumDistance, not {type(query).__name__}")
+    region = getattr(query, "region", None)
+    if region is not None:
+        region.check()
     if epsilon is not None and offset is None:
         return privacy.micro_epsilon(epsilon)
     if epsilon is None and offset is not None and alpha is not None:

@@ -63,18 +63,29 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def box(cls, west: float, south: float, east: float, north: float) -> Region:
         """The rectangle between these degrees."""
+        if not (west < east and south < north):
+            raise BadQuery(f"a box goes from west to east and from south to north, not {west, south, east, north}")
         ring = ((west, south), (east, south), (east, north), (west, north), (west, south))
         return cls(((ring,),))
 
     @classmethod
     def from_geojson(cls, shape: Mapping[str, object]) -> Region:
         """The region of a GeoJSON Polygon or MultiPolygon, or of e-mission's {"geometry": ...} around one."""
-        inner = shape.get("geometry", shape)
+        inner = shape.get("geometry", shape) if isinstance(shape, Mapping) else shape
         kind = inner.get("type") if isinstance(inner, Mapping) else None
         if not isinstance(inner, Mapping) or kind not in ("Polygon", "MultiPolygon"):
             raise BadQuery(f"a region is a GeoJSON Polygon or MultiPolygon, not {kind or type(shape).__name__}")
         coordinates = inner.get("coordinates")
         return _convert({"polygons": [coordinates] if kind == "Polygon" else coordinates}, cls)
+
+    def check(self) -> None:
+        """Returns if the polygons make sense; for providers, before anybody is asked. Raises BadQuery."""
+        import shapely
+        from shapely.geometry import shape
+
+        found = shape(self.geojson())
+        if not found.is_valid:
+            raise BadQuery(f"the region is not valid: {shapely.is_valid_reason(found)}")
 
     def geojson(self) -> dict[str, object]:
         """The same as a GeoJSON MultiPolygon."""

@@ -95,7 +95,12 @@ class Registry:
 
     def open(self) -> None:
         """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError."""
-        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise ConfigError(
+                f"{self._dir} cannot be made ({exc.strerror}): let EMLAB_HOME name a folder of yours"
+            ) from exc
         owner = os.open(self._dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -130,6 +131,16 @@ def installed(package: str) -> str:
         return "not installed"
 
 
+def check_folder(out_dir: Path) -> None:
+    """Returns if results can be written there; the folder is made. Raises ConfigError."""
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_dir):
+            pass
+    except OSError as exc:
+        raise ConfigError(f"results cannot be written to {out_dir}: {exc.strerror}") from exc
+
+
 def write(
     out_dir: Path,
     *,
@@ -166,7 +177,7 @@ def write(
         files["release.json"] = _json("release", release)
     page = _page(title, frame, release=release, tables=(params, environment), images=images)
     files["report.html"] = page.encode()
-    out_dir.mkdir(parents=True, exist_ok=True)
+    check_folder(out_dir)
     return [_replace(out_dir / name, content) for name, content in files.items()]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -10,7 +11,7 @@ import msgspec
 
 from emlab.clock import SYSTEM_CLOCK
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
-from emlab.errors import BadEntry, NotPermitted
+from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
 from emlab.fanout import fan_out
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
@@ -95,6 +96,8 @@ class UserCloud:
             how many were received, inserted, replaced, and rejected by reason.
         Raises: BadEntry (its `position` is the index in `entries`; nothing was stored), DiskFull, StoreError.
         """
+        if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Iterable):
+            raise BadEntry(f"store takes a list of entries, not {type(entries).__name__}")
         raws = [_encoded(entry, position) for position, entry in enumerate(entries)]
         batches = _batches(raws)
         if len(batches) == 1:
@@ -138,6 +141,9 @@ class UserCloud:
         """
         import pandas as pd
 
+        for bound in (start_ts, end_ts):
+            if bound is not None and not math.isfinite(bound):
+                raise BadQuery(f"start_ts and end_ts are UTC seconds or None, not {bound!r}")
         request = FindRequest(key=key, start_ts=start_ts, end_ts=end_ts, time_key=time_key, limit=limit)
         found = self._call("find", Found, request, timeout_s=300.0)
         if found.more:
@@ -198,10 +204,16 @@ class UserCloud:
             return client.call(name, response, request, token=self.token, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
-        return f"UserCloud(user={self.user!r}, state={self.state.value})"
+        try:
+            return f"UserCloud(user={self.user!r}, state={self.state.value})"
+        except EmlabError:  # to look at a variable must never raise
+            return f"UserCloud(user={self.user!r}, gone or in a lab that is closed)"
 
     def _repr_html_(self) -> str:
-        return Clouds([self])._repr_html_()
+        try:
+            return Clouds([self])._repr_html_()
+        except EmlabError:
+            return f"<p>{escape(repr(self))}</p>"
 
 
 class Clouds(Sequence[UserCloud]):
@@ -283,11 +295,21 @@ def _batches(entries: Sequence[msgspec.Raw]) -> list[list[msgspec.Raw]]:
     return batches
 
 
+def _is_finite(value: object) -> bool:
+    """Whether no number at any depth is NaN or infinite, which JSON would turn into null."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return all(_is_finite(one) for one in inner)
+
+
 def _encoded(entry: object, position: int) -> msgspec.Raw:
     try:
         encoded = msgspec.json.encode(entry)
     except (TypeError, ValueError, RecursionError) as exc:
         raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
+    if b"null" in encoded and not _is_finite(entry):
+        raise BadEntry(f"entry {position} has a number that is not finite", position)
     if len(encoded) > MAX_ENTRY_BYTES:
         raise BadEntry(f"entry {position} has {len(encoded)} bytes; one has at most {MAX_ENTRY_BYTES}", position)
     return msgspec.Raw(encoded)

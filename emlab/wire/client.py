@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from emlab.errors import BadReply
+from emlab.errors import BadReply, NotPermitted
 from emlab.wire import problem
 from emlab.wire.table import BY_NAME
 from emlab.wire.transport import Transport
@@ -38,6 +38,8 @@ class CloudClient:
         """
         route = BY_NAME[name]
         headers = {"content-type": "application/json"}
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise NotPermitted("the token is not one")  # and must not end up in a header's error text
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         body = b"" if request is None else msgspec.json.encode(request)

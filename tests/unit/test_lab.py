@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -475,3 +476,80 @@ def test_a_timeout_cannot_fall_into_the_slot_of_an_answer(lab: em.Lab, timeout_s
     planner = lab.controller.register_provider("planner")
     with pytest.raises(em.BadQuery, match="timeout_s"):
         planner.ask(EVER, epsilon=1.0, min_users=1, timeout_s=timeout_s)
+
+
+def test_too_small_a_group_says_why_and_what_to_do(home: Path) -> None:
+    with em.Lab("memory") as lab:
+        lab.controller.signup("ann")
+        planner = lab.controller.register_provider("planner")
+        with pytest.raises(em.TooFewUsers, match=r"PolicyRefused 1.*cloud\.permit\(provider\)"):
+            planner.ask(EVER, epsilon=1.0, min_users=1)
+
+
+def test_a_region_that_makes_no_sense_is_refused_before_anybody_is_asked(lab: em.Lab) -> None:
+    lab.controller.signup("ann").pause()
+    planner = lab.controller.register_provider("planner")
+    bow_tie = em.Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
+    with pytest.raises(em.BadQuery, match="Self-intersection"):
+        planner.ask(em.CountUsers(bow_tie, 0.0, 1.0), epsilon=1.0, min_users=1)
+    with pytest.raises(em.BadQuery, match="west to east"):
+        em.Region.box(1, 1, 0, 0)
+    assert lab.controller.cloud("ann").state is em.CloudState.PAUSED
+
+
+def test_numbers_that_json_does_not_have_are_refused_and_not_made_null(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    for wrong in (float("nan"), float("inf")):
+        bad = entry(1) | {"data": {**entry(1)["data"], "extra": [{"deep": wrong}]}}  # type: ignore[dict-item]
+        with pytest.raises(em.BadEntry, match="not finite"):
+            ann.store([entry(0), bad])
+        with pytest.raises(em.BadQuery, match="UTC seconds"):
+            ann.entries("background/location", start_ts=wrong)
+    ann.store([entry(2) | {"data": {**entry(2)["data"], "extra": None}}])  # type: ignore[dict-item]
+    assert ann.counts() == {"background/location": 1}
+
+
+@pytest.mark.parametrize("what", ["abc", b"abc", {"a": 1}, None, 7])
+def test_what_is_no_list_of_entries_is_said_to_be_none(lab: em.Lab, what: object) -> None:
+    with pytest.raises(em.BadEntry, match="a list of entries"):
+        lab.controller.signup("ann").store(what)  # type: ignore[arg-type]
+
+
+def test_a_cloud_can_be_looked_at_after_its_end(home: Path) -> None:
+    with em.Lab("memory") as lab:
+        ann, bob = lab.controller.signup("ann"), lab.controller.signup("bob")
+        bob.delete()
+        assert "gone" in repr(bob) + bob._repr_html_()
+    assert "closed" in repr(ann) + ann._repr_html_()
+
+
+def test_arguments_of_the_wrong_kind_are_named(home: Path) -> None:
+    wrong: list[Callable[[Any], object]] = [
+        lambda lab: lab.controller.signup(None),
+        lambda lab: lab.controller.signup("k", key="secret"),
+        lambda lab: lab.controller.signup("k", policy="open"),
+        lambda lab: lab.controller.register_provider(5),
+        lambda lab: lab.controller.lease("ann", "x"),
+        lambda lab: setattr(lab, "idle", 60),
+        lambda lab: em.Lab("memory", default_policy="open").start(),  # type: ignore[arg-type]
+        lambda lab: em.Lab("memory", idle=60).start(),  # type: ignore[arg-type]
+        lambda lab: em.Lab("memory", name=5).start(),  # type: ignore[arg-type]
+    ]
+    with em.Lab("memory", idle=None) as lab:
+        lab.controller.signup("ann")
+        for call in wrong:
+            with pytest.raises(em.ConfigError):
+                call(lab)
+        with pytest.raises(em.BadQuery, match="its public key"):
+            em.Policy.research(["planner"])
+        with pytest.raises(em.BadQuery, match="a list"):
+            em.Policy.research(lab.controller.register_provider("planner"))  # type: ignore[arg-type]
+        with pytest.raises(em.NotPermitted) as caught:
+            lab.controller.cloud("ann", token="a\nb").counts()
+        assert "a\nb" not in str(caught.value)
+
+
+def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(em.ConfigError, match="EMLAB_HOME"):
+        em.Lab("memory", home=tmp_path / "file" / "home").start()
