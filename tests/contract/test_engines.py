@@ -486,8 +486,11 @@ def test_a_session_with_a_process_that_does_not_stop_runs_on(tmp_path: Path, mon
             monkeypatch.setattr(session, "FREEZE_GRACE_S", 0.2)
             with pytest.raises(EngineError, match="do not stop"):
                 session.freeze(ours)
-            os.close(os.open(fifo, os.O_RDWR))
-            assert wait_until(lambda: [one.state for one in session.members(ours)] == ["S", "S"], PATIENCE_S)
+            writer = os.open(fifo, os.O_RDWR)  # held: the child, thawed, may be on its way back into its open()
+            try:
+                assert wait_until(lambda: [one.state for one in session.members(ours)] == ["S", "S"], PATIENCE_S)
+            finally:
+                os.close(writer)
         finally:
             session.kill(ours)
 
