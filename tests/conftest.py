@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from emlab.engines.base import LABEL_RUN_DIR, Engine
@@ -42,6 +43,11 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
 }
+
+
+# CI tries more examples of each property than somebody at work
+hypothesis.settings.register_profile("work", max_examples=30)
+hypothesis.settings.load_profile("default" if os.environ.get("CI") else "work")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emlab import plots
 from emlab.clock import ManualClock
 from emlab.errors import CloudGone, ConfigError
 from emlab.measure import TARGETS, Samples, as_events, compare, interleave, ratio_of_medians
@@ -77,7 +75,7 @@ class TestRatio:
         assert ours.min() / base.max() * (1 - 1e-9) <= low <= high <= ours.max() / base.min() * (1 + 1e-9)
 
     def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says(self) -> None:
-        draw, covered, runs = np.random.default_rng(3), 0, 100
+        draw, covered, runs = np.random.default_rng(3), 0, 60
         for _ in range(runs):
             base, ours = draw.lognormal(0, 0.3, (2, 40))
             _, low, high = ratio_of_medians(1.2 * ours, base, draw)
@@ -179,33 +177,6 @@ class TestSamples:
         table = summarize(events).reset_index()
         assert table["span"].tolist() == ["pause (emlab)", "pause (raw)"]
         assert table[["n", "failed", "p50_ms"]].to_numpy().tolist() == [[2, 1, 500.0], [2, 0, 250.0]]
-
-
-class TestFigure:
-    def test_every_row_shows_its_ratio_interval_target_rounds_and_failures(self) -> None:
-        frames = [samples([1.1] * 5, [1.0] * 5), samples([2.0] * 4 + [math.inf], [1.0] * 5, "store a day")]
-        frames.append(samples([0.1] * 5, [0.01] * 5, "import emlab", ""))
-        figure = plots.ratios(compare(pd.concat(frames, ignore_index=True)))
-        against_raw, against_limit = figure.axes[:2]
-        names = [label.get_text() for axes in (against_raw, against_limit) for label in axes.get_yticklabels()]
-        assert names == ["pause on docker", "store a day on docker", "import emlab"]
-        (beside,) = against_raw.child_axes
-        pause, store = (label.get_text() for label in beside.get_yticklabels())
-        for part in ("1.10 [1.10, 1.10]", "target 1.25", "1,100 ms / 1,000 ms", "n = 5, 0 failed"):
-            assert part in pause
-        assert "n = 5, 1 failed" in store
-        assert "3 measures, 1 attempts failed" in against_raw.texts[0].get_text()
-        drawn = {float(x) for line in against_raw.lines for x in np.asarray(line.get_xdata())}
-        assert {1.25, 2.0} <= drawn
-
-    @pytest.mark.parametrize("engine", ["docker", "process"])
-    @pytest.mark.parametrize("values", [[math.inf], [1.0], [1.0, math.inf]])
-    def test_thin_and_failed_data_is_drawn_too(self, values: list[float], engine: str) -> None:
-        file = io.BytesIO()
-        for raw in (values, [math.inf] * len(values)):
-            plots.ratios(compare(samples(values, raw, engine=engine))).savefig(file, format="png")
-        plots.ratios(compare(samples([], []))).savefig(file, format="png")
-        assert file.getvalue().startswith(b"\x89PNG")
 
 
 def test_every_target_is_possible() -> None:
