@@ -5,7 +5,6 @@ from . import report as report
 from .aggregate import Release as Release
 from .aggregator import Aggregator as Aggregator
 from .controller import Controller as Controller
-from .controller import Lease as Lease
 from .engines.base import Engine as Engine
 from .entries import StoreReport as StoreReport
 from .errors import BadEntry as BadEntry
@@ -30,6 +29,7 @@ from .idle import Never as Never
 from .idle import PauseAfter as PauseAfter
 from .key import Key as Key
 from .lab import Lab as Lab
+from .lease import Lease as Lease
 from .policy import Policy as Policy
 from .provider import Provider as Provider
 from .query import CountUsers as CountUsers

@@ -26,6 +26,7 @@ from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, InUse, No
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
 from emlab.key import Key, SigningKey, check_token, new_token, token_hash
+from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
 from emlab.policy import Policy
 from emlab.provider import Provider
@@ -48,25 +49,6 @@ def _check_name(whose: str, name: object) -> None:
         raise ConfigError(
             f"{str(name)[:80]!r} is no name of a {whose}: 1 to 64 of A-Z, a-z, 0-9 and ._@+-, a letter or digit first"
         )
-
-
-class Lease:
-    """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends)."""
-
-    def __init__(self, life: Lifecycle, until_ts: float) -> None:
-        self.until_ts = until_ts
-        self._life = life
-        self._number = life.lease(until_ts)
-
-    def release(self) -> None:
-        """The lease has ended. Idempotent."""
-        self._life.release(self._number)
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 class Controller:

@@ -36,7 +36,20 @@ LIBRARIES = ("cryptography", "httptools", "lazy_loader", "msgspec", "pymongo", "
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 HOST_ONLY = {
     *("_data", "aggregate", "aggregator", "cleaning", "cli", "controller", "demo", "ending", "experiment", "fanout"),
-    *("idle", "images", "lab", "lifecycle", "measure", "panel", "parts", "plots", "provider", "record", "registry"),
+    *(
+        "idle",
+        "images",
+        "lab",
+        "lease",
+        "lifecycle",
+        "measure",
+        "panel",
+        "parts",
+        "plots",
+        "provider",
+        "record",
+        "registry",
+    ),
     *("report", "simulate", "usercloud", "vaults"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one

@@ -21,8 +21,9 @@ from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, Le
 if TYPE_CHECKING:
     import pandas as pd
 
-    from emlab.controller import Controller, Lease
+    from emlab.controller import Controller
     from emlab.key import Key
+    from emlab.lease import Lease
 
 R = TypeVar("R")
 ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's usual day
