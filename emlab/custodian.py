@@ -61,13 +61,11 @@ class Custodian:
 
     def health(self) -> Health:
         """The cloud's identity, read with the database."""
-        balance = self._ledger.balance()
         return Health(
             cloud=self._provision.cloud,
             generation=self._provision.generation,
             public=self._key.public,
-            ledger_seq=balance.seq,
-            spent_micro=balance.spent_micro,
+            ledger_seq=self._ledger.balance().seq,
         )
 
     def store(self, request: StoreRequest) -> StoreReport:

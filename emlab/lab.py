@@ -275,10 +275,8 @@ class Lab:
 
     def _end(self, controller: Controller) -> None:
         users = [cloud.user for cloud in controller.clouds()]
-        work, description = (_pause, "pausing") if self.keep else (_discard, "removing clouds")
-        tried = fan_out(
-            users, lambda user: work(controller, user), description=description, progress=description != "pausing"
-        )
+        description = "pausing clouds" if self.keep else "removing clouds"
+        tried = fan_out(users, lambda user: self._end_one(controller, user), description=description)
         failed = {user: exc for user, exc in zip(users, tried, strict=True) if exc is not None}
         if failed:
             reasons = "; ".join(f"{user}: {describe(exc)}" for user, exc in failed.items())
@@ -288,6 +286,20 @@ class Lab:
             ) from next(iter(failed.values()))
         if not self.keep:
             shutil.rmtree(self.path)
+
+    def _end_one(self, controller: Controller, user: str) -> Exception | None:
+        """The cloud is paused, whoever has leased it, or gone; or why not: one's failure must not stop the others."""
+        try:
+            if self.keep:
+                controller.life(user).end_leases()
+                controller.pause(user)
+            else:
+                controller.discard(user)
+        except LookupError:  # a sign-up that was interrupted before there was a cloud
+            return None
+        except Exception as exc:
+            return exc
+        return None
 
     def _release(self) -> None:
         atexit.unregister(self.close)
@@ -321,26 +333,3 @@ class Lab:
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
-
-
-def _pause(controller: Controller, user: str) -> Exception | None:
-    """The user's cloud is paused whoever has leased it, or why not."""
-    try:
-        controller.life(user).end_leases()
-        controller.pause(user)
-    except LookupError:  # a sign-up that was interrupted before there was a cloud
-        return None
-    except Exception as exc:  # collected: one cloud's failure must not leave the others running
-        return exc
-    return None
-
-
-def _discard(controller: Controller, user: str) -> Exception | None:
-    """The user's cloud and data are gone, or why not."""
-    try:
-        controller.discard(user)
-    except LookupError:  # as above; what it left is in the lab's directory, which is removed
-        return None
-    except Exception as exc:  # collected, as above
-        return exc
-    return None

@@ -37,7 +37,12 @@ def _notebooks_missing() -> str | None:
     return f"notebooks need {', '.join(absent)}: pip install 'emlab[test]'" if absent else None
 
 
+def _mounting_missing() -> str | None:
+    return None if os.geteuid() == 0 and shutil.which("mount") else "mounting a small file system needs root"
+
+
 MISSING: dict[str, Callable[[], str | None]] = {
+    "mounting": _mounting_missing,
     "docker": DockerEngine.missing,
     "mongod": ProcessEngine.missing,
     "notebooks": _notebooks_missing,
@@ -133,18 +138,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Path]:
+def small_disk(need: Callable[[str], None]) -> Iterator[Path]:
     """A file system of 64 MB."""
+    need("mounting")
     folder = Path(tempfile.mkdtemp(prefix="em-"))
-    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
-    if mounted:
-        mounted = (
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "emlab", str(folder)], check=False).returncode
-            == 0
-        )
-    if not mounted:
-        folder.rmdir()
-        pytest.skip("mounting a small file system needs root and the right to mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "emlab", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
     folder.rmdir()

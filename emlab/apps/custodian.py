@@ -76,7 +76,7 @@ def _end(_signal: int, _frame: object) -> None:
 
 
 def _keep_heap_small() -> None:
-    """One malloc arena, freed pages go back at once. Otherwise each worker thread's arena keeps what a store needed."""
+    """One malloc arena: each worker thread's own would keep what a store needed. Large parts go back when freed."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_ARENA_MAX, 1)
     libc.mallopt(_M_TRIM_THRESHOLD, 1 << 20)

@@ -21,13 +21,12 @@ Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The custodian and its MongoDB answer. Only the controller reaches the socket, so only it reads this."""
+    """The custodian and its MongoDB answer."""
 
     cloud: str
     generation: int
     public: str
     ledger_seq: int
-    spent_micro: int
 
 
 class StoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

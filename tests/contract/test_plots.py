@@ -18,22 +18,7 @@ from matplotlib.figure import Figure
 from emlab import plots
 from emlab.aggregate import Release
 from emlab.record import Event, Recorder
-
-COUNT = Release(
-    value=42,
-    unit="people",
-    epsilon=0.5,
-    noise_scale=2.0,
-    trust="simulated",
-    asked=60,
-    answered=51,
-    refused=6,
-    failed=3,
-    reasons={"PolicyRefused": 6, "Unreachable": 3},
-    query="CountUsers",
-    ask_id="00",
-    min_users=5,
-)
+from tests.contract.releases import COUNT
 
 
 def events(*rows: tuple[str, str, float, bool]) -> pd.DataFrame:

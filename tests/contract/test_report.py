@@ -9,6 +9,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -17,22 +18,9 @@ from emlab import plots, report
 from emlab.aggregate import Release
 from emlab.errors import ConfigError
 from emlab.record import Event, Recorder
+from tests.contract.releases import COUNT
 
-RELEASE = Release(
-    value=1234,
-    unit="people",
-    epsilon=0.5,
-    noise_scale=2.0,
-    trust="simulated",
-    asked=60,
-    answered=51,
-    refused=6,
-    failed=3,
-    reasons={"PolicyRefused": 6, "Unreachable": 3},
-    query="CountUsers",
-    ask_id="00",
-    min_users=5,
-)
+RELEASE = msgspec.structs.replace(COUNT, value=1234)
 VOID = {"meta", "img", "br", "link", "input"}
 
 

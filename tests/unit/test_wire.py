@@ -183,7 +183,7 @@ def test_a_region_that_the_database_refuses_spends_nothing(client: CloudClient, 
     bow_tie = Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
     with pytest.raises(errors.BadQuery):
         client.call("ask", Envelope, world.request(world.ask(CountUsers(bow_tie, 0, 1))))
-    assert client.call("health", Health).spent_micro == 0
+    assert client.call("ledger", LedgerReport, token=OWNER).spent_micro == 0
 
 
 @pytest.mark.parametrize("points", [0, 1, 500])
@@ -227,7 +227,7 @@ def test_an_aggregator_s_key_that_nothing_can_be_sealed_to_spends_nothing(client
     ask = msgspec.structs.replace(world.ask(), aggregator="00" * 32)
     with pytest.raises(NotPermitted, match="aggregator"):
         client.call("ask", Envelope, world.request(ask))
-    assert client.call("health", Health).spent_micro == 0
+    assert client.call("ledger", LedgerReport, token=OWNER).spent_micro == 0
 
 
 def test_find_says_when_there_is_more(client: CloudClient) -> None:
