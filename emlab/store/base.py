@@ -8,14 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from emlab.entries import TIME_FIELDS, JsonObject, StoreReport
 from emlab.errors import BadQuery
 
 Fix = tuple[float, float, float]
 
+
+class Replaced(NamedTuple):
+    """How many computed entries were written because they were new or had changed, and how many removed."""
+
+    written: int
+    removed: int
+
+
 TIMESERIES, ANALYSIS, USERCACHE = "Stage_timeseries", "Stage_analysis_timeseries", "Stage_usercache"
+ERRORS, PIPELINE = "Stage_timeseries_error", "Stage_pipeline_state"
 TIME_KEYS = frozenset({"metadata.write_ts", *(f"data.{name}" for name in TIME_FIELDS)})
 
 
@@ -58,8 +67,55 @@ class Store(Protocol):
             BadQuery: at once, not at the first entry.
         """
 
-    def pending(self) -> Iterator[JsonObject]:
+    def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries, which nobody has formatted yet, in wire form and order of metadata.write_ts."""
+
+    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
+        """These raw entries (ids in hex) are pending no more; the failed ones lie in the collection of errors."""
+
+    def columns(
+        self,
+        key: str,
+        fields: Sequence[str],
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, list[object]]:
+        """Fields of the entries of a key with data.ts in the closed interval, as equally long columns by data.ts.
+
+        Args:
+            fields: names in `data`, or metadata.NAME; None stands where an entry has none.
+        Returns:
+            a column for each field, and `_id` (hex).
+        """
+
+    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
+        """How many entries of these keys have a data.ts before that."""
+
+    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+        """Computed entries are these, from `from_ts` on (None: at all); what is the same but written later stays.
+
+        A reader meanwhile sees old and new ones; after a crash, calling it again ends it.
+
+        Args:
+            results: formatted entries in wire form, each with its `_id`.
+            keys: whose earlier entries are removed if `results` lacks them; an entry's time is its data.ts, start_ts
+                or enter_ts (exit_ts where that is missing).
+        Raises:
+            BadEntry: one is malformed; nothing was stored.
+        """
+
+    def progress(self) -> JsonObject | None:
+        """What `keep_progress` was last given; None before."""
+
+    def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
+        """How far the pipeline got, where e-mission's tools look for it, is journaled.
+
+        Args:
+            stage: e-mission's number of the pipeline's stage. last_ts: what it has processed, UTC seconds.
+            checkpoint: what the next run wants to know.
+        """
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether an entry of a key has its data.ts in the closed interval and its data.loc in the region.
@@ -98,6 +154,11 @@ def check_shape(region: Mapping[str, object]) -> None:
     """Returns if a region has the form of one; whether its rings make sense is for the store. Raises BadQuery."""
     if region.keys() != {"type", "coordinates"} or region["type"] not in ("Polygon", "MultiPolygon"):
         raise BadQuery("a region is a GeoJSON Polygon or MultiPolygon, with `type` and `coordinates` and nothing else")
+
+
+def path_of(field: str) -> str:
+    """Where in an entry a column of `columns` comes from."""
+    return field if field.startswith("metadata.") else f"data.{field}"
 
 
 def at(entry: Mapping[str, object], path: str) -> object:

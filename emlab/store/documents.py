@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import bson
@@ -147,6 +147,12 @@ def _typed(value: object) -> object:
         if name == "$date":
             return DatetimeMS(item)
     return {name: _typed(item) for name, item in value.items()}
+
+
+def unwritten(document: Mapping[str, object]) -> dict[str, object]:
+    """A document without the time of its writing: what of two must be equal for them to say the same."""
+    metadata = cast(JsonObject, document["metadata"])
+    return {**document, "metadata": {name: value for name, value in metadata.items() if not name.startswith("write_")}}
 
 
 def report(received: int, inserted: int, rejected: list[Rejected]) -> StoreReport:

@@ -13,14 +13,26 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import bson
+from bson.objectid import ObjectId
 
 from emlab.entries import JsonObject, StoreReport
 from emlab.errors import BadQuery
-from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE, Fix, at, check_find, check_shape, order_of
-from emlab.store.documents import WIRE, accept, legacy, report
+from emlab.store.base import (
+    ANALYSIS,
+    ERRORS,
+    TIMESERIES,
+    USERCACHE,
+    Fix,
+    Replaced,
+    at,
+    check_find,
+    check_shape,
+    order_of,
+    path_of,
+)
+from emlab.store.documents import WIRE, accept, legacy, report, unwritten
 
 if TYPE_CHECKING:
-    from bson.objectid import ObjectId
     from shapely.geometry.base import BaseGeometry
 
 
@@ -30,7 +42,8 @@ class MemoryStore:
     def __init__(self, user_id: uuid.UUID) -> None:
         self._user = legacy(user_id)
         self._lock = threading.Lock()
-        self._kept: dict[str, dict[ObjectId, bytes]] = {TIMESERIES: {}, ANALYSIS: {}, USERCACHE: {}}
+        self._kept: dict[str, dict[ObjectId, bytes]] = {TIMESERIES: {}, ANALYSIS: {}, USERCACHE: {}, ERRORS: {}}
+        self._progress: JsonObject | None = None
 
     def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
         """Keep entries; see Store."""
@@ -56,9 +69,58 @@ class MemoryStore:
         found.sort(key=lambda entry: order_of(entry, time_key))
         return itertools.islice(found, limit)
 
-    def pending(self) -> Iterator[JsonObject]:
+    def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries; see Store."""
-        return iter(sorted(self._all(USERCACHE), key=lambda entry: order_of(entry, "metadata.write_ts")))
+        found = sorted(self._all(USERCACHE), key=lambda entry: order_of(entry, "metadata.write_ts"))
+        return itertools.islice(found, limit)
+
+    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
+        """Raw entries are pending no more; see Store."""
+        with self._lock:
+            for oid in map(ObjectId, failed):
+                self._kept[ERRORS][oid] = self._kept[USERCACHE][oid]
+            for oid in map(ObjectId, [*done, *failed]):
+                self._kept[USERCACHE].pop(oid, None)
+
+    def columns(
+        self,
+        key: str,
+        fields: Sequence[str],
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, list[object]]:
+        """Fields as columns; see Store."""
+        found = list(self.find(key, start_ts=start_ts, end_ts=end_ts, limit=limit))
+        paths = {"_id": "_id.$oid", **{field: path_of(field) for field in fields}}
+        return {field: [at(entry, path) for entry in found] for field, path in paths.items()}
+
+    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
+        """How many entries are older; see Store."""
+        times = [at(entry, "data.ts") for key in keys for entry in self._of(key)]
+        return sum(isinstance(ts, float) and ts < before_ts for ts in times)
+
+    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+        """Computed entries are these; see Store."""
+        accepted, _ = accept(results, self._user, partial=False)
+        fresh = accepted.get(ANALYSIS, {})
+        with self._lock:
+            kept = self._kept[ANALYSIS]
+            stale = [oid for oid, encoded in kept.items() if oid not in fresh and _is_result(encoded, keys, from_ts)]
+            for oid in stale:
+                del kept[oid]
+            changed = {oid: new for oid, new in fresh.items() if oid not in kept or _differ(kept[oid], new)}
+            kept.update(changed)
+        return Replaced(len(changed), len(stale))
+
+    def progress(self) -> JsonObject | None:
+        """How far the pipeline got; see Store."""
+        return self._progress
+
+    def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
+        """How far the pipeline got is kept; see Store."""
+        self._progress = checkpoint
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is one; see Store."""
@@ -105,6 +167,17 @@ def _within(time: object, start_ts: float | None, end_ts: float | None) -> bool:
     if start_ts is None and end_ts is None:
         return True
     return isinstance(time, float) and (start_ts is None or start_ts <= time) and (end_ts is None or time <= end_ts)
+
+
+def _is_result(encoded: bytes, keys: Sequence[str], from_ts: float | None) -> bool:
+    entry = bson.decode(encoded, codec_options=WIRE)
+    times = (at(entry, f"data.{name}") for name in ("ts", "start_ts", "enter_ts", "exit_ts"))
+    time = next((ts for ts in times if isinstance(ts, float)), None)
+    return at(entry, "metadata.key") in keys and (from_ts is None or (time is not None and time >= from_ts))
+
+
+def _differ(old: bytes, new: bytes) -> bool:
+    return unwritten(bson.decode(old)) != unwritten(bson.decode(new))
 
 
 def _shape(region: Mapping[str, object]) -> BaseGeometry:

@@ -10,17 +10,31 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import bson
 import pymongo
+from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from emlab.entries import JsonObject, StoreReport
+from emlab.entries import RESULT_PREFIXES, JsonObject, StoreReport
 from emlab.errors import BadQuery
 from emlab.mongo_errors import wrapped
 from emlab.mongod import disk_full, free_bytes
-from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE, Fix, check_find, check_shape, order_of
-from emlab.store.documents import WIRE, accept, legacy, report
+from emlab.store.base import (
+    ANALYSIS,
+    ERRORS,
+    PIPELINE,
+    TIMESERIES,
+    USERCACHE,
+    Fix,
+    Replaced,
+    check_find,
+    check_shape,
+    order_of,
+    path_of,
+)
+from emlab.store.documents import WIRE, accept, legacy, report, unwritten
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -33,6 +47,7 @@ DATABASE = "Stage_database"
 NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads nothing
 RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
 _DUPLICATE_KEY = 11000
+_PLAIN: CodecOptions[dict[str, object]] = CodecOptions()  # ids stay as they are kept
 _UP, _DOWN, _GEO = pymongo.ASCENDING, pymongo.DESCENDING, pymongo.GEOSPHERE
 
 
@@ -79,6 +94,17 @@ def indexes(collection: str) -> list[pymongo.IndexModel]:
 
 def _geo(*fields: str) -> list[pymongo.IndexModel]:
     return [pymongo.IndexModel([(field, _GEO)]) for field in fields]
+
+
+def _results(keys: Sequence[str], from_ts: float | None) -> dict[str, object]:
+    """The query of results of these keys from a time on."""
+    query: dict[str, object] = {"metadata.key": {"$in": list(keys)}}
+    if from_ts is not None:
+        since = {"$gte": from_ts}
+        first: dict[str, object] = {"data.enter_ts": {"$exists": False}, "data.start_ts": {"$exists": False}}
+        later = [{f"data.{name}": since} for name in ("ts", "start_ts", "enter_ts")]
+        query["$or"] = [*later, {**first, "data.exit_ts": since}]
+    return query
 
 
 def _fixes(found: Iterable[Mapping[str, object]]) -> Iterator[Fix]:
@@ -134,10 +160,10 @@ class MongoStore:
         merged = heapq.merge(*found, key=lambda entry: order_of(entry, time_key))
         return self._read(itertools.islice(merged, limit))
 
-    def pending(self) -> Iterator[JsonObject]:
+    def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries; see Store."""
         order = [("metadata.write_ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
-        return self._read(self._database[USERCACHE].find({"user_id": self._user}).sort(order))
+        return self._read(self._database[USERCACHE].find({"user_id": self._user}).sort(order).limit(limit or 0))
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is one; see Store."""
@@ -169,6 +195,76 @@ class MongoStore:
         order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
         return self._read(heapq.merge(*map(_fixes, found)))
+
+    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
+        """Raw entries are pending no more; see Store."""
+        with self._errors("retire raw entries"):
+            pending = self._database[USERCACHE].with_options(_PLAIN)
+            for document in pending.find({"_id": {"$in": list(map(ObjectId, failed))}}):
+                self._database[ERRORS].replace_one({"_id": document["_id"]}, document, upsert=True)
+            gone = list(map(ObjectId, [*done, *failed]))
+            self._database[USERCACHE].delete_many({"_id": {"$in": gone}})
+
+    def columns(
+        self,
+        key: str,
+        fields: Sequence[str],
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        limit: int | None = None,
+    ) -> dict[str, list[object]]:
+        """Fields as columns; see Store."""
+        check_find("data.ts", start_ts, end_ts, limit)
+        query = self._query(key, start_ts, end_ts, "data.ts")
+        shown: dict[str, object] = {f"c{number}": f"${path_of(field)}" for number, field in enumerate(fields)}
+        order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
+        name = ANALYSIS if key.startswith(RESULT_PREFIXES) else TIMESERIES
+        found = self._database[name].find(query, shown).sort(order).limit(limit or 0)
+        rows = list(self._read(found))
+        columns = {field: [row.get(f"c{number}") for row in rows] for number, field in enumerate(fields)}
+        return {"_id": [cast("dict[str, str]", row["_id"])["$oid"] for row in rows], **columns}
+
+    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
+        """How many entries are older; see Store."""
+        query = {"user_id": self._user, "metadata.key": {"$in": list(keys)}, "invalid": {"$exists": False}}
+        with self._errors("count entries"):
+            return self._database[TIMESERIES].count_documents({**query, "data.ts": {"$lt": before_ts}})
+
+    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+        """Computed entries are these; see Store."""
+        accepted, _ = accept(results, self._user, partial=False)
+        fresh = accepted.get(ANALYSIS, {})
+        with self._errors("replace results"):
+            self._make_room(sum(map(len, fresh.values())))
+            collection = self._collection(ANALYSIS)
+            known = {
+                cast(ObjectId, document["_id"]): document
+                for document in collection.with_options(_PLAIN).find({"_id": {"$in": list(fresh)}})
+            }
+            changed = [
+                (oid, encoded)
+                for oid, encoded in fresh.items()
+                if oid not in known or unwritten(known[oid]) != unwritten(bson.decode(encoded))
+            ]
+            if changed:
+                self._upsert(collection, changed)
+            query = {"user_id": self._user, "_id": {"$nin": list(fresh)}, **_results(keys, from_ts)}
+            return Replaced(len(changed), collection.delete_many(query).deleted_count)
+
+    def progress(self) -> JsonObject | None:
+        """How far the pipeline got; see Store."""
+        query = {"user_id": self._user, "emlab": {"$exists": True}}
+        with self._errors("read how far the pipeline got"):
+            found = self._database[PIPELINE].find_one(query)
+        return None if found is None else cast(JsonObject, found["emlab"])
+
+    def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
+        """How far the pipeline got is journaled; see Store."""
+        query = {"user_id": self._user, "pipeline_stage": stage}
+        state = {"curr_run_ts": None, "last_processed_ts": last_ts, "last_ts_run": now, "emlab": checkpoint}
+        with self._errors("keep how far the pipeline got"):
+            self._database[PIPELINE].update_one(query, {"$set": state}, upsert=True)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """A bound on the time of what is called inside; see Store."""

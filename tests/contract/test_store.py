@@ -269,6 +269,69 @@ class TestStore:
         }
         assert store.exists(LOCATION, start_ts=TS + 61, end_ts=2e9, region=both)
 
+    def test_raw_entries_are_retired_and_the_failed_ones_kept_apart(self, store: Store) -> None:
+        store.put([raw(TS + number) for number in range(4)])
+        first, second, third = (entry["_id"]["$oid"] for entry in store.pending(3))  # type: ignore[index]
+        store.retire([first, second], [third])
+        store.retire([first, second], [])
+        (left,) = store.pending()
+        assert left["data"] == raw(TS + 3)["data"]
+
+    def test_columns_are_equally_long_and_by_time(self, store: Store) -> None:
+        store.put([fix(3, speed=2.5), fix(1), fix(2, speed=1)])
+        found = store.columns(LOCATION, ["ts", "speed", "metadata.write_ts"], start_ts=TS + 60, end_ts=TS + 180)
+        times = [TS + 60, TS + 120, TS + 180]
+        assert found == {
+            "_id": [f"{number:024x}" for number in (1, 2, 3)],
+            "ts": times,
+            "speed": [None, 1, 2.5],
+            "metadata.write_ts": [ts + 5 for ts in times],
+        }
+        assert store.columns(LOCATION, ["ts"], start_ts=TS + 100, limit=1)["ts"] == [TS + 120]
+        assert store.columns("background/battery", ["ts"]) == {"_id": [], "ts": []}
+
+    def test_older_entries_are_counted(self, store: Store) -> None:
+        store.put([*map(fix, range(5)), fix(6, key="background/battery")])
+        assert store.count([LOCATION], before_ts=TS + 120) == 2
+        assert store.count([LOCATION, "background/battery"], before_ts=2e9) == 6
+
+    def test_results_are_replaced_from_a_time_on(self, store: Store) -> None:
+        keys = ["analysis/cleaned_trip"]
+        assert store.replace_results([trip(1), trip(5), trip(9)], keys=keys, from_ts=None) == (3, 0)
+        assert store.replace_results([trip(5), trip(7)], keys=keys, from_ts=TS + 300) == (1, 1)
+        assert ids(store.find(keys[0], time_key="data.start_ts")) == [1, 5, 7]
+        assert store.replace_results([trip(1)], keys=["analysis/other"], from_ts=None) == (0, 0)
+        assert store.replace_results([trip(1)], keys=keys, from_ts=None) == (0, 2)
+        assert ids(store.find(keys[0], time_key="data.start_ts")) == [1]
+
+    def test_a_result_that_only_was_written_later_stays(self, store: Store) -> None:
+        store.replace_results([trip(1)], keys=[], from_ts=None)
+        later = trip(1)
+        later["metadata"] = {**later["metadata"], "write_ts": TS + 1e6, "write_fmt_time": "2020"}  # type: ignore[dict-item]
+        changed = trip(2)
+        assert store.replace_results([later, changed], keys=[], from_ts=None) == (1, 0)
+        first, _ = store.find("analysis/cleaned_trip", time_key="data.start_ts")
+        assert first == own(trip(1))
+
+    def test_a_place_without_beginning_counts_by_its_end(self, store: Store) -> None:
+        place = fix(1, key="analysis/cleaned_place")
+        place["data"] = {"exit_ts": TS + 60}
+        store.replace_results([place], keys=["analysis/cleaned_place"], from_ts=None)
+        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 61) == (0, 0)
+        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 59) == (0, 1)
+
+    def test_a_malformed_result_leaves_the_others_as_they_are(self, store: Store) -> None:
+        store.replace_results([trip(1)], keys=[], from_ts=None)
+        with pytest.raises(BadEntry):
+            store.replace_results([trip(2), {}], keys=["analysis/cleaned_trip"], from_ts=None)
+        assert ids(store.find("analysis/cleaned_trip", time_key="data.start_ts")) == [1]
+
+    def test_how_far_the_pipeline_got_is_kept(self, store: Store) -> None:
+        assert store.progress() is None
+        store.keep_progress(17, TS, TS + 9, {"since_ts": TS, "places": [{"n": 1}]})
+        store.keep_progress(17, None, TS + 9, {"since_ts": TS + 1})
+        assert store.progress() == {"since_ts": TS + 1}
+
     def test_a_hole_is_outside(self, store: Store) -> None:
         hole = [[-122.26, 37.84], [-122.24, 37.84], [-122.24, 37.86], [-122.26, 37.86], [-122.26, 37.84]]
         store.put([fix(1)])
