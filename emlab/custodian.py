@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -19,6 +19,7 @@ from emlab.ask import Ask, AskRequest, Envelope
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import StoreReport
 from emlab.errors import Refused, StoreError, VaultError
+from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_token
 from emlab.ledger import Ledger, Note
 from emlab.policy import Policy
@@ -34,15 +35,28 @@ _STRIPES = 64
 class Custodian:
     """One person's data behind that person's rules. Thread-safe.
 
-    Raises VaultError if the ledger is older than the controller remembers (a vault that was set back).
+    Args:
+        digest: runs the pipeline on the store; None runs it in this process.
+    Raises:
+        VaultError: the ledger is older than the controller remembers (a vault that was set back).
     """
 
-    def __init__(self, provision: Provision, store: Store, ledger: Ledger, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        provision: Provision,
+        store: Store,
+        ledger: Ledger,
+        *,
+        digest: Callable[[], IntakeReport] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._provision = provision
         self._store = store
         self._ledger = ledger
         self._clock = clock
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self._digest = digest or self._digest_here
+        self._digesting = threading.Lock()
         if ledger.balance().seq < provision.ledger_seq:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
         ledger.carry(provision.spent_micro)
@@ -87,6 +101,16 @@ class Custodian:
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key."""
         return self._store.counts()
+
+    def run_pipeline(self) -> IntakeReport:
+        """All raw entries are reflected in trips, sections and places. One run after the other."""
+        with self._digesting:
+            return self._digest()
+
+    def _digest_here(self) -> IntakeReport:
+        from emlab import pipeline
+
+        return pipeline.digest(self._store, clock=self._clock)
 
     def policy(self) -> Policy:
         """What the owner permits: set by the owner, or else as provisioned."""

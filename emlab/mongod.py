@@ -239,7 +239,7 @@ class Mongod:
             raise self._death(f"mongod cannot use {self.data_dir}: {exc.strerror}") from exc
 
     def _spawn(self, command: list[str]) -> None:
-        die_with_parent = _die_with(os.getpid())
+        die_with_parent = die_with(os.getpid())
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -321,7 +321,7 @@ def disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk under {path} is full: {free_bytes(path):_} bytes are free; make room and try again")
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
     """What the child does before it becomes mongod: ask the kernel to be killed when its parent is gone.
 
     SIGKILL, since a stopped process does not see SIGTERM; what was acknowledged is in the journal.

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 import msgspec
 
+from emlab import diary
 from emlab.clock import SYSTEM_CLOCK
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
 from emlab.fanout import fan_out
+from emlab.intake.report import IntakeReport
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
 from emlab.wire.client import DEFAULT_TIMEOUT_S
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's usual day
 BATCH_BYTES = 256 << 10  # of what is more; larger ones would leave the idle custodian larger
+INTAKE_TIMEOUT_S = 3_600.0
 MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
 STATE_COLOURS = {
     CloudState.RUNNING: "#2a7f3f",
@@ -145,17 +148,48 @@ class UserCloud:
         for bound in (start_ts, end_ts):
             if bound is not None and not math.isfinite(bound):
                 raise BadQuery(f"start_ts and end_ts are UTC seconds or None, not {bound!r}")
+        found = self._found(key, time_key, start_ts=start_ts, end_ts=end_ts, limit=limit)
+        frame = pd.DataFrame([_row(entry) for entry in found])
+        column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
+        times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
+        frame.index = pd.DatetimeIndex(pd.to_datetime((times * 1e6).round(), unit="us", utc=True), name="time")
+        return frame
+
+    def _found(
+        self,
+        key: str,
+        time_key: str,
+        *,
+        start_ts: float | None = None,
+        end_ts: float | None = None,
+        limit: int = MAX_ENTRIES,
+    ) -> Iterator[dict[str, object]]:
         request = FindRequest(key=key, start_ts=start_ts, end_ts=end_ts, time_key=time_key, limit=limit)
         found = self._call("find", Found, request, timeout_s=300.0)
         if found.more:
             import warnings
 
-            warnings.warn(f"there are more than {limit} entries of {key}", RuntimeWarning, stacklevel=2)
-        frame = pd.DataFrame([_row(msgspec.json.decode(entry)) for entry in found.entries])
-        column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
-        times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
-        frame.index = pd.DatetimeIndex(pd.to_datetime((times * 1e6).round(), unit="us", utc=True), name="time")
-        return frame
+            warnings.warn(f"there are more than {limit} entries of {key}", RuntimeWarning, stacklevel=3)
+        return (msgspec.json.decode(entry) for entry in found.entries)
+
+    def intake(self) -> IntakeReport:
+        """All raw entries are reflected in trips, sections and places. Again without new data: nothing changes.
+
+        Runs inside the cloud, as a process that is gone afterwards. Raises StoreError, DiskFull. Owner only.
+        """
+        return self._call("run_pipeline", IntakeReport, timeout_s=INTAKE_TIMEOUT_S)
+
+    def trips(self) -> pd.DataFrame:
+        """The trips that intake found; see `diary.trips`. Owner only."""
+        return diary.trips(self._found(diary.TRIPS, "data.start_ts"))
+
+    def sections(self) -> pd.DataFrame:
+        """The parts of trips, each of one mode; see `diary.sections`. Owner only."""
+        return diary.sections(self._found(diary.SECTIONS, "data.start_ts"))
+
+    def places(self) -> pd.DataFrame:
+        """The stays between trips; see `diary.places`. Owner only."""
+        return diary.places(self._found(diary.PLACES, "data.enter_ts"))
 
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key. Owner only."""

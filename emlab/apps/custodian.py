@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("emlab.apps.custodian")
 DATABASE_DIR = "db"
+_LIBRARIES = ("uvloop", "httptools", "pymongo")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
@@ -64,7 +65,7 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
     mongod = Mongod(vault_dir / DATABASE_DIR, run_dir, on_death=end_with_mongod)
     try:
         mongod.start(meanwhile=import_rest)  # which on two cores costs next to nothing
-        custodian = _custodian(provision, mongod)
+        custodian = _custodian(provision, mongod, run_dir)
         _serve_http(custodian, run_dir / SOCKET)
     finally:
         mongod.stop()
@@ -85,11 +86,12 @@ def _keep_heap_small() -> None:
 
 def import_rest() -> None:
     """All that the program needs is imported."""
-    for module in ("emlab.apps.http", "emlab.custodian", "emlab.store", "uvloop", "httptools", "pymongo"):
+    for module in (*(f"emlab.{name}" for name in ("apps.http", "apps.job", "custodian", "store")), *_LIBRARIES):
         importlib.import_module(module)
 
 
-def _custodian(provision: Provision, mongod: Mongod) -> Custodian:
+def _custodian(provision: Provision, mongod: Mongod, run_dir: Path) -> Custodian:
+    from emlab.apps import job
     from emlab.custodian import Custodian
     from emlab.ledger import MongoLedger
     from emlab.store import MongoStore
@@ -97,7 +99,8 @@ def _custodian(provision: Provision, mongod: Mongod) -> Custodian:
     client = mongod.client()
     ledger = MongoLedger(client, data_dir=mongod.data_dir)
     ledger.recover()
-    return Custodian(provision, MongoStore(client, uuid.UUID(provision.cloud), data_dir=mongod.data_dir), ledger)
+    store = MongoStore(client, uuid.UUID(provision.cloud), data_dir=mongod.data_dir)
+    return Custodian(provision, store, ledger, digest=lambda: job.run_pipeline(run_dir, mongod.data_dir))
 
 
 def _serve_http(custodian: Custodian, socket: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from emlab import errors
 from emlab.ask import AskRequest, Envelope
 from emlab.entries import StoreReport
+from emlab.intake.report import IntakeReport
 from emlab.ledger import Row
 from emlab.policy import Policy
 
@@ -111,6 +112,16 @@ ROUTES: tuple[Route, ...] = (
         dict[str, int],
         (*_OWNER, errors.StoreError),
         "How many entries there are of each key",
+    ),
+    Route(
+        "run_pipeline",
+        "POST",
+        "/run/pipeline",
+        "owner",
+        None,
+        IntakeReport,
+        (*_OWNER, errors.BadEntry, errors.StoreError, errors.DiskFull),
+        "Turn raw entries into trips, sections and places",
     ),
     Route(
         "ask",

@@ -1,0 +1,98 @@
+"""A person's travel diary: trips, sections and places as tables, from the entries that intake computed.
+
+Imports pandas where a table is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from emlab.entries import JsonObject
+from emlab.entries.codes import Mode, Motion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRIPS, SECTIONS, PLACES = "analysis/confirmed_trip", "analysis/inferred_section", "analysis/confirmed_place"
+TRIP_COLUMNS = (
+    *("trip", "start_ts", "end_ts", "duration_s", "distance_m", "mode", "start_lon", "start_lat", "end_lon", "end_lat"),
+    *("start_local", "end_local", "labels"),
+)
+SECTION_COLUMNS = (
+    *("section", "trip", "start_ts", "end_ts", "duration_s", "distance_m", "mode", "sensed_mode", "speed_mps"),
+    *("start_lon", "start_lat", "end_lon", "end_lat"),
+)
+PLACE_COLUMNS = ("place", "enter_ts", "exit_ts", "duration_s", "lon", "lat", "enter_local", "exit_local")
+
+
+def trips(entries: Iterable[JsonObject]) -> pd.DataFrame:
+    """One row per trip (TRIP_COLUMNS), indexed by its start in UTC; `mode` is that of most of the distance."""
+    rows = []
+    for entry in entries:
+        data = cast(JsonObject, entry["data"])
+        ends = (*_lon_lat(data, "start_loc"), *_lon_lat(data, "end_loc"))
+        times = data["start_ts"], data["end_ts"], data["duration"], data["distance"]
+        local = data["start_fmt_time"], data["end_fmt_time"]
+        rows.append((_oid(entry["_id"]), *times, _main_mode(data), *ends, *local, data.get("user_input") or {}))
+    return _frame(rows, TRIP_COLUMNS, "start_ts")
+
+
+def sections(entries: Iterable[JsonObject]) -> pd.DataFrame:
+    """One row per section (SECTION_COLUMNS), indexed by its start in UTC.
+
+    `mode` is what was inferred, `sensed_mode` what the phone sensed, `speed_mps` the median along the way.
+    """
+    rows = []
+    for entry in entries:
+        data = cast(JsonObject, entry["data"])
+        times = data["start_ts"], data["end_ts"], data["duration"], data["distance"]
+        sensed = data.get("cleaned_sensed_mode")
+        modes = Mode(cast(int, data["sensed_mode"])).name, None if sensed is None else Motion(cast(int, sensed)).name
+        ends = (*_lon_lat(data, "start_loc"), *_lon_lat(data, "end_loc"))
+        speed = _median(cast("Sequence[float]", data.get("speeds") or ()))
+        rows.append((_oid(entry["_id"]), _oid(data["trip_id"]), *times, *modes, speed, *ends))
+    return _frame(rows, SECTION_COLUMNS, "start_ts")
+
+
+def places(entries: Iterable[JsonObject]) -> pd.DataFrame:
+    """One row per stay (PLACE_COLUMNS), indexed by its beginning in UTC; the first has none, the last no end."""
+    rows = []
+    for entry in entries:
+        data = cast(JsonObject, entry["data"])
+        times = data.get("enter_ts"), data.get("exit_ts"), data.get("duration")
+        local = data.get("enter_fmt_time"), data.get("exit_fmt_time")
+        rows.append((_oid(entry["_id"]), *times, *_lon_lat(data, "location"), *local))
+    return _frame(rows, PLACE_COLUMNS, "enter_ts")
+
+
+def _frame(rows: Sequence[tuple[object, ...]], columns: Sequence[str], index: str) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(columns))
+    numbers = [name for name in columns if name.endswith(("_ts", "_s", "_m", "_mps", "lon", "lat"))]
+    frame[numbers] = frame[numbers].astype("float64")
+    frame.index = pd.DatetimeIndex(pd.to_datetime((frame[index] * 1e6).round(), unit="us", utc=True), name="time")
+    return frame
+
+
+def _oid(value: object) -> str:
+    return cast("dict[str, str]", value)["$oid"]
+
+
+def _lon_lat(data: JsonObject, name: str) -> tuple[float, float]:
+    lon, lat = cast("dict[str, list[float]]", data[name])["coordinates"]
+    return lon, lat
+
+
+def _main_mode(trip: JsonObject) -> str:
+    summary = cast("Mapping[str, Mapping[str, float]]", trip.get("inferred_section_summary") or {})
+    distances = summary.get("distance") or {}
+    return max(distances, key=lambda mode: distances[mode], default=Mode.UNKNOWN.name)
+
+
+def _median(values: Sequence[float]) -> float:
+    import statistics
+
+    return statistics.median(values) if values else math.nan
