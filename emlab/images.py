@@ -32,12 +32,16 @@ Progress = Callable[[str], None]
 
 CLOUD, RUNTIME, LABEL, TREE = "emlab/cloud", "emlab/runtime", "emlab.image", "emlab.tree"
 DEBIAN, MADE_BASE = "debian:bookworm-slim", "emlab/base:bookworm"
-LIBRARIES = tuple("cryptography httptools lazy_loader msgspec numpy pandas pymongo starlette uvicorn uvloop".split())
-# What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
-HOST_ONLY = set(
-    "_data aggregate aggregator cleaning cli controller demo diary ending experiment fanout files idle images lab lease "
-    "lifecycle measure panel parts plots provider record registry report simulate usercloud vaults".split()
+LIBRARIES = (
+    *("cryptography", "httptools", "lazy_loader", "msgspec", "numpy", "pandas", "pymongo", "starlette"),
+    *("uvicorn", "uvloop"),
 )
+# What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
+HOST_ONLY = {
+    *("_data", "aggregate", "aggregator", "cleaning", "cli", "controller", "demo", "diary", "ending"),
+    *("experiment", "fanout", "files", "idle", "images", "lab", "lease", "lifecycle", "measure", "panel"),
+    *("parts", "plots", "provider", "record", "registry", "report", "simulate", "usercloud", "vaults"),
+}
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36
 PULL_SILENCE_S = 20  # the hub may be silent for so long before the base is made here
