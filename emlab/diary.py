@@ -22,7 +22,7 @@ TRIP_COLUMNS = (
 )
 SECTION_COLUMNS = (
     *("section", "trip", "start_ts", "end_ts", "duration_s", "distance_m", "mode", "sensed_mode", "speed_mps"),
-    *("start_lon", "start_lat", "end_lon", "end_lat"),
+    *("start_lon", "start_lat", "end_lon", "end_lat", "start_local", "end_local"),
 )
 PLACE_COLUMNS = ("place", "enter_ts", "exit_ts", "duration_s", "lon", "lat", "enter_local", "exit_local")
 
@@ -42,7 +42,8 @@ def trips(entries: Iterable[JsonObject]) -> pd.DataFrame:
 def sections(entries: Iterable[JsonObject]) -> pd.DataFrame:
     """One row per section (SECTION_COLUMNS), indexed by its start in UTC.
 
-    `mode` is what was inferred, `sensed_mode` what the phone sensed, `speed_mps` the median along the way.
+    `section` is the id by which analysis/recreated_location refers to it, `mode` what was inferred, `sensed_mode` what
+    the phone sensed, `speed_mps` the median along the way.
     """
     rows = []
     for entry in entries:
@@ -51,8 +52,10 @@ def sections(entries: Iterable[JsonObject]) -> pd.DataFrame:
         sensed = data.get("cleaned_sensed_mode")
         modes = Mode(cast(int, data["sensed_mode"])).name, None if sensed is None else Motion(cast(int, sensed)).name
         ends = (*_lon_lat(data, "start_loc"), *_lon_lat(data, "end_loc"))
+        local = data["start_fmt_time"], data["end_fmt_time"]
         speed = _median(cast("Sequence[float]", data.get("speeds") or ()))
-        rows.append((_oid(entry["_id"]), _oid(data["trip_id"]), *times, *modes, speed, *ends))
+        links = _oid(data["cleaned_section"]), _oid(data["trip_id"])
+        rows.append((*links, *times, *modes, speed, *ends, *local))
     return _frame(rows, SECTION_COLUMNS, "start_ts")
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from emlab import plots
 from emlab.aggregate import Release
+from emlab.plots import lab
 from emlab.record import Event, Recorder
 from tests.contract.releases import COUNT
 
@@ -107,10 +108,10 @@ class TestLatency:
 
     def test_colours_of_the_usual_spans_differ_in_greyscale(self) -> None:
         weights = (0.2126, 0.7152, 0.0722)
-        rgb = [matplotlib.colors.to_rgb(plots.SPANS[span][0]) for span in ("pause", "wake", "answer")]
+        rgb = [matplotlib.colors.to_rgb(lab.SPANS[span][0]) for span in ("pause", "wake", "answer")]
         grey = sorted(sum(w * c for w, c in zip(weights, colour, strict=True)) for colour in rgb)
         assert min(b - a for a, b in pairwise(grey)) > 0.15
-        assert len({marker for _, marker in plots.SPANS.values()}) == len(plots.SPANS)
+        assert len({marker for _, marker in lab.SPANS.values()}) == len(lab.SPANS)
 
     def test_it_is_drawn_again_from_a_file(self, tmp_path: Path) -> None:
         MIXED.to_parquet(tmp_path / "events.parquet")

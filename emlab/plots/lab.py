@@ -1,20 +1,14 @@
-"""Every figure of emlab, drawn from recorded data alone.
-
-Each function returns a Figure that belongs to nobody: no pyplot state, no window, no file; a notebook shows it. The
-same span has the same colour and marker in every figure, the same engine the same line; the colours differ in
-lightness, so that a figure can be read in greyscale. Imports matplotlib when something is drawn.
-"""
+"""What a lab recorded: latencies, releases, ratios. Imports matplotlib when something is drawn."""
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 import statistics
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from emlab.plots.frame import FAINT, INK, empty, title
 from emlab.record import three_digits
 
 if TYPE_CHECKING:
@@ -24,7 +18,6 @@ if TYPE_CHECKING:
 
     from emlab.aggregate import Release
 
-INK, FAINT = "#222222", "#666666"
 # From dark to light by lightness (CIELAB 25 to 75), so that neighbours differ in greyscale too.
 SPANS = {
     "pause": ("#3b1f6b", "o"),
@@ -39,7 +32,6 @@ SPANS = {
 }
 ENGINES = {"docker": "-", "process": "--", "memory": ":"}
 OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
-SHOWN_DPI = 96  # pixels of a screen for an inch of a figure; the image has more, for sharp screens
 SHORTEST_MS = 1e-3  # a logarithmic axis has no zero; what is shorter is drawn here
 
 
@@ -52,7 +44,7 @@ def latency(frame: pd.DataFrame, spans: Sequence[str] = ("pause", "wake", "answe
         frame: events, as `Recorder.frame()` gives them or events.parquet holds them.
         spans: which to draw, in this order.
     """
-    figure = _figure(width=8.0, height=4.6)
+    figure = empty(width=8.0, height=4.6)
     axes = figure.add_subplot()
     chosen = frame[frame["span"].isin(list(spans))]
     latest_ms = max(chosen["duration_s"].max() * 1000.0, SHORTEST_MS) if len(chosen) else 1.0
@@ -66,7 +58,7 @@ def latency(frame: pd.DataFrame, spans: Sequence[str] = ("pause", "wake", "answe
     axes.set(
         xscale="log", xlabel="duration (ms, logarithmic axis)", ylabel="share of attempts done by then", ylim=(0, 1.03)
     )
-    _title(axes, f"Latency of {_listed(spans)}", f"n = {len(chosen)} attempts, {failed} failed; a mark is the median")
+    title(axes, f"Latency of {_listed(spans)}", f"n = {len(chosen)} attempts, {failed} failed; a mark is the median")
     axes.xaxis.set_major_formatter("{x:,.10g}")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9, handlelength=3.2)
@@ -81,7 +73,7 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
         alpha: probability that the exact sum is outside the interval that is drawn.
         truth: the exact sum, if a simulation knows it; drawn as a line.
     """
-    figure = _figure(width=8.0, height=3.8)
+    figure = empty(width=8.0, height=3.8)
     value_axes, cloud_axes = figure.subplots(2, 1, height_ratios=(3.2, 1.0))
     low, high = release.interval(alpha)
     _law(value_axes, release, half=high - release.value)
@@ -94,7 +86,7 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
     value_axes.set(xlabel=f"sum over the clouds that answered ({release.unit})", ylim=(-0.18, 1.12), yticks=[])
     _whole_ticks(value_axes)
     certain = f"{100 * (1 - alpha):g} % interval {low:,} to {high:,} {release.unit}"
-    _title(
+    title(
         value_axes,
         f"{release.query}: {release.value:,} {release.unit}",
         f"{certain}; epsilon = {release.epsilon:g}, {noise_of(release)}",
@@ -113,7 +105,7 @@ def ratios(frame: pd.DataFrame) -> Figure:
         frame: one row per measure, as `measure.compare` gives it.
     """
     shown = [rows for _, rows in frame.groupby(frame["against"] != "raw")]
-    figure = _figure(width=11.0, height=1.0 + 0.38 * len(frame) + 0.7 * len(shown))
+    figure = empty(width=11.0, height=1.0 + 0.38 * len(frame) + 0.7 * len(shown))
     heights = [len(rows) + 0.5 for rows in shown] or [1.0]
     panels: list[Axes] = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     for axes, rows in zip(panels, shown, strict=False):  # without rows one empty panel
@@ -121,41 +113,13 @@ def ratios(frame: pd.DataFrame) -> Figure:
     failed = int(frame["failed"].sum() + frame["raw_failed"].sum())
     attempts = f"{len(frame)} measures, {failed} attempts failed"
     legend = "mark: ratio of medians, bar: 95 % interval, tall line: target, hollow: target not surely met"
-    _title(panels[0], "Cost of emlab", f"{attempts}; {legend}")
+    title(panels[0], "Cost of emlab", f"{attempts}; {legend}")
     return figure
 
 
 def noise_of(release: Release) -> str:
     """How much noise is in a release, in words."""
     return f"noise scale {three_digits(release.noise_scale)} {release.unit}" if release.noise_scale else "no noise"
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, which needs no display."""
-    return _figure_class()(figsize=(width, height), dpi=150, layout="constrained")
-
-
-@functools.cache
-def _figure_class() -> type[Figure]:
-    """A Figure that a notebook shows by itself; the plain one waits for pyplot to be imported."""
-    from matplotlib.figure import Figure
-
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-            file = io.BytesIO()
-            self.savefig(file, format="png")
-            return file.getvalue(), {"width": round(self.get_figwidth() * SHOWN_DPI)}
-
-    return ShownFigure
-
-
-def _title(axes: Axes, subject: str, detail: str) -> None:
-    """The subject in bold over one line of detail, both at the left; the box is opened at the top and right."""
-    axes.set_title(f"{subject}\n", loc="left", fontweight="bold", fontsize=12)
-    axes.annotate(
-        detail, (0, 1), xytext=(0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=FAINT
-    )
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _listed(words: Sequence[str]) -> str:

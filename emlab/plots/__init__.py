@@ -1,0 +1,11 @@
+"""Every figure of emlab, drawn from recorded data alone.
+
+Each function returns a Figure that belongs to nobody: no pyplot state, no window, no file; a notebook shows it. The
+same span has the same colour and marker in every figure, the same engine the same line, the same mode of travel the
+same colour; the colours differ in lightness, so that a figure can be read in greyscale.
+"""
+
+from emlab.plots.lab import latency, noise_of, ratios, release
+from emlab.plots.travel import days, trip_map
+
+__all__ = ["days", "latency", "noise_of", "ratios", "release", "trip_map"]
