@@ -1,0 +1,292 @@
+"""GPX, 1.0 and 1.1: tracks as the entries of a phone, and the fixes of a cloud as tracks.
+
+A track says where somebody was and when, and little else; e-mission's pipeline wants more. What is made up here:
+
+* platform "ios" and filter "distance": the pipeline then looks at distances, as a track's points may be any time apart;
+* accuracy: 5 m for each unit of `hdop`, 10 m without one; altitude 0 without `ele`; speed and heading -1 (unknown)
+  without `speed` and `course`;
+* the time of writing: that of the point; the time zone: the argument;
+* both streams, background/location and background/filtered_location, alike;
+* transitions: EXITED_GEOFENCE at a track's first point, STOPPED_MOVING ten minutes after its last one (or just before
+  the next track), where the last point is repeated; so each track is a trip, unless the pipeline sees a stop in it;
+* motion_activity, once a minute, if the track's `type` is a usual word for walking, running, cycling or driving.
+
+Not read: waypoints, routes, metadata. Imports defusedxml, and of emlab entries, errors and files.opening.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, cast
+from zoneinfo import ZoneInfo
+
+from emlab.entries import JsonObject
+from emlab.entries.codes import Motion, State, Transition
+from emlab.entries.times import time_fields, zone_named
+from emlab.entries.view import MILLISECONDS_FROM
+from emlab.errors import BadEntry, ConfigError
+from emlab.files.opening import Reader
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+FILTERED, LOCATION = "background/filtered_location", "background/location"
+MOTION, TRANSITION = "background/motion_activity", "statemachine/transition"
+MAX_POINTS = 5_000_000  # of one track, which has to be in memory to be sorted
+STAY_S = 600.0  # the pipeline ends a trip after ten minutes within 50 m
+MOTION_S = 60.0
+HDOP_M, ACCURACY_M, UNKNOWN = 5.0, 10.0, -1.0
+_KINDS = {
+    Motion.WALKING: ("walk", "walking", "hike", "hiking", "foot", "on foot"),
+    Motion.RUNNING: ("run", "running", "jogging", "trail_running"),
+    Motion.BICYCLING: ("ride", "bike", "biking", "bicycle", "bicycling", "cycle", "cycling", "road_biking"),
+    Motion.IN_VEHICLE: ("car", "drive", "driving", "bus", "train", "tram", "subway", "transit", "automotive"),
+}
+_KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
+_NUMBERS = {"ele": "altitude", "hdop": "hdop", "speed": "sensed_speed", "course": "heading"}
+
+
+@dataclass(slots=True)
+class Track:
+    """A track's points in their order, each as the fields of a location entry, and what kind of movement it says."""
+
+    kind: Motion | None = None
+    points: list[JsonObject] = field(default_factory=list)
+
+
+def read(file: Reader, zone: str = "UTC") -> Iterator[JsonObject]:
+    """The entries of a GPX file, track by track, formatted; points without a time as entries that lack theirs.
+
+    Raises: BadEntry: no XML, no GPX, or XML that declares things. ConfigError: there is no such zone.
+    """
+    found = zone_named(zone)
+    if found is None:
+        raise ConfigError(f"there is no time zone {zone[:80]!r}; one is called like Europe/Berlin")
+    tracks = itertools.chain(_tracks(file), [None])
+    before: Track | None = None
+    for track in tracks:
+        if before is not None:
+            yield from _entries(before, None if track is None else track, found)
+        before = track
+
+
+# -- the file's tracks -----------------------------------------------------------------------------------------
+
+
+def _tracks(file: Reader) -> Iterator[Track]:
+    """Each track that has points."""
+    track = Track()
+    for event, name, element in _elements(file):
+        if event == "start" and name == "trk":
+            track = Track()
+        elif name == "trkpt" and event == "end":
+            track.points.append(_point(element))
+            element.clear()
+            if len(track.points) > MAX_POINTS:
+                raise BadEntry(f"{file.name}: a track has more than {MAX_POINTS} points")
+        elif name == "type" and event == "end":  # also that of a link, which is none of these words
+            track.kind = _KIND_OF.get((element.text or "").strip().lower(), track.kind)
+        elif name == "trk" and track.points:
+            yield track
+            element.clear()
+
+
+def _elements(file: Reader) -> Iterator[tuple[str, str, Element]]:
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import ElementTree
+    from defusedxml.common import DefusedXmlException
+
+    try:
+        seen_root = False
+        for event, element in ElementTree.iterparse(file, events=("start", "end"), forbid_dtd=True):
+            name = _local(element)
+            if not seen_root and name != "gpx":
+                raise BadEntry(f"{file.name} is XML, but no GPX: its root is {name[:40]!r}")
+            seen_root = True
+            yield event, name, element
+    except ParseError as exc:
+        raise BadEntry(f"{file.name}: line {exc.position[0]}, column {exc.position[1]}: {exc}") from exc
+    except DefusedXmlException as exc:
+        raise BadEntry(f"{file.name} declares a document type or entities, which no GPX needs: it is refused") from exc
+    except (ValueError, LookupError) as exc:  # an encoding that Python does not have
+        if isinstance(exc, BadEntry):
+            raise
+        raise BadEntry(f"{file.name} cannot be read as XML: {exc}") from exc
+
+
+def _local(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _point(element: Element) -> JsonObject:
+    """The fields of a location entry; what is no number stays a text, for `store` to reject."""
+    point: JsonObject = {"altitude": 0.0, "sensed_speed": UNKNOWN, "heading": UNKNOWN}
+    for axis, name in (("lat", "latitude"), ("lon", "longitude")):
+        point[name] = _number(element.get(axis, ""))
+    for child in element.iter():
+        if (name := _local(child)) in _NUMBERS:
+            point[_NUMBERS[name]] = _number(child.text or "")
+        elif name == "time" and (ts := _seconds(child.text or "")) is not None:
+            point["ts"] = ts
+    hdop = point.pop("hdop", None)
+    point["accuracy"] = HDOP_M * hdop if isinstance(hdop, float) else ACCURACY_M
+    return point
+
+
+def _number(text: str) -> float | str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text[:40]
+    return value if math.isfinite(value) else text[:40]
+
+
+def _seconds(text: str) -> float | None:
+    """UTC seconds of an ISO time, which is UTC if it does not say; None if it is none."""
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+# -- a track as entries ----------------------------------------------------------------------------------------
+
+
+def _entries(track: Track, following: Track | None, zone: ZoneInfo) -> Iterator[JsonObject]:
+    timed = _in_order(filter(_is_usable, track.points))
+    yield from (_entry(LOCATION, point, None, zone) for point in track.points if not _is_usable(point))
+    if not timed:
+        return
+    start, end = cast(float, timed[0]["ts"]), cast(float, timed[-1]["ts"])
+    next_start = min((ts for ts in _times(following) if ts > end), default=math.inf)
+    stay_end = min(end + STAY_S, next_start - 1.0)
+    if stay_end > end:
+        timed.append({**timed[-1], "ts": stay_end})
+    yield _transition(State.WAITING_FOR_TRIP_START, Transition.EXITED_GEOFENCE, start, zone)
+    for point in timed:
+        yield from (_entry(key, point, cast(float, point["ts"]), zone) for key in (LOCATION, FILTERED))
+    if track.kind is not None:
+        for number in range(int((end - start) // MOTION_S) + 1):
+            yield _motion(track.kind, start + number * MOTION_S, zone)
+    yield _transition(State.ONGOING_TRIP, Transition.STOPPED_MOVING, max(end, stay_end), zone)
+
+
+def _is_usable(point: JsonObject) -> bool:
+    """Whether a point says when and where it was; `store` rejects the others, each once, with the reason."""
+    return (
+        _within(point.get("ts"), 0.0, MILLISECONDS_FROM)
+        and _within(point["latitude"], -90.0, 90.0)
+        and _within(point["longitude"], -180.0, 180.0)
+    )
+
+
+def _within(value: object, low: float, high: float) -> bool:
+    return isinstance(value, float) and low <= value <= high
+
+
+def _times(track: Track | None) -> Iterator[float]:
+    return (cast(float, point["ts"]) for point in (track.points if track else []) if _is_usable(point))
+
+
+def _in_order(points: Iterable[JsonObject]) -> list[JsonObject]:
+    """By time, one of each time: the pipeline drops what goes back."""
+    of_time = {cast(float, point["ts"]): point for point in points}
+    return [of_time[ts] for ts in sorted(of_time)]
+
+
+def _entry(key: str, point: JsonObject, ts: float | None, zone: ZoneInfo) -> JsonObject:
+    data = {**point, "filter": "distance"}
+    if isinstance(point["longitude"], float) and isinstance(point["latitude"], float):
+        data["loc"] = {"type": "Point", "coordinates": [point["longitude"], point["latitude"]]}
+    return _enveloped(key, "sensor-data", data, ts, zone)
+
+
+def _motion(kind: Motion, ts: float, zone: ZoneInfo) -> JsonObject:
+    return _enveloped(MOTION, "sensor-data", {"type": int(kind), "confidence": 100}, ts, zone)
+
+
+def _transition(state: State, kind: Transition, ts: float, zone: ZoneInfo) -> JsonObject:
+    return _enveloped(TRANSITION, "message", {"curr_state": int(state), "transition": int(kind)}, ts, zone)
+
+
+def _enveloped(key: str, kind: str, data: JsonObject, ts: float | None, zone: ZoneInfo) -> JsonObject:
+    metadata: JsonObject = {"key": key, "platform": "ios", "type": kind, "time_zone": zone.key, "plugin": "gpx"}
+    if ts is None:
+        return {"metadata": {**metadata, "read_ts": 0, "write_ts": 0.0}, "data": data}
+    written = {**metadata, "read_ts": 0, **time_fields(ts, zone, "write_")}
+    return {"metadata": written, "data": {**data, **time_fields(ts, zone)}}
+
+
+# -- entries as tracks -----------------------------------------------------------------------------------------
+
+
+def write(entries: Iterable[object]) -> Iterator[str]:
+    """The text of a GPX 1.1 file: a track for each trip (analysis/cleaned_trip) or, without trips, for each local day.
+
+    Its points are those of background/filtered_location, or of background/location if there are none. Everything else
+    in the entries is left out.
+    """
+    fixes: dict[str, list[JsonObject]] = {FILTERED: [], LOCATION: []}
+    trips: list[JsonObject] = []
+    for entry in entries:
+        key, data = _key_and_data(entry)
+        if key in fixes and isinstance(data.get("ts"), int | float):
+            fixes[key].append(data)
+        elif key == "analysis/cleaned_trip":
+            trips.append(data)
+    points = sorted(fixes[FILTERED] or fixes[LOCATION], key=lambda data: cast(float, data["ts"]))
+    named = _by_trip(points, trips) if trips else _by_day(points)
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n'
+    yield '<gpx version="1.1" creator="emlab" xmlns="http://www.topografix.com/GPX/1/1">\n'
+    for name, track in named:
+        yield f"<trk><name>{_escaped(name)}</name><trkseg>\n"
+        yield from map(_trkpt, track)
+        yield "</trkseg></trk>\n"
+    yield "</gpx>\n"
+
+
+def _key_and_data(entry: object) -> tuple[object, JsonObject]:
+    metadata = entry.get("metadata") if isinstance(entry, dict) else None
+    data = entry.get("data") if isinstance(entry, dict) else None
+    return (metadata.get("key"), data) if isinstance(metadata, dict) and isinstance(data, dict) else (None, {})
+
+
+def _by_day(points: Iterable[JsonObject]) -> Iterator[tuple[str, Iterable[JsonObject]]]:
+    yield from itertools.groupby(points, key=lambda point: str(point.get("fmt_time", _utc(point)))[:10])
+
+
+def _by_trip(points: list[JsonObject], trips: list[JsonObject]) -> Iterator[tuple[str, Iterable[JsonObject]]]:
+    times = [cast(float, point["ts"]) for point in points]
+    for trip in sorted(trips, key=lambda trip: cast(float, trip["start_ts"])):
+        start, end = cast(float, trip["start_ts"]), cast(float, trip["end_ts"])
+        yield str(trip.get("start_fmt_time", start)), points[bisect_left(times, start) : bisect_right(times, end)]
+
+
+def _utc(point: JsonObject) -> str:
+    return datetime.fromtimestamp(cast(float, point["ts"]), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _trkpt(point: JsonObject) -> str:
+    elevation = point.get("altitude")
+    ele = f"<ele>{_decimal(elevation)}</ele>" if isinstance(elevation, int | float) else ""
+    lat, lon = _decimal(point["latitude"]), _decimal(point["longitude"])
+    return f'<trkpt lat="{lat}" lon="{lon}">{ele}<time>{_utc(point)}</time></trkpt>\n'
+
+
+def _decimal(number: object) -> str:
+    """All digits of a float without an exponent, which XML's decimals do not have."""
+    return format(Decimal(repr(number)), "f")
+
+
+def _escaped(text: str) -> str:
+    from xml.sax.saxutils import escape
+
+    return escape(text)

@@ -1,0 +1,99 @@
+"""Entries out of a file, whatever of the known forms it has.
+
+Imports of emlab entries, errors and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from emlab.entries.view import ENVELOPE
+from emlab.errors import BadEntry
+from emlab.files import gpx
+from emlab.files.opening import Reader, opened
+from emlab.files.scanning import Scanner
+
+ENTRIES = "phone_data"  # the field of find_entries' answers, and of our archives
+_LISTS = (ENTRIES, "phone_to_server", "server_to_phone")
+
+
+def read(path: Path | str, *, zone: str = "UTC") -> Iterator[object]:
+    """The entries of a file, one by one, as they stand there; what is not one is for `store` to reject.
+
+    The form is seen from the content: a JSON list of entries; an answer of find_entries or an archive (whose
+    `phone_data` is taken); one entry after the other (a line for each, as mongoexport writes); GPX. Each may be packed
+    with gzip.
+
+    Args:
+        zone: IANA name of where the phone was, for GPX, which does not say it.
+    Raises:
+        BadEntry: damaged, or of another form; the message names the file and the place. Entries before it were given.
+        ConfigError: the file cannot be read, or there is no such zone.
+    """
+    with opened(Path(path)) as file:
+        start = _start(file)
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            yield from gpx.read(_Again(file, start), zone)
+        else:
+            found = _sections(Scanner(_Again(file, start)), wanted=_LISTS)
+            yield from (item for name, item in found if name in ("", *_LISTS))
+
+
+def sections(path: Path | str) -> Iterator[tuple[str, object]]:
+    """Everything in a JSON file, as (field, value), and of a field that is a list each item; the field "" is none.
+
+    Raises: as `read`.
+    """
+    with opened(Path(path)) as file:
+        yield from _sections(Scanner(file))
+
+
+def _sections(scanner: Scanner, *, wanted: Collection[str] = ()) -> Iterator[tuple[str, object]]:
+    """See `sections`. An object has to have a field that is wanted."""
+    if scanner.next() == "[":
+        yield from (("", item) for item in scanner.items())
+    elif scanner.next() == "{" and scanner.first_name() not in ENVELOPE:
+        yield from _fields(scanner, wanted)
+    else:
+        if scanner.next() != "{":
+            raise scanner.wrong("there should be a list of entries, or an entry")
+        while scanner.next() == "{":
+            yield "", scanner.value()
+    if scanner.next():
+        raise scanner.wrong("there should be nothing more")
+
+
+def _fields(scanner: Scanner, wanted: Collection[str]) -> Iterator[tuple[str, object]]:
+    missing = bool(wanted)
+    for name in scanner.fields():
+        missing = missing and name not in wanted
+        if scanner.next() == "[":
+            yield from ((name, item) for item in scanner.items())
+        else:
+            yield name, scanner.value()
+    if missing:
+        raise scanner.wrong(f"the object has no field {', '.join(wanted)}")
+
+
+def _start(file: Reader) -> bytes:
+    start = b""
+    while not start.strip() and (part := file.read(4096)):
+        start += part
+    if not start.strip():
+        raise BadEntry(f"{file.name} is empty")
+    return start
+
+
+class _Again:
+    """A file whose start was read already."""
+
+    def __init__(self, file: Reader, start: bytes) -> None:
+        self.name = file.name
+        self._rest = file
+        self._start = start
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The start first."""
+        part, self._start = self._start, b""
+        return part or self._rest.read(size)

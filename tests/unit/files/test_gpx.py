@@ -1,0 +1,197 @@
+"""GPX: tracks become entries that the store and the pipeline accept, and fixes become tracks again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from emlab import files
+from emlab.entries import parse, parse_all
+from emlab.errors import BadEntry, ConfigError
+
+POINTS = "".join(
+    f'<trkpt lat="{37.4 + n / 1000}" lon="-122.1"><ele>12.5</ele><time>2016-08-10T17:0{n}:00{zone}</time></trkpt>'
+    for n, zone in enumerate(["Z", "", ".000Z", "+00:00"])
+)
+Entry = dict[str, Any]
+
+
+def gpx(body: str, version: str = "1/1") -> str:
+    return f'<?xml version="1.0"?><gpx xmlns="http://www.topografix.com/GPX/{version}" version="1.1">{body}</gpx>'
+
+
+def track(points: str = POINTS, head: str = "") -> str:
+    return f"<trk><name>a</name>{head}<trkseg>{points}</trkseg></trk>"
+
+
+def entries_of(tmp_path: Path, text: str, zone: str = "UTC") -> list[Entry]:
+    path = tmp_path / "track.gpx"
+    path.write_text(text)
+    return list(files.read(path, zone=zone))  # type: ignore[arg-type]
+
+
+def of_key(entries: list[Entry], key: str) -> list[Entry]:
+    return [entry["data"] for entry in entries if entry["metadata"]["key"] == key]
+
+
+@pytest.mark.parametrize("version", ["1/0", "1/1"])
+def test_a_track_becomes_a_trip(tmp_path: Path, version: str) -> None:
+    entries = entries_of(tmp_path, gpx(track(), version))
+    filtered = of_key(entries, "background/filtered_location")
+    start = 1470848400.0
+    assert [fix["ts"] for fix in filtered] == [start, start + 60, start + 120, start + 180, start + 780]
+    assert filtered == of_key(entries, "background/location")
+    assert filtered[0]["loc"] == {"type": "Point", "coordinates": [-122.1, 37.4]}
+    assert (filtered[0]["altitude"], filtered[0]["accuracy"], filtered[0]["sensed_speed"]) == (12.5, 10.0, -1.0)
+    moves = of_key(entries, "statemachine/transition")
+    assert [(one["curr_state"], one["transition"], one["ts"]) for one in moves] == [(1, 1, start), (2, 2, start + 780)]
+    assert not of_key(entries, "background/motion_activity")
+
+
+def test_all_that_is_made_is_accepted_and_always_the_same(tmp_path: Path) -> None:
+    text = gpx(track(head="<type>cycling</type>") + track())
+    entries = entries_of(tmp_path, text)
+    good, rejected = parse_all(entries)
+    assert rejected == []
+    assert good == entries == entries_of(tmp_path, text)
+
+
+def test_the_zone_is_the_callers(tmp_path: Path) -> None:
+    entries = entries_of(tmp_path, gpx(track()), "Europe/Berlin")
+    assert entries[0]["metadata"]["time_zone"] == "Europe/Berlin"
+    assert entries[0]["data"]["fmt_time"] == "2016-08-10T19:00:00+02:00"
+    with pytest.raises(ConfigError, match="no time zone 'Atlantis'"):
+        entries_of(tmp_path, gpx(track()), "Atlantis")
+
+
+def test_a_tracks_type_becomes_motions(tmp_path: Path) -> None:
+    motions = of_key(entries_of(tmp_path, gpx(track(head="<type>Cycling</type>"))), "background/motion_activity")
+    assert [(one["type"], one["confidence"]) for one in motions] == [(1, 100)] * 4
+
+
+def test_what_extensions_say_is_taken(tmp_path: Path) -> None:
+    more = (
+        "<hdop>2</hdop><extensions><x:speed xmlns:x='u'>3.5</x:speed><x:course xmlns:x='u'>90</x:course></extensions>"
+    )
+    points = f'<trkpt lat="1" lon="2"><time>2016-08-10T17:00:00Z</time>{more}</trkpt>'
+    fix = of_key(entries_of(tmp_path, gpx(track(points))), "background/filtered_location")[0]
+    assert (fix["accuracy"], fix["sensed_speed"], fix["heading"]) == (10.0, 3.5, 90.0)
+
+
+def test_a_stay_ends_before_the_next_track(tmp_path: Path) -> None:
+    later = POINTS.replace("T17:0", "T17:1")
+    entries = entries_of(tmp_path, gpx(track() + track(later)))
+    moves = of_key(entries, "statemachine/transition")
+    assert [one["transition"] for one in moves] == [1, 2, 1, 2]
+    assert moves[1]["ts"] == moves[2]["ts"] - 1
+    fixes = of_key(entries, "background/filtered_location")
+    assert [fix["ts"] for fix in fixes] == sorted({fix["ts"] for fix in fixes})
+
+
+def test_points_are_put_in_order_and_doubled_ones_dropped(tmp_path: Path) -> None:
+    halves = POINTS.split("</trkpt>")
+    points = "</trkpt>".join([halves[2], halves[0], halves[0], halves[1], ""])
+    fixes = of_key(entries_of(tmp_path, gpx(track(points))), "background/filtered_location")
+    assert len(fixes) == 3 + 1
+    assert [fix["ts"] for fix in fixes] == sorted(fix["ts"] for fix in fixes)
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ('<trkpt lat="1" lon="2"/>', "data.ts is missing"),
+        ('<trkpt lat="1" lon="2"><time>yesterday</time></trkpt>', "data.ts is missing"),
+        ('<trkpt lat="95" lon="2"><time>2016-08-10T17:30:00Z</time></trkpt>', "data.latitude is not within"),
+        ('<trkpt lat="x" lon="2"><time>2016-08-10T17:30:00Z</time></trkpt>', "data.latitude is not within"),
+        ('<trkpt lon="nan"><time>2016-08-10T17:30:00Z</time></trkpt>', "data.latitude is not within"),
+        ('<trkpt lat="1" lon="2"><time>1950-01-01T00:00:00Z</time></trkpt>', "data.ts is no time"),
+    ],
+)
+def test_a_bad_point_is_given_on_for_the_store_to_reject(tmp_path: Path, point: str, said: str) -> None:
+    good, rejected = parse_all(entries_of(tmp_path, gpx(track(POINTS + point))))
+    assert len(of_key(good, "background/filtered_location")) >= 5
+    assert rejected
+    assert all(one.reason.startswith(said) for one in rejected)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<gpx><trk>", "line 1, column"),
+        ("<kml></kml>", "its root is 'kml'"),
+        ("<", "line 1, column"),
+        ('<!DOCTYPE g [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><gpx>&b;</gpx>', "declares a document type"),
+        ('<!DOCTYPE gpx SYSTEM "file:///etc/passwd"><gpx/>', "declares a document type"),
+        ('<?xml version="1.0" encoding="klingon"?><gpx/>', "bad.gpx"),
+    ],
+)
+def test_hostile_or_broken_xml_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.gpx"
+    path.write_text(text)
+    with pytest.raises(BadEntry, match=r"bad\.gpx") as caught:
+        list(files.read(path))
+    assert said in str(caught.value)
+
+
+def test_a_file_without_tracks_has_no_entries(tmp_path: Path) -> None:
+    assert entries_of(tmp_path, gpx("<wpt lat='1' lon='2'><time>2016-08-10T17:00:00Z</time></wpt>")) == []
+    assert entries_of(tmp_path, gpx(track(""))) == []
+
+
+def test_days_become_tracks_without_trips(tmp_path: Path) -> None:
+    night = POINTS.replace("T17:0", "T23:5").replace("T23:52", "T23:59")
+    entries = entries_of(tmp_path, gpx(track(night)), "UTC")
+    assert files.write(tmp_path / "out.gpx", entries) == len(entries)
+    text = (tmp_path / "out.gpx").read_text()
+    assert text.count("<trk>") == 2
+    assert "<name>2016-08-10</name>" in text
+    again = of_key(entries_of(tmp_path, text), "background/filtered_location")
+    fixes = of_key(entries, "background/filtered_location")
+    assert all(fix["loc"] in [other["loc"] for other in again if other["ts"] == fix["ts"]] for fix in fixes)
+
+
+def test_trips_become_tracks_where_there_are_some(tmp_path: Path) -> None:
+    entries = entries_of(tmp_path, gpx(track()))
+    times = {"start_ts": 1470848460.0, "end_ts": 1470848520.0, "start_fmt_time": "a <name> & more"}
+    trip = {"metadata": {"key": "analysis/cleaned_trip"}, "data": times}
+    files.write(tmp_path / "out.gpx.gz", [*entries, trip])
+    (found,) = {str(file) for file in tmp_path.glob("*.gz")}
+    again = of_key(list(files.read(found)), "background/location")  # type: ignore[arg-type]
+    assert [fix["ts"] for fix in again[:2]] == [1470848460.0, 1470848520.0]
+
+
+@given(
+    fixes=st.lists(
+        st.tuples(st.floats(0, 4e9).map(lambda ts: round(ts, 6)), st.floats(-90, 90), st.floats(-180, 180)),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda fix: fix[0],
+    )
+)
+def test_fixes_survive_a_round_trip(
+    fixes: list[tuple[float, float, float]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fixes.gpx"
+    entries = [
+        {"metadata": {"key": "background/location"}, "data": {"ts": ts, "latitude": lat, "longitude": lon}}
+        for ts, lat, lon in fixes
+    ]
+    files.write(path, entries)
+    found = {entry["data"]["ts"]: parse(entry)["data"] for entry in files.read(path)}  # type: ignore[index]
+    for ts, lat, lon in fixes:
+        fix: Any = found[min(found, key=lambda other: abs(other - ts))]
+        assert (fix["latitude"], fix["longitude"]) == (lat, lon)
+
+
+@pytest.mark.needs("phone-days")
+def test_a_real_day_becomes_a_track(tmp_path: Path) -> None:
+    day = list(files.read(Path(os.environ["EMLAB_PHONE_DAYS"]) / "shankari_2016-08-10.json.gz"))
+    files.write(tmp_path / "day.gpx", day)
+    fixes = of_key(list(files.read(tmp_path / "day.gpx")), "background/filtered_location")  # type: ignore[arg-type]
+    times = {fix["ts"] for fix in of_key(day, "background/filtered_location")}  # type: ignore[arg-type]
+    assert {fix["ts"] for fix in fixes} >= times
