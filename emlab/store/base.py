@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, cast
 
-from emlab.entries import TIME_FIELDS, JsonObject, StoreReport
+from emlab.entries import TIME_FIELDS, JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
 
 Fix = tuple[float, float, float]
@@ -70,8 +70,15 @@ class Store(Protocol):
     def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries, which nobody has formatted yet, in wire form and order of metadata.write_ts."""
 
-    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
-        """These raw entries (ids in hex) are pending no more; the failed ones lie in the collection of errors."""
+    def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
+        """These raw entries are pending no more: each has its formatted form, or lies in the collection of errors.
+
+        Args:
+            formatted: what became of pending entries, with their `_id`.
+            failed: ids (hex) of those of which nothing could become.
+        Returns:
+            the malformed ones among `formatted`, which count as failed too.
+        """
 
     def columns(
         self,
@@ -136,6 +143,25 @@ class Store(Protocol):
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key, pending ones included."""
 
+    def collections(self) -> dict[str, int]:
+        """How many documents of this person each collection has, invalid ones included, in the order of an export."""
+
+    def page(self, collection: str, *, after: str | None = None) -> Iterator[JsonObject]:
+        """This person's documents of a collection in wire form, whatever they are, by `_id`; those after that one.
+
+        Raises:
+            BadQuery: at once; no such collection, or no such id.
+        """
+
+    def restore(self, collection: str, documents: Sequence[object], *, partial: bool = False) -> StoreReport:
+        """Documents of `page`, of any cloud, are kept in this collection with their ids, and this person's.
+
+        Args:
+            partial: keep the good ones and count the others, instead of none.
+        Raises:
+            BadEntry: no such collection; one is malformed, and `partial` is false. Nothing was stored.
+        """
+
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """A block whose database calls end with StoreError when that much time has passed."""
 
@@ -169,7 +195,12 @@ def at(entry: Mapping[str, object], path: str) -> object:
     return value
 
 
+def oid_of(entry: JsonObject) -> str:
+    """The entry's id, 24 hex digits."""
+    return cast("dict[str, str]", entry["_id"])["$oid"]
+
+
 def order_of(entry: JsonObject, time_key: str) -> tuple[float, str]:
     """Where mongod sorts it: without a time first, then by time, then by id."""
     time = cast("float | None", at(entry, time_key))
-    return (-math.inf if time is None else time, cast("dict[str, str]", entry["_id"])["$oid"])
+    return (-math.inf if time is None else time, oid_of(entry))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, cast
 import bson
 from bson.objectid import ObjectId
 
-from emlab.entries import JsonObject, StoreReport
+from emlab.entries import JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
+from emlab.store.archive import accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
     ERRORS,
@@ -27,6 +28,7 @@ from emlab.store.base import (
     at,
     check_find,
     check_shape,
+    oid_of,
     order_of,
     path_of,
 )
@@ -74,13 +76,18 @@ class MemoryStore:
         found = sorted(self._all(USERCACHE), key=lambda entry: order_of(entry, "metadata.write_ts"))
         return itertools.islice(found, limit)
 
-    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
+    def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
         """Raw entries are pending no more; see Store."""
+        accepted, rejected = accept(formatted, self._user, partial=True)
+        bad = {*failed, *(oid_of(formatted[one.position]) for one in rejected)}
         with self._lock:
-            for oid in map(ObjectId, failed):
+            for name, documents in accepted.items():
+                self._kept[name].update(documents)
+            for oid in map(ObjectId, bad):
                 self._kept[ERRORS][oid] = self._kept[USERCACHE][oid]
-            for oid in map(ObjectId, [*done, *failed]):
+            for oid in map(ObjectId, {*bad, *map(oid_of, formatted)}):
                 self._kept[USERCACHE].pop(oid, None)
+        return rejected
 
     def columns(
         self,
@@ -139,6 +146,27 @@ class MemoryStore:
         found = self.find(key, start_ts=start_ts, end_ts=end_ts)
         places = ((at(entry, "data.ts"), at(entry, "data.loc.coordinates")) for entry in found)
         return (cast(Fix, (ts, *cast("list[float]", place))) for ts, place in places if place is not None)
+
+    def collections(self) -> dict[str, int]:
+        """How many documents there are; see Store."""
+        with self._lock:
+            return in_order({name: len(documents) for name, documents in self._kept.items()})
+
+    def page(self, collection: str, *, after: str | None = None) -> Iterator[JsonObject]:
+        """Documents by id; see Store."""
+        start = page_after(collection, after)
+        with self._lock:
+            kept = sorted(self._kept.get(collection, {}).items())
+        return (bson.decode(encoded, codec_options=WIRE) for oid, encoded in kept if start is None or oid > start)
+
+    def restore(self, collection: str, documents: Sequence[object], *, partial: bool = False) -> StoreReport:
+        """Documents are kept with their ids; see Store."""
+        accepted, rejected = accept_documents(collection, documents, self._user, partial=partial)
+        with self._lock:
+            kept = self._kept.setdefault(collection, {})
+            inserted = len(accepted.keys() - kept.keys())
+            kept.update(accepted)
+        return report(len(documents), inserted, rejected)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """Nothing here waits for a database; see Store."""

@@ -17,10 +17,11 @@ from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from emlab.entries import RESULT_PREFIXES, JsonObject, StoreReport
+from emlab.entries import RESULT_PREFIXES, JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
 from emlab.mongo_errors import wrapped
 from emlab.mongod import disk_full, free_bytes
+from emlab.store.archive import SINGLE, accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
     ERRORS,
@@ -31,6 +32,7 @@ from emlab.store.base import (
     Replaced,
     check_find,
     check_shape,
+    oid_of,
     order_of,
     path_of,
 )
@@ -48,6 +50,7 @@ NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads no
 RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
 _DUPLICATE_KEY = 11000
 _PLAIN: CodecOptions[dict[str, object]] = CodecOptions()  # ids stay as they are kept
+_INDEXED = frozenset({TIMESERIES, ANALYSIS, USERCACHE})
 _UP, _DOWN, _GEO = pymongo.ASCENDING, pymongo.DESCENDING, pymongo.GEOSPHERE
 
 
@@ -133,11 +136,8 @@ class MongoStore:
     def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
         """Keep entries; see Store."""
         accepted, rejected = accept(entries, self._user, partial=partial)
-        inserted = 0
         with self._errors("store entries"):
-            self._make_room(sum(len(one) for documents in accepted.values() for one in documents.values()))
-            for name, documents in accepted.items():
-                inserted += self._upsert(self._collection(name), list(documents.items()))
+            inserted = self._write(accepted)
         return report(len(entries), inserted, rejected)
 
     def find(
@@ -196,14 +196,18 @@ class MongoStore:
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
         return self._read(heapq.merge(*map(_fixes, found)))
 
-    def retire(self, done: Sequence[str], failed: Sequence[str]) -> None:
+    def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
         """Raw entries are pending no more; see Store."""
-        with self._errors("retire raw entries"):
+        accepted, rejected = accept(formatted, self._user, partial=True)
+        bad = {*failed, *(oid_of(formatted[one.position]) for one in rejected)}
+        with self._errors("settle raw entries"):
+            self._write(accepted)
             pending = self._database[USERCACHE].with_options(_PLAIN)
-            for document in pending.find({"_id": {"$in": list(map(ObjectId, failed))}}):
+            for document in pending.find({"_id": {"$in": [ObjectId(oid) for oid in bad]}}):
                 self._database[ERRORS].replace_one({"_id": document["_id"]}, document, upsert=True)
-            gone = list(map(ObjectId, [*done, *failed]))
-            self._database[USERCACHE].delete_many({"_id": {"$in": gone}})
+            gone = [ObjectId(oid) for oid in {*bad, *map(oid_of, formatted)}]
+            pending.delete_many({"_id": {"$in": gone}})
+        return rejected
 
     def columns(
         self,
@@ -223,7 +227,7 @@ class MongoStore:
         found = self._database[name].find(query, shown).sort(order).limit(limit or 0)
         rows = list(self._read(found))
         columns = {field: [row.get(f"c{number}") for row in rows] for number, field in enumerate(fields)}
-        return {"_id": [cast("dict[str, str]", row["_id"])["$oid"] for row in rows], **columns}
+        return {"_id": [oid_of(row) for row in rows], **columns}
 
     def count(self, keys: Sequence[str], *, before_ts: float) -> int:
         """How many entries are older; see Store."""
@@ -236,7 +240,6 @@ class MongoStore:
         accepted, _ = accept(results, self._user, partial=False)
         fresh = accepted.get(ANALYSIS, {})
         with self._errors("replace results"):
-            self._make_room(sum(map(len, fresh.values())))
             collection = self._collection(ANALYSIS)
             known = {
                 cast(ObjectId, document["_id"]): document
@@ -247,8 +250,7 @@ class MongoStore:
                 for oid, encoded in fresh.items()
                 if oid not in known or unwritten(known[oid]) != unwritten(bson.decode(encoded))
             ]
-            if changed:
-                self._upsert(collection, changed)
+            self._write({ANALYSIS: dict(changed)} if changed else {})
             query = {"user_id": self._user, "_id": {"$nin": list(fresh)}, **_results(keys, from_ts)}
             return Replaced(len(changed), collection.delete_many(query).deleted_count)
 
@@ -265,6 +267,39 @@ class MongoStore:
         state = {"curr_run_ts": None, "last_processed_ts": last_ts, "last_ts_run": now, "emlab": checkpoint}
         with self._errors("keep how far the pipeline got"):
             self._database[PIPELINE].update_one(query, {"$set": state}, upsert=True)
+
+    def collections(self) -> dict[str, int]:
+        """How many documents there are; see Store."""
+        with self._errors("count documents"):
+            names = [name for name in self._database.list_collection_names() if name.startswith("Stage_")]
+            return in_order({name: self._database[name].count_documents({"user_id": self._user}) for name in names})
+
+    def page(self, collection: str, *, after: str | None = None) -> Iterator[JsonObject]:
+        """Documents by id; see Store."""
+        start = page_after(collection, after)
+        query = {"user_id": self._user, **({} if start is None else {"_id": {"$gt": start}})}
+        return self._read(self._database[collection].find(query).sort("_id", _UP).batch_size(100))
+
+    def restore(self, collection: str, documents: Sequence[object], *, partial: bool = False) -> StoreReport:
+        """Documents are kept with their ids; see Store."""
+        accepted, rejected = accept_documents(collection, documents, self._user, partial=partial)
+        with self._errors("restore documents"):
+            self._make_room(sum(map(len, accepted.values())))
+            inserted = 0
+            if accepted:
+                inserted = self._upsert(self._restorable(collection), list(accepted.items()))
+            for encoded in accepted.values() if collection in SINGLE else ():
+                self._keep_single(collection, bson.decode(encoded, codec_options=_PLAIN))
+        return report(len(documents), inserted, rejected)
+
+    def _restorable(self, collection: str) -> Documents:
+        return self._collection(collection) if collection in _INDEXED else self._database[collection]
+
+    def _keep_single(self, collection: str, document: dict[str, object]) -> None:
+        """Of what a person has one of, this one stays."""
+        same = {name: document.get(name) for name in SINGLE[collection]}
+        others = {"user_id": self._user, "_id": {"$ne": document["_id"]}, **same}
+        self._database[collection].delete_many(others)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """A bound on the time of what is called inside; see Store."""
@@ -298,6 +333,13 @@ class MongoStore:
             collection.create_indexes(indexes(name))
             self._indexed.add(name)
         return collection
+
+    def _write(self, accepted: Mapping[str, Mapping[ObjectId, bytes]]) -> int:
+        """How many of the documents are new."""
+        self._make_room(sum(len(one) for documents in accepted.values() for one in documents.values()))
+        return sum(
+            self._upsert(self._collection(name), list(documents.items())) for name, documents in accepted.items()
+        )
 
     def _upsert(self, collection: Documents, documents: list[tuple[ObjectId, bytes]]) -> int:
         """How many are new. Inserting all and replacing what was there is faster than asking first."""

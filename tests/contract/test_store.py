@@ -269,13 +269,17 @@ class TestStore:
         }
         assert store.exists(LOCATION, start_ts=TS + 61, end_ts=2e9, region=both)
 
-    def test_raw_entries_are_retired_and_the_failed_ones_kept_apart(self, store: Store) -> None:
-        store.put([raw(TS + number) for number in range(4)])
-        first, second, third = (entry["_id"]["$oid"] for entry in store.pending(3))  # type: ignore[index]
-        store.retire([first, second], [third])
-        store.retire([first, second], [])
-        (left,) = store.pending()
-        assert left["data"] == raw(TS + 3)["data"]
+    def test_raw_entries_are_settled_and_the_failed_ones_kept_apart(self, store: Store) -> None:
+        store.put([raw(TS + number) for number in range(5)])
+        first, second, third, fourth = store.pending(4)
+        good = {**fix(0, key="statemachine/transition"), "_id": first["_id"]}
+        bad = {**fix(1, latitude=99), "_id": second["_id"]}
+        (rejected,) = store.settle([good, bad], [third["_id"]["$oid"]])  # type: ignore[index]
+        assert (rejected.position, rejected.reason) == (1, "data.latitude is not within -90..90")
+        assert [entry["data"] for entry in store.pending()] == [fourth["data"], raw(TS + 4)["data"]]
+        assert list(store.find("statemachine/transition")) == [own(good)]
+        assert store.settle([good], []) == []
+        assert len(list(store.pending())) == 2
 
     def test_columns_are_equally_long_and_by_time(self, store: Store) -> None:
         store.put([fix(3, speed=2.5), fix(1), fix(2, speed=1)])
