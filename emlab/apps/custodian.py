@@ -25,8 +25,8 @@ from emlab.errors import EmlabError
 from emlab.mongod import Mongod
 
 if TYPE_CHECKING:
-    from emlab.custodian import Custodian
     from emlab.provision import Provision
+    from emlab.wire.serve import Server
 
 log = logging.getLogger("emlab.apps.custodian")
 DATABASE_DIR = "db"
@@ -65,8 +65,7 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
     mongod = Mongod(vault_dir / DATABASE_DIR, run_dir, on_death=end_with_mongod)
     try:
         mongod.start(meanwhile=import_rest)  # which on two cores costs next to nothing
-        custodian = _custodian(provision, mongod, run_dir)
-        _serve_http(custodian, run_dir / SOCKET)
+        _serve_http(_server(provision, mongod, run_dir), run_dir / SOCKET)
     finally:
         mongod.stop()
     return 1 if died.is_set() else 0
@@ -86,30 +85,36 @@ def _keep_heap_small() -> None:
 
 def import_rest() -> None:
     """All that the program needs is imported."""
-    for module in (*(f"emlab.{name}" for name in ("apps.http", "apps.job", "custodian", "store")), *_LIBRARIES):
+    for module in (
+        *(f"emlab.{name}" for name in ("apps.http", "apps.job", "custodian", "emission", "store")),
+        *_LIBRARIES,
+    ):
         importlib.import_module(module)
 
 
-def _custodian(provision: Provision, mongod: Mongod, run_dir: Path) -> Custodian:
+def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     from emlab.apps import job
     from emlab.custodian import Custodian
+    from emlab.emission import Emission
     from emlab.ledger import MongoLedger
     from emlab.store import MongoStore
+    from emlab.store.emission import EmissionStore
+    from emlab.wire.serve import Server
 
-    client = mongod.client()
+    client, user_id = mongod.client(), uuid.UUID(provision.cloud)
     ledger = MongoLedger(client, data_dir=mongod.data_dir)
     ledger.recover()
-    store = MongoStore(client, uuid.UUID(provision.cloud), data_dir=mongod.data_dir)
-    return Custodian(provision, store, ledger, digest=lambda: job.run_pipeline(run_dir, mongod.data_dir))
+    store = MongoStore(client, user_id, data_dir=mongod.data_dir)
+    custodian = Custodian(provision, store, ledger, digest=lambda: job.run_pipeline(run_dir, mongod.data_dir))
+    return Server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 
 
-def _serve_http(custodian: Custodian, socket: Path) -> None:
+def _serve_http(app: Server, socket: Path) -> None:
     from emlab.apps.http import server
-    from emlab.wire.serve import Server
 
     # uvicorn ends in order on SIGTERM and then raises it once more, for the handler that was there before
     with contextlib.suppress(SystemExit):
-        server(Server(custodian), socket).run()
+        server(app, socket).run()
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def asgi(app: App) -> Starlette:
         if refused is not None:
             return _refusing(refused)
         status, reply = await run_in_threadpool(app.handle, method, path, headers, await request.body())
-        media = "application/json" if status == 200 else "application/problem+json"
+        media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media)
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])

@@ -98,7 +98,7 @@ def _plain_entry(raw: msgspec.Raw) -> JsonObject | None:
     encoded = memoryview(raw).tobytes()
     try:
         tree = _PLAIN.decode(encoded)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     ids = (tree.id is not UNSET) + (tree.user_id is not UNSET)
     if encoded.count(b"$") != ids or b"\\" in encoded or len(encoded) > MAX_ENTRY_BYTES:
@@ -112,7 +112,7 @@ def _plain_entry(raw: msgspec.Raw) -> JsonObject | None:
 def _decoded(raw: msgspec.Raw) -> object:
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Fault("the entry", "is no JSON") from None
     except RecursionError:
         raise Fault("the entry", f"is nested deeper than {MAX_DEPTH}") from None

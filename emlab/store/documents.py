@@ -111,7 +111,7 @@ def _document(entry: JsonObject, user: Binary) -> _Document:
     document = {**entry, "_id": oid, "user_id": user}
     encoded = bson.encode(document)
     if _TYPED_NAME.search(encoded):  # rarely: ids within results
-        encoded = bson.encode({name: _typed(value) for name, value in document.items()})
+        encoded = bson.encode({name: typed(value) for name, value in document.items()})
     return _Document(collection, oid, encoded)
 
 
@@ -132,10 +132,10 @@ def _hashed_id(content: bytes) -> ObjectId:
     return ObjectId(hashlib.blake2b(content, digest_size=12).digest())
 
 
-def _typed(value: object) -> object:
+def typed(value: object) -> object:
     """Extended JSON as the database's own types, at any depth."""
     if isinstance(value, list):
-        return [_typed(item) for item in value]
+        return [typed(item) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
@@ -146,7 +146,7 @@ def _typed(value: object) -> object:
             return legacy(uuid.UUID(item))
         if name == "$date":
             return DatetimeMS(item)
-    return {name: _typed(item) for name, item in value.items()}
+    return {name: typed(item) for name, item in value.items()}
 
 
 def unwritten(document: Mapping[str, object]) -> dict[str, object]:

@@ -7,24 +7,31 @@ from collections.abc import Mapping
 
 import msgspec
 
+from emlab.wire.emission import EMISSION_ROUTES
 from emlab.wire.problem import Problem
 from emlab.wire.table import ROUTES, Route
 
 _JSON = "application/json"
+_ALL = (*ROUTES, *EMISSION_ROUTES)
+_USER = {
+    "type": "object",
+    "required": ["user"],
+    "properties": {"user": {"type": "string", "description": "owner token"}},
+}
 
 
 @functools.cache
 def document() -> Mapping[str, object]:
     """The whole document, ready for JSON."""
     types: list[object] = [Problem]
-    for route in ROUTES:
+    for route in _ALL:
         types += [one for one in (route.request, route.response) if one is not None]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}", schema_hook=_anything
     )
     schema_of = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, object]] = {}
-    for route in ROUTES:
+    for route in _ALL:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     return {
         "openapi": "3.1.0",
@@ -38,7 +45,7 @@ def document() -> Mapping[str, object]:
 
 
 def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, object]:
-    statuses = sorted({error.status for error in route.raises} | {500})
+    statuses = sorted({error.status for error in route.raises} | {500} | ({401} if route.who == "user" else set()))
     failures = {
         str(status): {
             "description": ", ".join(e.__name__ for e in route.raises if e.status == status) or "an error",
@@ -53,9 +60,21 @@ def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, objec
         "responses": {"200": success, **failures},
         "security": [{"owner": []}] if route.who == "owner" else [],
     }
-    if route.request is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema_of[repr(route.request)]}}}
+    schema = _body(route, schema_of)
+    if schema is not None:
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+    if "{" in route.path:
+        name = route.path.rpartition("{")[2].rstrip("}")
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
     return operation
+
+
+def _body(route: Route, schema_of: Mapping[str, object]) -> object:
+    """The schema of the request's body, with the caller's token where the body holds it; None if there is no body."""
+    request = None if route.request is None else schema_of[repr(route.request)]
+    if route.who != "user":
+        return request
+    return _USER if request is None else {"allOf": [_USER, request]}
 
 
 def _anything(type_: type) -> dict[str, object]:

@@ -17,7 +17,7 @@ from emlab.policy import Policy
 MAX_BODY_BYTES = 64 << 20
 MAX_HEADER_BYTES = 16 << 10
 MAX_ENTRIES = 100_000
-Who = Literal["anyone", "owner", "capability"]
+Who = Literal["anyone", "owner", "capability", "user"]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
 
 
@@ -67,7 +67,8 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
 class Route:
     """One route. `name` is the custodian's method; `who` must present which credential.
 
-    An owner sends `Authorization: Bearer <owner token>`; a capability is part of the ask itself.
+    An owner sends `Authorization: Bearer <owner token>`; a capability is part of the ask itself; of a "user", who is an
+    owner with an e-mission client, the token is the field `user` of the body. A path may end in one {parameter}.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Route:
     path: str
     who: Who
     request: type[msgspec.Struct] | None
-    response: type[msgspec.Struct] | type[dict[str, int]]
+    response: type
     raises: tuple[type[errors.EmlabError], ...]
     summary: str
 
