@@ -69,6 +69,7 @@ WIRE: CodecOptions[dict[str, object]] = CodecOptions(
 )
 
 
+_NESTED = (dict, list)
 _TYPED_NAME = re.compile(rb"\$(?:oid|uuid|date)\0")
 
 
@@ -134,9 +135,9 @@ def _hashed_id(content: bytes) -> ObjectId:
 
 def typed(value: object) -> object:
     """Extended JSON as the database's own types, at any depth."""
-    if isinstance(value, list):
-        return [typed(item) for item in value]
-    if not isinstance(value, dict):
+    if type(value) is list:
+        return [typed(item) if type(item) in _NESTED else item for item in value]
+    if type(value) is not dict:
         return value
     if len(value) == 1:
         ((name, item),) = value.items()
@@ -146,7 +147,7 @@ def typed(value: object) -> object:
             return legacy(uuid.UUID(item))
         if name == "$date":
             return DatetimeMS(item)
-    return {name: typed(item) for name, item in value.items()}
+    return {name: typed(item) if type(item) in _NESTED else item for name, item in value.items()}
 
 
 def unwritten(document: Mapping[str, object]) -> dict[str, object]:
