@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import msgspec
 
@@ -18,18 +19,29 @@ from emlab import ask as asking
 from emlab.ask import Ask, AskRequest, Envelope
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import StoreReport
-from emlab.errors import Refused, StoreError, VaultError
+from emlab.errors import BadQuery, Refused, StoreError, VaultError
 from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_token
-from emlab.ledger import Ledger, Note
+from emlab.ledger import Ledger, Note, Row, merged
 from emlab.policy import Policy
 from emlab.provision import Provision
 from emlab.store import Store
+from emlab.wire.archive import (
+    FORMAT,
+    MAX_ROWS,
+    PAGE_BYTES,
+    AdoptRequest,
+    ArchiveHead,
+    Page,
+    PageRequest,
+    RestoreRequest,
+)
 from emlab.wire.table import FindRequest, Found, Health, LedgerReport, StoreRequest
 
 log = logging.getLogger(__name__)
 COMPUTING = 0.7  # of a slot; the rest is for the ledger
 _STRIPES = 64
+_ADOPTED = "adopted"  # under which the ledger keeps the rows of other clouds' ledgers
 
 
 class Custodian:
@@ -56,7 +68,7 @@ class Custodian:
         self._clock = clock
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._digest = digest or self._digest_here
-        self._digesting = threading.Lock()
+        self._digesting, self._adopting = threading.Lock(), threading.Lock()
         if ledger.balance().seq < provision.ledger_seq:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
         ledger.carry(provision.spent_micro)
@@ -127,9 +139,54 @@ class Custodian:
         """What has been asked and spent."""
         balance = self._ledger.balance()
         remaining = max(0, self.policy().total_epsilon_micro - balance.spent_micro)
-        return LedgerReport(
-            spent_micro=balance.spent_micro, remaining_micro=remaining, seq=balance.seq, rows=list(self._ledger.rows())
+        rows = merged(self._ledger.rows(), self._adopted())
+        return LedgerReport(spent_micro=balance.spent_micro, remaining_micro=remaining, seq=balance.seq, rows=rows)
+
+    def archive(self) -> ArchiveHead:
+        """What the cloud holds besides documents."""
+        ledger = self.ledger()
+        return ArchiveHead(
+            format=FORMAT,
+            cloud=self._provision.cloud,
+            generation=self._provision.generation,
+            exported_ts=self._clock.now(),
+            policy=self.policy(),
+            spent_micro=ledger.spent_micro,
+            rows=ledger.rows,
+            documents=self._store.collections(),
         )
+
+    def page(self, request: PageRequest) -> Page:
+        """Documents of a collection, as many as a page holds."""
+        documents: list[msgspec.Raw] = []
+        size = 0
+        for document in self._store.page(request.collection, after=request.after):
+            encoded = msgspec.json.encode(document)
+            documents.append(msgspec.Raw(encoded))
+            size += len(encoded)
+            if size >= PAGE_BYTES:
+                return Page(documents=documents, after=cast("dict[str, str]", document["_id"])["$oid"])
+        return Page(documents=documents, after=None)
+
+    def restore(self, request: RestoreRequest) -> StoreReport:
+        """Documents of another cloud of this owner are kept and journaled."""
+        return self._store.restore(request.collection, request.documents, partial=request.partial)
+
+    def adopt(self, request: AdoptRequest) -> LedgerReport:
+        """What was spent elsewhere counts here, never twice; the policy follows if it is given."""
+        with self._adopting:
+            rows = merged(self._adopted(), request.rows)
+            if len(rows) > MAX_ROWS:
+                raise BadQuery(f"a cloud keeps at most {MAX_ROWS} rows of other clouds' ledgers")
+            self._ledger.carry(request.spent_micro)
+            self._ledger.keep(_ADOPTED, msgspec.json.encode(rows))
+        if request.policy is not None:
+            self.set_policy(request.policy)
+        return self.ledger()
+
+    def _adopted(self) -> list[Row]:
+        kept = self._ledger.kept(_ADOPTED)
+        return [] if kept is None else msgspec.json.decode(kept, type=list[Row])
 
     def ask(self, request: AskRequest) -> Envelope:
         """The answer to an ask, sealed to its aggregator; the debit is journaled before data is read.

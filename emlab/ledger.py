@@ -9,8 +9,9 @@ ask was debited: its id stands in `open` or its row says "reserved".
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -49,6 +50,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ts: float
     cost_micro: int
     answered: bool
+
+
+def merged(*ledgers: Iterable[Row]) -> list[Row]:
+    """The rows of several ledgers, oldest first, each ask once: the first that has it."""
+    of_ask: dict[str, Row] = {}
+    for row in itertools.chain(*ledgers):
+        of_ask.setdefault(row.id, row)
+    return sorted(of_ask.values(), key=lambda row: (row.ts, row.id))
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from emlab.entries import StoreReport
 from emlab.intake.report import IntakeReport
 from emlab.ledger import Row
 from emlab.policy import Policy
+from emlab.wire.archive import AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
 
 MAX_BODY_BYTES = 64 << 20
 MAX_HEADER_BYTES = 16 << 10
@@ -137,6 +138,46 @@ ROUTES: tuple[Route, ...] = (
     Route("policy", "GET", "/policy", "owner", None, Policy, _OWNER, "What the owner permits"),
     Route("set_policy", "PUT", "/policy", "owner", Policy, Policy, (*_OWNER, errors.BadQuery), "Permit something else"),
     Route("ledger", "GET", "/ledger", "owner", None, LedgerReport, _OWNER, "What has been asked and spent"),
+    Route(
+        "archive",
+        "GET",
+        "/archive",
+        "owner",
+        None,
+        ArchiveHead,
+        (*_OWNER, errors.StoreError),
+        "What the cloud holds besides documents, and how many of those",
+    ),
+    Route(
+        "page",
+        "POST",
+        "/archive/page",
+        "owner",
+        PageRequest,
+        Page,
+        (*_OWNER, errors.BadQuery, errors.StoreError),
+        "Documents of a collection, whatever they are, page by page",
+    ),
+    Route(
+        "restore",
+        "POST",
+        "/archive/restore",
+        "owner",
+        RestoreRequest,
+        StoreReport,
+        (*_OWNER, errors.BadEntry, errors.BadQuery, errors.StoreError, errors.DiskFull),
+        "Keep documents of another cloud of this owner",
+    ),
+    Route(
+        "adopt",
+        "POST",
+        "/archive/adopt",
+        "owner",
+        AdoptRequest,
+        LedgerReport,
+        (*_OWNER, errors.BadQuery, errors.StoreError),
+        "Take over what was spent in another cloud of this owner",
+    ),
 )
 BY_NAME = {route.name: route for route in ROUTES}
 BY_PATH = {f"{route.method} {route.path}": route for route in ROUTES}
