@@ -5,6 +5,7 @@ Imports msgspec, and of emlab errors and the rest of entries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
@@ -29,6 +30,9 @@ from emlab.errors import BadEntry
 MAX_ENTRY_BYTES = 1_000_000  # of JSON
 DEFAULT_TIME_ZONE = "America/Los_Angeles"  # what e-mission assumes for a phone that names none
 _ENCODER = msgspec.json.Encoder()
+_EXTENDED = re.compile(
+    rb'\{\s*"\$(?:oid"\s*:\s*"[0-9a-fA-F]{24}"|uuid"\s*:\s*"[0-9a-fA-F]{32}"|date"\s*:\s*-?[0-9]{1,13})\s*\}'
+)
 _PLAIN = msgspec.json.Decoder(PlainEntry)
 
 
@@ -101,12 +105,18 @@ def _plain_entry(raw: msgspec.Raw) -> JsonObject | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     ids = (tree.id is not UNSET) + (tree.user_id is not UNSET)
-    if encoded.count(b"$") != ids or b"\\" in encoded or len(encoded) > MAX_ENTRY_BYTES:
+    if not _is_tame(encoded, ids) or len(encoded) > MAX_ENTRY_BYTES:
         return None
     entry: JsonObject = {} if tree.id is UNSET else {"_id": tree.id}
     if tree.user_id is not UNSET:
         entry["user_id"] = tree.user_id
     return entry | {"metadata": tree.metadata, "data": tree.data}
+
+
+def _is_tame(encoded: bytes, ids: int) -> bool:
+    """Whether JSON surely has no names with $ but those of its ids and dates, and nothing escaped."""
+    signs = encoded.count(b"$")
+    return b"\\" not in encoded and (signs == ids or signs == len(_EXTENDED.findall(encoded)))
 
 
 def _decoded(raw: msgspec.Raw) -> object:
@@ -127,7 +137,7 @@ def _is_plain(raw: JsonObject) -> bool:
         return False  # the close look will say what is wrong
     _check_size(len(encoded))
     ids = ("_id" in raw) + ("user_id" in raw)  # the view looks into these two, whose only field starts with $
-    if not raw.keys() <= ENVELOPE or encoded.count(b"$") != ids or b"\\" in encoded:
+    if not raw.keys() <= ENVELOPE or not _is_tame(encoded, ids):
         return False
     return tree.data == raw["data"] and tree.metadata == raw["metadata"]  # no set or tuple became a list
 

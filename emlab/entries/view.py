@@ -126,20 +126,23 @@ _Scalar = (
     | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 )
 _Branch = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_Branch2 = _Scalar | list[_Branch] | dict[str, _Branch]
+_Branch3 = _Scalar | list[_Branch2] | dict[str, _Branch2]
+_Branch4 = _Scalar | list[_Branch3] | dict[str, _Branch3]  # data.locations of a composite trip
 
 
 class PlainTree(msgspec.Struct):
-    """What JSON has, as deep as e-mission's raw entries go."""
+    """What JSON has, as deep as e-mission's entries go."""
 
     metadata: dict[str, _Branch]
-    data: dict[str, _Scalar | list[_Scalar] | dict[str, _Branch]]
+    data: dict[str, _Branch4]
 
 
 class PlainEntry(msgspec.Struct, forbid_unknown_fields=True):
     """A whole entry of plain JSON, decoded and checked at once."""
 
     metadata: dict[str, _Branch]
-    data: dict[str, _Scalar | list[_Scalar] | dict[str, _Branch]]
+    data: dict[str, _Branch4]
     id: dict[str, str] | UnsetType = msgspec.field(default=UNSET, name="_id")
     user_id: dict[str, str] | UnsetType = UNSET
 
