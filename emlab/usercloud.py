@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
 import msgspec
@@ -190,6 +191,38 @@ class UserCloud:
     def places(self) -> pd.DataFrame:
         """The stays between trips; see `diary.places`. Owner only."""
         return diary.places(self._found(diary.PLACES, "data.enter_ts"))
+
+    def export(self, path: Path | str | None = None) -> Path:
+        """All that the cloud holds is in a file that only this user can read; returns its path. Owner only.
+
+        All entries (raw, formatted, computed, rejected), profile and labels, policy, and the ledger; not the keys and
+        the token. See `emlab.archive` for its form, which e-mission's tools read too.
+
+        Args:
+            path: ends in .json or .json.gz; USER.json.gz in the working directory without it. Replaces what is there.
+        Raises: ConfigError.
+        """
+        from emlab import archive
+
+        path = Path(f"{self.user}.json.gz" if path is None else path)
+        archive.export(self._call, path)
+        return path
+
+    def import_(
+        self, path: Path | str, *, partial: bool = False, with_policy: bool = False, zone: str = "UTC"
+    ) -> StoreReport:
+        """What the file holds is in the cloud, with its ids and as this person's. Again: nothing changes. Owner only.
+
+        Args:
+            path: an archive of `export`, e-mission's JSON, or GPX, each packed or not (see `emlab.files.read`).
+            partial: store the good entries and count the bad ones, instead of refusing the file for one bad.
+            with_policy: of an archive, permit also what its owner did. What was spent there counts here in any case.
+            zone: IANA name of where the phone was, for GPX, which does not say it.
+        Raises: BadEntry (nothing was stored), ConfigError, DiskFull, StoreError.
+        """
+        from emlab import archive
+
+        return archive.load(Path(path), self._call, self.store, partial=partial, with_policy=with_policy, zone=zone)
 
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key. Owner only."""

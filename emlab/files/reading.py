@@ -5,7 +5,7 @@ Imports of emlab entries, errors and files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from emlab.entries.view import ENVELOPE
@@ -14,8 +14,8 @@ from emlab.files import gpx
 from emlab.files.opening import Reader, opened
 from emlab.files.scanning import Scanner
 
-ENTRIES = "phone_data"  # the field of find_entries' answers, and of our archives
-_LISTS = (ENTRIES, "phone_to_server", "server_to_phone")
+# The fields whose lists are entries: of no object, of find_entries' answers and archives, of usercache/put and get.
+LISTS = ("", "phone_data", "phone_to_server", "server_to_phone")
 
 
 def read(path: Path | str, *, zone: str = "UTC") -> Iterator[object]:
@@ -31,30 +31,27 @@ def read(path: Path | str, *, zone: str = "UTC") -> Iterator[object]:
         BadEntry: damaged, or of another form; the message names the file and the place. Entries before it were given.
         ConfigError: the file cannot be read, or there is no such zone.
     """
+    return (item for field, item in sections(path, zone=zone) if field in LISTS)
+
+
+def sections(path: Path | str, *, zone: str = "UTC") -> Iterator[tuple[str, object]]:
+    """Everything in a file, as (field, value), and of a field that is a list each item. No field is called "".
+
+    Args, Raises: as `read`.
+    """
     with opened(Path(path)) as file:
         start = _start(file)
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            yield from gpx.read(_Again(file, start), zone)
+            yield from (("", entry) for entry in gpx.read(_Again(file, start), zone))
         else:
-            found = _sections(Scanner(_Again(file, start)), wanted=_LISTS)
-            yield from (item for name, item in found if name in ("", *_LISTS))
+            yield from _sections(Scanner(_Again(file, start)))
 
 
-def sections(path: Path | str) -> Iterator[tuple[str, object]]:
-    """Everything in a JSON file, as (field, value), and of a field that is a list each item; the field "" is none.
-
-    Raises: as `read`.
-    """
-    with opened(Path(path)) as file:
-        yield from _sections(Scanner(file))
-
-
-def _sections(scanner: Scanner, *, wanted: Collection[str] = ()) -> Iterator[tuple[str, object]]:
-    """See `sections`. An object has to have a field that is wanted."""
+def _sections(scanner: Scanner) -> Iterator[tuple[str, object]]:
     if scanner.next() == "[":
         yield from (("", item) for item in scanner.items())
     elif scanner.next() == "{" and scanner.first_name() not in ENVELOPE:
-        yield from _fields(scanner, wanted)
+        yield from _fields(scanner)
     else:
         if scanner.next() != "{":
             raise scanner.wrong("there should be a list of entries, or an entry")
@@ -64,16 +61,16 @@ def _sections(scanner: Scanner, *, wanted: Collection[str] = ()) -> Iterator[tup
         raise scanner.wrong("there should be nothing more")
 
 
-def _fields(scanner: Scanner, wanted: Collection[str]) -> Iterator[tuple[str, object]]:
-    missing = bool(wanted)
+def _fields(scanner: Scanner) -> Iterator[tuple[str, object]]:
+    missing = True
     for name in scanner.fields():
-        missing = missing and name not in wanted
+        missing = missing and name not in LISTS
         if scanner.next() == "[":
             yield from ((name, item) for item in scanner.items())
         else:
             yield name, scanner.value()
     if missing:
-        raise scanner.wrong(f"the object has no field {', '.join(wanted)}")
+        raise scanner.wrong(f"the object has no field {', '.join(LISTS[1:])}")
 
 
 def _start(file: Reader) -> bytes:
