@@ -14,14 +14,14 @@ from emlab.emission import labels, metrics, profile
 from emlab.emission.span import local_dates, where
 from emlab.emission.timeline import Travel, data_of, oid, trip_feature
 from emlab.emission.truncation import truncate
-from emlab.entries import JsonObject, StoreReport, parse
+from emlab.emission.uploads import last_times
+from emlab.entries import JsonObject, StoreReport
 from emlab.entries.codes import Motion
 from emlab.errors import BadEntry, BadQuery
 from emlab.store import Store
 from emlab.store.emission import EmissionStore
 from emlab.wire import emission as wire
 
-LOCATION = "background/location"
 COMPOSITE, CONFIRMED = "analysis/composite_trip", "analysis/confirmed_trip"
 SECTION, STOP, INFERRED = "analysis/cleaned_section", "analysis/cleaned_stop", "analysis/inferred_section"
 POINT, INCIDENT = "analysis/recreated_location", "manual/incident"
@@ -109,7 +109,7 @@ class Emission:
         report = self._store.put(entries, partial=True)
         if entries and report.rejected_total == len(entries):
             raise BadEntry(report.examples[0].message, report.examples[0].position)
-        self._note(route, **_last_times(entries))
+        self._note(route, **last_times(entries))
         return report
 
     # entries
@@ -198,7 +198,7 @@ class Emission:
         query: JsonObject,
         group: Callable[[Sequence[metrics.Section], str], metrics.Spanned],
     ) -> wire.Metrics:
-        names, single = _metrics_asked(request)
+        names, single = metrics.asked(request)
         fields = tuple(f"data.{name}" for name in metrics.FIELDS)
         found = self._documents.results([INFERRED], query, order="data.start_ts", limit=MAX_SECTIONS + 1, fields=fields)
         if len(found) > MAX_SECTIONS:
@@ -263,24 +263,6 @@ class Emission:
         return wire.Labels(labels.listed(changed))
 
 
-def _last_times(entries: Sequence[msgspec.Raw]) -> dict[str, float]:
-    """When the last location was, and when the last entry was written; absent if there is none."""
-    times: dict[str, float] = {}
-    for raw in reversed(entries):
-        if "last_phone_data_ts" in times and (LOCATION.encode() not in memoryview(raw).tobytes()):
-            continue
-        try:
-            entry = parse(raw)
-        except BadEntry:
-            continue
-        metadata, data = cast(JsonObject, entry["metadata"]), cast(JsonObject, entry["data"])
-        times.setdefault("last_phone_data_ts", cast(float, metadata["write_ts"]))
-        if metadata["key"] == LOCATION:
-            times["last_location_ts"] = cast(float, data["ts"])
-            break
-    return times
-
-
 def _encoded(found: Iterable[JsonObject]) -> list[msgspec.Raw]:
     """Entries as JSON, one after the other, so that their mappings need no memory. Raises BadQuery if too much."""
     encoder = msgspec.json.Encoder()
@@ -321,17 +303,6 @@ def _motion(name: str) -> int:
         return Motion[name]
     except KeyError:
         raise BadQuery(f"a mode is one of {', '.join(Motion.__members__)}") from None
-
-
-def _metrics_asked(request: wire.TimeMetrics | wire.LocalMetrics) -> tuple[list[wire.Metric], bool]:
-    """The metrics, and whether it is the old form, whose answer has one list level less."""
-    if request.metric is not None:
-        return [request.metric], True
-    asked = request.metric_list or []
-    old = request.is_return_aggregate is None
-    if not asked or (old and len(asked) > 1):
-        raise BadQuery("metrics are named by metric, or by metric_list with is_return_aggregate")
-    return asked, old
 
 
 def _uses(found: JsonObject, key: str) -> labels.Uses:

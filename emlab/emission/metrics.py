@@ -17,6 +17,7 @@ import msgspec
 from emlab.entries import JsonObject
 from emlab.entries.codes import Mode
 from emlab.errors import BadQuery
+from emlab.wire.emission import LocalMetrics, Metric, TimeMetrics
 
 MAX_SPANS = 20_000
 FIELDS = ("start_ts", "start_local_dt", "sensed_mode", "distance", "duration", "speeds")  # that `section_of` reads
@@ -39,6 +40,17 @@ class Section(NamedTuple):
 
 
 Spanned = list[tuple[JsonObject, list[Section]]]  # the fields that name a span, and the sections that began in it
+
+
+def asked(request: TimeMetrics | LocalMetrics) -> tuple[list[Metric], bool]:
+    """The metrics, and whether it is the old form, whose answer has one list level less."""
+    if request.metric is not None:
+        return [request.metric], True
+    names = request.metric_list or []
+    old = request.is_return_aggregate is None
+    if not names or (old and len(names) > 1):
+        raise BadQuery("metrics are named by metric, or by metric_list with is_return_aggregate")
+    return names, old
 
 
 def by_time(sections: Sequence[Section], freq: str) -> Spanned:
