@@ -1,4 +1,4 @@
-"""The command line: demo, run, images, clean. Errors are one sentence on standard error and exit status 1."""
+"""The command line: demo, run, import, export, images, clean. Errors are a sentence on standard error and status 1."""
 
 from __future__ import annotations
 
@@ -94,6 +94,53 @@ def _assignment(text: str) -> tuple[str, Scalar]:
     if not isinstance(parsed, Scalar):
         raise ConfigError(f"--set {name}: one text, number or truth value, not {value!r}")
     return name.strip(), parsed
+
+
+UserOption = Annotated[str, typer.Option("--user", help="Whose cloud.")]
+LabOption = Annotated[str | None, typer.Option("--lab", help="A lab that was kept; the only one without it.")]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="The owner's token, in a file of mode 0600; asked for or piped in without it."),
+]
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Archives, e-mission JSON or GPX; each may be packed (.gz).")],
+    *,
+    user: UserOption,
+    lab: LabOption = None,
+    token_file: TokenOption = None,
+    new: Annotated[bool, typer.Option("--new", help="Sign the user up first; the token goes to --token-file.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Store the good entries of a file with bad ones.")] = False,
+    with_policy: Annotated[bool, typer.Option("--with-policy", help="Permit also what an archive permits.")] = False,
+    zone: Annotated[str, typer.Option(help="Time zone of GPX files, such as Europe/Berlin.")] = "UTC",
+) -> None:
+    """Store what is in files in a user's cloud. Again: nothing changes."""
+    from emlab import kept
+
+    with kept.kept_lab(lab, new=new) as opened:
+        cloud = (kept.new_cloud if new else kept.owners_cloud)(opened, user, token_file)
+        for file in files:
+            report = cloud.import_(file, partial=partial, with_policy=with_policy, zone=zone)
+            print(f"{file.name}: {report}")
+
+
+@app.command()
+def export(
+    *,
+    user: UserOption,
+    out: Annotated[Path, typer.Option("--out", help="The archive, .json or .json.gz; only you can read it.")],
+    lab: LabOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Take everything out of a user's cloud: entries, profile, policy, ledger."""
+    from emlab import kept
+
+    with kept.kept_lab(lab) as opened:
+        cloud = kept.owners_cloud(opened, user, token_file)
+        path = cloud.export(out)
+        print(f"{path}: {sum(cloud.counts().values())} entries of {user}")
 
 
 @images_app.command("build")

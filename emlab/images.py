@@ -39,7 +39,7 @@ LIBRARIES = (
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 HOST_ONLY = {
     *("_data", "aggregate", "aggregator", "archive", "cleaning", "cli", "controller", "demo", "diary", "ending"),
-    *("experiment", "fanout", "files", "idle", "images", "lab", "lease", "lifecycle", "measure", "panel"),
+    *("experiment", "fanout", "files", "idle", "images", "kept", "lab", "lease", "lifecycle", "measure", "panel"),
     *("parts", "plots", "provider", "record", "registry", "report", "simulate", "usercloud", "vaults"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one

@@ -20,7 +20,7 @@ LAYERS = {
     2: "engines vaults store mongo_errors mongod ledger registry images wire files",
     3: "archive controller lease usercloud lifecycle fanout custodian aggregator provider pipeline diary emission",
     4: "apps",
-    5: "lab parts cleaning ending experiment report plots panel cli demo measure __main__",
+    5: "kept lab parts cleaning ending experiment report plots panel cli demo measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Of a folder with many implementations, others see these modules only ...

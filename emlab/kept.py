@@ -1,0 +1,104 @@
+"""Kept labs from a command line: which one is meant, and how the owner's token gets in and out.
+
+A token is never an argument or an environment variable, which other programs can see: it is read from a file that only
+this user can read, or typed, or piped in. Imports of emlab errors, files, lab, parts, usercloud.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emlab.errors import ConfigError
+from emlab.files import replacing
+from emlab.lab import Lab
+from emlab.parts import emlab_home
+from emlab.usercloud import UserCloud
+
+NEW_LAB = "home"  # of somebody who names none and has none
+MAX_TOKEN_BYTES = 4096
+
+
+@contextmanager
+def kept_lab(name: str | None, *, new: bool = False) -> Iterator[Lab]:
+    """The lab of this name, open; closed and still kept when the block ends. Without a name: the only one there is.
+
+    Args:
+        new: make it if there is none.
+    Raises: ConfigError: there is no such lab, or it is not clear which is meant. LabInUse.
+    """
+    there = sorted(path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir())
+    if name is None and len(there) > 1:
+        raise ConfigError(f"there are several labs: name one of {', '.join(there)} with --lab")
+    name = name or next(iter(there), NEW_LAB)
+    if name not in there and not new:
+        raise ConfigError(f"there is no lab {name!r} that was kept; there are: {', '.join(there) or 'none'}")
+    with Lab(name=name, idle=None, keep=True) as lab:
+        yield lab
+
+
+def owners_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
+    """The cloud of a user as its owner has it. Raises UnknownUser, ConfigError (no token)."""
+    lab.controller.cloud(user)  # whoever is not there needs no token
+    return lab.controller.cloud(user, token=read_token(token_file))
+
+
+def new_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
+    """The user has signed up; the token is in the file, which is new (USER.token without a name).
+
+    Raises: ConfigError: the user has a cloud, or the file is there already; then there is no new cloud.
+    """
+    path = Path(f"{user}.token") if token_file is None else token_file
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"{path} is there already: name another file for the new token with --token-file")
+    cloud = lab.controller.signup(user)
+    try:
+        save_token(cloud, path)
+    except BaseException:
+        cloud.delete()  # whose token nobody would ever know
+        raise
+    return cloud
+
+
+def save_token(cloud: UserCloud, path: Path) -> None:
+    """The owner's token is in a file that only this user can read. Raises ConfigError."""
+    if cloud.token is None:
+        raise ConfigError(f"this is not the owner's handle of the cloud of {cloud.user}: it has no token to save")
+    with replacing(path) as file:
+        file.write(f"{cloud.token}\n".encode())
+
+
+def read_token(path: Path | None) -> str:
+    """The token in a file that nobody else can read; without one, from the terminal unseen, or from what is piped in.
+
+    Raises: ConfigError: there is none, or others can read it too.
+    """
+    token = _asked() if path is None else _in_file(path)
+    if not (token and token.isascii() and token.isprintable()):
+        raise ConfigError("there is no token: give --token-file FILE, or pipe it in")
+    return token
+
+
+def _asked() -> str:
+    if sys.stdin.isatty():
+        import getpass
+
+        return getpass.getpass("the owner's token (not shown): ").strip()
+    return sys.stdin.readline(MAX_TOKEN_BYTES).strip()
+
+
+def _in_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+                raise ConfigError(f"{path} is no plain file of yours")
+            if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(f"others can read the token in {path}: chmod 600 {path}")
+            return file.read(MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
