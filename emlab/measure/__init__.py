@@ -13,6 +13,7 @@ from emlab.measure.imports import imports
 from emlab.measure.memory import memory
 from emlab.measure.overhead import conditions, overhead
 from emlab.measure.pausing import pause_wake
+from emlab.measure.phoning import phone
 from emlab.measure.plan import interleave
 from emlab.measure.ratio import TARGETS, Target, compare, ratio_of_medians
 from emlab.measure.results import write_report
@@ -32,6 +33,7 @@ __all__ = [
     "memory",
     "overhead",
     "pause_wake",
+    "phone",
     "ratio_of_medians",
     "start",
     "store",

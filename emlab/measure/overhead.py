@@ -9,6 +9,7 @@ from emlab import images
 from emlab.lab import Lab
 from emlab.measure.memory import memory
 from emlab.measure.pausing import pause_wake
+from emlab.measure.phoning import phone
 from emlab.measure.starting import start
 from emlab.measure.storing import store
 from emlab.simulate import Simulator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def overhead(
     lab: Lab, entries: Sequence[object] | None = None, *, n: int = 30, n_clouds: int = 5, seed: int = 1
 ) -> pd.DataFrame:
-    """Every comparison that this engine allows: start (Docker), pause and wake, store, memory (Docker).
+    """Every comparison that this engine allows: start (Docker), pause, wake, store, a phone's calls, memory (Docker).
 
     Args:
         entries: of one day, in wire form; without it a simulated person's. n: rounds of each comparison.
@@ -33,7 +34,7 @@ def overhead(
     import pandas as pd
 
     day: Sequence[object] = list(Simulator(1, 1, seed).person(0).entries()) if entries is None else entries
-    frames = [pause_wake(lab, n=n, seed=seed), store(lab, day, n=n, seed=seed)]
+    frames = [pause_wake(lab, n=n, seed=seed), store(lab, day, n=n, seed=seed), phone(lab, day, n=n, seed=seed)]
     if lab.engine == "docker":
         frames = [start(lab, n=n, seed=seed), *frames, memory(lab, day, n=n_clouds)]
     return pd.concat(frames, ignore_index=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,8 @@ def store(lab: Lab, entries: Sequence[object], *, n: int = 30, seed: int = 1) ->
     from tqdm.auto import tqdm
 
     samples = Samples(lab.engine)
-    with cloud_of(lab, USER) as cloud, _mongo(lab) as client:
-        ours, raw = _databases(client)
+    with cloud_of(lab, USER) as cloud, mongo(lab, USER) as client:
+        ours, raw = databases(client)
         cloud.store(entries)
         documents = {name: list(ours[name].find()) for name in ours.list_collection_names() if _is_data(name)}
         documents = {name: found for name, found in documents.items() if found}
@@ -49,24 +49,24 @@ def store(lab: Lab, entries: Sequence[object], *, n: int = 30, seed: int = 1) ->
                         arm,
                         number,
                         lambda: _ours(cloud, entries),
-                        before=lambda: _empty(ours, documents),
+                        before=lambda: emptied(ours, documents),
                     )
                 else:
                     samples.time(
-                        "store a day", arm, number, lambda: _raw(raw, documents), before=lambda: _empty(raw, documents)
+                        "store a day", arm, number, lambda: _raw(raw, documents), before=lambda: emptied(raw, documents)
                     )
     return samples.frame()
 
 
 @contextmanager
-def _mongo(lab: Lab) -> Iterator[MongoClient[dict[str, object]]]:
-    """A client of the cloud's mongod, like the custodian's."""
-    spec = lab.controller.life(USER).spec
+def mongo(lab: Lab, user: str) -> Iterator[MongoClient[dict[str, object]]]:
+    """A client of the mongod of that user's cloud, like the custodian's."""
+    spec = lab.controller.life(user).spec
     with Mongod(spec.vault_dir, spec.run_dir).client() as client:
         yield client
 
 
-def _databases(client: MongoClient[dict[str, object]]) -> tuple[Database[dict[str, object]], ...]:
+def databases(client: MongoClient[dict[str, object]]) -> tuple[Database[dict[str, object]], ...]:
     """The cloud's database and another one; what is written into both is journaled before it counts."""
     from pymongo import WriteConcern
 
@@ -82,10 +82,11 @@ def _is_data(collection: str) -> bool:
     return collection in (ANALYSIS, TIMESERIES, USERCACHE)
 
 
-def _empty(database: Database[dict[str, object]], documents: Documents) -> None:
+def emptied(database: Database[dict[str, object]], collections: Iterable[str]) -> None:
+    """These collections are there, empty and with indexes."""
     from emlab.store.mongo import indexes
 
-    for name in documents:
+    for name in collections:
         database.drop_collection(name)
         database[name].create_indexes(indexes(name))
 

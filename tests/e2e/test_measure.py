@@ -70,6 +70,16 @@ def test_a_real_day_can_be_stored_too(engine_name: str, home: Path, phone_days: 
         taken(measure.store(lab, day, n=N, seed=1), "store a day")
 
 
+@REAL
+def test_a_phones_day_is_uploaded_and_read_in_both_ways_and_all_of_it_each_time(engine_name: str, home: Path) -> None:
+    day = list(em.Simulator(1, 1, 5).person(0).entries())
+    with em.Lab(engine_name, idle=None) as lab:
+        frame = measure.phone(lab, day, n=N, seed=1)
+    assert set(frame["measure"]) == {"upload a day", "read a day"}
+    for name in ("upload a day", "read a day"):
+        assert set(taken(frame, name)["engine"]) == {engine_name}
+
+
 @DOCKER
 def test_starts_ran_in_both_ways_and_left_no_container(engine_name: str, home: Path) -> None:
     with em.Lab(engine_name, idle=None) as lab:
@@ -160,6 +170,7 @@ def test_the_shipped_experiment_measures_all_of_an_engine(engine_name: str, home
     assert {path.name for path in folder.iterdir()} == FILES | {"run.json", "run.ipynb"}
     table = pd.read_csv(folder / "ratios.csv", keep_default_na=False)
     expected = {"import emlab", "import Lab", "pause", "wake", "wake to answer", "store a day"}
+    expected |= {"upload a day", "read a day"}
     docker_only = {"start", "memory after start", "memory after work"}
     assert set(table["measure"]) == expected | (docker_only if engine_name == "docker" else set())
     assert set(table["engine"]) == {"", engine_name}
