@@ -9,14 +9,20 @@ from collections.abc import Callable, Mapping
 from zoneinfo import ZoneInfo
 
 from emlab.entries import DEFAULT_TIME_ZONE, TIME_FIELDS, JsonObject
+from emlab.entries.codes import Motion, State, Transition
 from emlab.entries.times import time_fields, zone_named
 from emlab.entries.view import MILLISECONDS_FROM
 from emlab.errors import BadEntry
 
 # What a phone calls a motion: ios raises one of these flags (or stationary and automotive together) ...
-FLAGS = {"stationary": 3, "walking": 7, "running": 8, "cycling": 1, "automotive": 0, "unknown": 4}
-NO_FLAG, STOPPED_IN_VEHICLE = 9, 10
-MOTION_TYPES = frozenset({0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
+FLAGS = {
+    "stationary": Motion.STILL,
+    "walking": Motion.WALKING,
+    "running": Motion.RUNNING,
+    "cycling": Motion.BICYCLING,
+    "automotive": Motion.IN_VEHICLE,
+    "unknown": Motion.UNKNOWN,
+}
 CONFIDENCE = {"low": 50, "medium": 75, "high": 100}
 # ... and android writes type and confidence, under names that its libraries' obfuscation changed with each version.
 TYPE_AND_CONFIDENCE = (
@@ -28,52 +34,24 @@ TYPE_AND_CONFIDENCE = (
     ("zzaKM", "zzaKN"),
     ("zzbhB", "zzbhC"),
 )
-STATES = {"start": 0, "waiting_for_trip_start": 1, "ongoing_trip": 2, "tracking_stopped": 3, "unknown": 3}
-TRANSITIONS = {
-    "booted": 4,
-    **{
-        f"local.transition.{name}": code
-        for name, code in {
-            "initialize": 0,
-            "exited_geofence": 1,
-            "stopped_moving": 2,
-            "stop_tracking": 3,
-            "start_tracking": 17,
-            "ble_beacon_found": 18,
-            "ble_beacon_lost": 19,
-            "tracking_error": 18,
-        }.items()
-    },
-    **{
-        f"T_{name}": code
-        for name, code in {
-            "INITIALIZE": 0,
-            "EXITED_GEOFENCE": 1,
-            "TRIP_ENDED": 2,
-            "FORCE_STOP_TRACKING": 3,
-            "INIT_COMPLETE": 5,
-            "TRIP_STARTED": 6,
-            "RECEIVED_SILENT_PUSH": 7,
-            "TRIP_END_DETECTED": 8,
-            "TRIP_RESTARTED": 9,
-            "END_TRIP_TRACKING": 10,
-            "TRACKING_STOPPED": 11,
-            "NOP": 12,
-            "VISIT_STARTED": 13,
-            "VISIT_ENDED": 14,
-            "DATA_PUSHED": 16,
-            "START_TRACKING": 17,
-            "BLE_BEACON_FOUND": 18,
-            "BLE_BEACON_LOST": 19,
-        }.items()
-    },
+# Of states and transitions each platform has its way to write e-mission's own name, and a few of its own.
+STATES = {
+    **{f"local.state.{state.name.lower()}": int(state) for state in State},
+    **{f"STATE_{state.name}": int(state) for state in State},
+    "unknown": int(State.TRACKING_STOPPED),
 }
-TRANSITION_CODES = frozenset(range(20))
+TRANSITIONS = {
+    **{f"local.transition.{kind.name.lower()}": int(kind) for kind in Transition},
+    **{f"T_{kind.name}": int(kind) for kind in Transition},
+    "booted": int(Transition.BOOTED),
+    "local.transition.tracking_error": int(Transition.BLE_BEACON_FOUND),
+    "T_TRIP_ENDED": int(Transition.STOPPED_MOVING),
+    "T_FORCE_STOP_TRACKING": int(Transition.STOP_TRACKING),
+}
 ANDROID_BATTERY = {1: 0, 2: 2, 3: 1, 4: 4, 5: 3}  # BatteryManager's codes as e-mission's
 BATTERY_CODES = frozenset(range(5))
 
-_NAMED_STATES = {f"local.state.{name}": code for name, code in STATES.items()}
-_NAMED_STATES |= {f"STATE_{name.upper()}": code for name, code in STATES.items()} | {"unknown": 3}
+_MOTIONS = frozenset(map(int, Motion))
 _PREFIXES = tuple(name.removesuffix("ts") for name in TIME_FIELDS)
 _Formatter = Callable[[JsonObject, "_Written"], JsonObject]
 
@@ -167,7 +145,7 @@ def _motion(data: JsonObject, written: _Written) -> JsonObject:
         return {**data, "type": _flagged(data), **_level(data), **time_fields(written.ts, written.zone)}
     names = next((names for names in TYPE_AND_CONFIDENCE if names[0] in data), TYPE_AND_CONFIDENCE[0])
     kind, confidence = data.get(names[0]), _confidence(data, names[1])
-    if type(kind) is not int or kind not in MOTION_TYPES:
+    if type(kind) is not int or kind not in _MOTIONS:
         raise BadEntry("data.type is none of the motions that e-mission has")
     ts = _seconds(data, "ts") if "ts" in data else written.ts
     return {**data, "type": kind, "confidence": confidence, **time_fields(ts, written.zone)}
@@ -189,20 +167,18 @@ def _level(data: JsonObject) -> JsonObject:
 
 def _flagged(data: JsonObject) -> int:
     raised = [name for name in FLAGS if data.get(name) == 1]  # true equals 1
-    if not raised:
-        return NO_FLAG
     if raised == ["stationary", "automotive"]:
-        return STOPPED_IN_VEHICLE
+        return int(Motion.STOPPED_WHILE_IN_VEHICLE)
     if len(raised) > 1:
         raise BadEntry("data says two motions at once")
-    return FLAGS[raised[0]]
+    return int(FLAGS[raised[0]] if raised else Motion.NONE)
 
 
 def _transition(data: JsonObject, written: _Written) -> JsonObject:
     """Its time is that of its writing: phones do not set another."""
     new = {name: value for name, value in data.items() if name != "currState"}
     state = data.get("currState", data.get("curr_state"))
-    new["curr_state"] = _code(state, _NAMED_STATES, "data.currState is none of the states that e-mission has")
+    new["curr_state"] = _code(state, STATES, "data.currState is none of the states that e-mission has")
     kind = data.get("transition")
     if kind is not None:
         kind = _code(kind, TRANSITIONS, "data.transition is none of those that e-mission has")
