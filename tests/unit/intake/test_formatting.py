@@ -17,7 +17,6 @@ from emlab.entries import parse
 from emlab.entries.times import time_fields, zone_named
 from emlab.errors import BadEntry
 from emlab.intake.formatting import TRANSITIONS, TYPE_AND_CONFIDENCE, format_entry
-from emlab.simulate.entry_form import time_fields as simulated_time
 
 Entry = dict[str, Any]
 RECORDED = ".phone_to_server.json.gz"
@@ -247,12 +246,6 @@ def test_unknown_keys_and_fields_pass() -> None:
 )
 def test_what_cannot_be_formatted_says_why_without_the_value(entry: object, said: str) -> None:
     assert reason(entry) == said
-
-
-def test_simulated_times_are_written_the_same_way() -> None:
-    zone = zone_named("Europe/Berlin")
-    assert zone is not None
-    assert simulated_time(TS, zone, "end_") == time_fields(TS, zone, "end_")
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
