@@ -12,6 +12,7 @@ import msgspec
 
 from emlab import diary
 from emlab.clock import SYSTEM_CLOCK
+from emlab.engines.base import SOCKET
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
 from emlab.fanout import fan_out
@@ -62,6 +63,11 @@ class UserCloud:
     def id(self) -> str:
         """32 hex digits; also the user_id of the entries."""
         return self._controller.life(self.user).spec.cloud
+
+    @property
+    def socket(self) -> Path:
+        """Where the cloud answers HTTP on this host while it runs, which for those who ask there takes a lease."""
+        return self._controller.life(self.user).spec.run_dir / SOCKET
 
     @property
     def state(self) -> CloudState:
