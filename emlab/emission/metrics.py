@@ -6,7 +6,6 @@ local dates.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -103,8 +102,14 @@ def _by_mode(group: Sequence[Section], measure: Callable[[Sequence[Section]], fl
 
 def _median_speed(sections: Sequence[Section]) -> float | None:
     """The median of the sections' median speeds; None if none has a speed."""
-    medians = [statistics.median(section.speeds) for section in sections if section.speeds]
-    return statistics.median(medians) if medians else None
+    medians = [_median(section.speeds) for section in sections if section.speeds]
+    return _median(medians) if medians else None
+
+
+def _median(values: Sequence[float]) -> float:
+    """Not that of `statistics`, which loads a megabyte of modules into an idle custodian."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 _METRICS: dict[str, Callable[[Sequence[Section]], float | None]] = {
