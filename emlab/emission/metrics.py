@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -159,10 +158,16 @@ def _utc_fields(name: datetime) -> JsonObject:
 
 def _local_fields(key: tuple[int, ...], zone: str) -> JsonObject:
     year, month, day = (*key, 1, 1)[:3]
-    start = datetime(year, month, day, tzinfo=ZoneInfo(zone))
+    start = _midnight(year, month, day, zone)
     named = dict(zip(("year", "month", "day"), key, strict=False))
     text = f"{year:04}" + "".join(f"-{part:02}" for part in key[1:])
     return {"ts": int(start.timestamp()), "local_dt": {**named, "timezone": zone}, "fmt_time": text}
+
+
+def _midnight(year: int, month: int, day: int, zone: str) -> datetime:
+    from zoneinfo import ZoneInfo  # loads sysconfig: a quarter of a megabyte that an idle custodian can do without
+
+    return datetime(year, month, day, tzinfo=ZoneInfo(zone))
 
 
 def section_of(entry: JsonObject) -> Section | None:
@@ -191,7 +196,7 @@ class _Data(msgspec.Struct):
 
 def _section(data: _Data) -> Section:
     local = data.start_local_dt
-    datetime(local.year, local.month, local.day, tzinfo=ZoneInfo(local.timezone))
+    _midnight(local.year, local.month, local.day, local.timezone)  # there is such a day and zone
     speeds = [speed for speed in data.speeds if speed is not None]
     mode = Mode(data.sensed_mode)
     return Section(
