@@ -145,7 +145,8 @@ class EmissionStore:
                 yield name, {**self._mine(wanted), **where}
 
     def _sorted(self, name: str, query: JsonObject, order: str) -> Iterator[JsonObject]:
-        by = [(order, pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
+        # entries of one time come as they were written, as from e-mission's server
+        by = [(path, pymongo.ASCENDING) for path in dict.fromkeys((order, "metadata.write_ts", "_id"))]
         return iter(self._database[name].find(query).sort(by).limit(FOUND_LIMIT[name]).allow_disk_use(True))
 
     def _mine(self, keys: Sequence[str] | None) -> JsonObject:
