@@ -24,6 +24,7 @@ class Replaced(NamedTuple):
 
 
 TIMESERIES, ANALYSIS, USERCACHE = "Stage_timeseries", "Stage_analysis_timeseries", "Stage_usercache"
+STARTS = ("ts", "start_ts", "enter_ts")  # of which an entry has one, with few exceptions
 ERRORS, PIPELINE = "Stage_timeseries_error", "Stage_pipeline_state"
 TIME_KEYS = frozenset({"metadata.write_ts", *(f"data.{name}" for name in TIME_FIELDS)})
 
@@ -98,7 +99,7 @@ class Store(Protocol):
         """
 
     def count(self, keys: Sequence[str], *, before_ts: float) -> int:
-        """How many entries of these keys have a data.ts before that."""
+        """How many entries of these keys have a data.ts, start_ts or enter_ts before that."""
 
     def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
         """Computed entries are these, from `from_ts` on (None: at all); what is the same but written later stays.

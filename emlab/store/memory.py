@@ -21,6 +21,7 @@ from emlab.store.archive import accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
     ERRORS,
+    STARTS,
     TIMESERIES,
     USERCACHE,
     Fix,
@@ -105,8 +106,8 @@ class MemoryStore:
 
     def count(self, keys: Sequence[str], *, before_ts: float) -> int:
         """How many entries are older; see Store."""
-        times = [at(entry, "data.ts") for key in keys for entry in self._of(key)]
-        return sum(isinstance(ts, float) and ts < before_ts for ts in times)
+        times = ([at(entry, f"data.{name}") for name in STARTS] for key in keys for entry in self._of(key))
+        return sum(any(isinstance(ts, float) and ts < before_ts for ts in some) for some in times)
 
     def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
         """Computed entries are these; see Store."""
@@ -199,7 +200,7 @@ def _within(time: object, start_ts: float | None, end_ts: float | None) -> bool:
 
 def _is_result(encoded: bytes, keys: Sequence[str], from_ts: float | None) -> bool:
     entry = bson.decode(encoded, codec_options=WIRE)
-    times = (at(entry, f"data.{name}") for name in ("ts", "start_ts", "enter_ts", "exit_ts"))
+    times = (at(entry, f"data.{name}") for name in (*STARTS, "exit_ts"))
     time = next((ts for ts in times if isinstance(ts, float)), None)
     return at(entry, "metadata.key") in keys and (from_ts is None or (time is not None and time >= from_ts))
 

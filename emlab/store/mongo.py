@@ -26,6 +26,7 @@ from emlab.store.base import (
     ANALYSIS,
     ERRORS,
     PIPELINE,
+    STARTS,
     TIMESERIES,
     USERCACHE,
     Fix,
@@ -105,7 +106,7 @@ def _results(keys: Sequence[str], from_ts: float | None) -> dict[str, object]:
     if from_ts is not None:
         since = {"$gte": from_ts}
         first: dict[str, object] = {"data.enter_ts": {"$exists": False}, "data.start_ts": {"$exists": False}}
-        later = [{f"data.{name}": since} for name in ("ts", "start_ts", "enter_ts")]
+        later = [{f"data.{name}": since} for name in STARTS]
         query["$or"] = [*later, {**first, "data.exit_ts": since}]
     return query
 
@@ -232,8 +233,9 @@ class MongoStore:
     def count(self, keys: Sequence[str], *, before_ts: float) -> int:
         """How many entries are older; see Store."""
         query = {"user_id": self._user, "metadata.key": {"$in": list(keys)}, "invalid": {"$exists": False}}
+        older = [{f"data.{name}": {"$lt": before_ts}} for name in STARTS]
         with self._errors("count entries"):
-            return self._database[TIMESERIES].count_documents({**query, "data.ts": {"$lt": before_ts}})
+            return self._database[TIMESERIES].count_documents({**query, "$or": older})
 
     def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
         """Computed entries are these; see Store."""

@@ -298,6 +298,8 @@ class TestStore:
         store.put([*map(fix, range(5)), fix(6, key="background/battery")])
         assert store.count([LOCATION], before_ts=TS + 120) == 2
         assert store.count([LOCATION, "background/battery"], before_ts=2e9) == 6
+        store.put([fix(number, key="manual/mode_confirm", ts=None, start_ts=TS + number) for number in (7, 8, 9)])
+        assert store.count(["manual/mode_confirm"], before_ts=TS + 9) == 2
 
     def test_results_are_replaced_from_a_time_on(self, store: Store) -> None:
         keys = ["analysis/cleaned_trip"]
