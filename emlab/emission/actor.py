@@ -25,6 +25,9 @@ from emlab.wire import emission as wire
 COMPOSITE, CONFIRMED = "analysis/composite_trip", "analysis/confirmed_trip"
 SECTION, STOP, INFERRED = "analysis/cleaned_section", "analysis/cleaned_stop", "analysis/inferred_section"
 POINT, INCIDENT = "analysis/recreated_location", "manual/incident"
+# Who owns a cloud may put results of any form into it: these have what is read of them.
+LASTS: JsonObject = {f"data.{name}": {"$type": "number"} for name in ("start_ts", "end_ts")}
+LIES: JsonObject = {"data.loc.type": "Point"}
 MAX_REPLY_BYTES = 128 << 20
 MAX_TRIPS, MAX_POINTS, MAX_SECTIONS = 1_000, 100_000, 100_000
 
@@ -146,7 +149,7 @@ class Emission:
         """The confirmed trips that started on that day of their own zone."""
         date = _date(day)
         query = local_dates("data.start_local_dt", date, date)
-        trips = self._documents.results([CONFIRMED], query, order="data.start_ts", limit=MAX_TRIPS)
+        trips = self._documents.results([CONFIRMED], {**query, **LASTS}, order="data.start_ts", limit=MAX_TRIPS)
         travel = self._travel(trips)
         self._note("timeline")
         return wire.Timeline([trip_feature(trip, travel) for trip in trips])
@@ -158,11 +161,11 @@ class Emission:
         times = [cast(float, one[name]) for one in data for name in ("start_ts", "end_ts")]
         within = {"$gte": min(times, default=0.0), "$lte": max(times, default=0.0)}
         parts = self._documents.results(
-            [SECTION, INFERRED], {"data.start_ts": within}, order="data.start_ts", limit=MAX_POINTS
+            [SECTION, INFERRED], {**LASTS, "data.start_ts": within}, order="data.start_ts", limit=MAX_POINTS
         )
         stops = self._documents.results([STOP], {"data.enter_ts": within}, order="data.enter_ts", limit=MAX_POINTS)
         points = self._documents.results(
-            [POINT], {"data.ts": within}, order="data.ts", limit=MAX_POINTS, fields=("data.ts", "data.loc")
+            [POINT], {**LIES, "data.ts": within}, order="data.ts", limit=MAX_POINTS, fields=("data.ts", "data.loc")
         )
         return Travel(
             places=self._documents.by_ids(sorted(places)),
@@ -214,6 +217,7 @@ class Emission:
         if time_type not in ("timestamp", "local_date"):
             raise BadQuery("a heat map is of a timestamp or a local_date")
         query, order = where(request, key_time="data.ts", key_local_date="data.local_dt")
+        query |= LIES
         if request.modes is not None:
             query["data.mode"] = {"$in": [_motion(mode) for mode in request.modes]}
         if request.sel_region is not None:

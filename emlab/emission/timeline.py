@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import cast
 
 from emlab.entries import JsonObject
@@ -80,8 +81,12 @@ def _section(section: JsonObject, travel: Travel) -> JsonObject:
 def _mode(section: JsonObject, inferred: JsonObject | None) -> str:
     """The mode's name as Python shows e-mission's enumerations."""
     if inferred is not None:
-        return f"PredictedModeTypes.{Mode(cast(int, data_of(inferred)['sensed_mode'])).name}"
-    return f"MotionTypes.{Motion(cast(int, data_of(section)['sensed_mode'])).name}"
+        return f"PredictedModeTypes.{_name(Mode, data_of(inferred).get('sensed_mode'), Mode.UNKNOWN)}"
+    return f"MotionTypes.{_name(Motion, data_of(section).get('sensed_mode'), Motion.UNKNOWN)}"
+
+
+def _name(names: type[IntEnum], value: object, otherwise: IntEnum) -> str:
+    return next((one.name for one in names if one == value), otherwise.name)
 
 
 def _feature(entry: JsonObject, geometry: object, feature_type: str, *without: str) -> JsonObject:

@@ -23,6 +23,9 @@ from emlab.store.mongo import DATABASE
 
 PROFILES, UUIDS = "Stage_Profiles", "Stage_uuids"
 FOUND_LIMIT = {TIMESERIES: 250_000, ANALYSIS: 250_000, USERCACHE: 100_000}  # as e-mission's server has it
+# Entries of one time come as they were written; results, which are all written at once, as they happened. So it is, most
+# of the time, at e-mission's server.
+TIES = ("metadata.write_ts", "data.ts", "data.start_ts", "_id")
 Where = Mapping[str, object]
 
 
@@ -145,8 +148,7 @@ class EmissionStore:
                 yield name, {**self._mine(wanted), **where}
 
     def _sorted(self, name: str, query: JsonObject, order: str) -> Iterator[JsonObject]:
-        # entries of one time come as they were written, as from e-mission's server
-        by = [(path, pymongo.ASCENDING) for path in dict.fromkeys((order, "metadata.write_ts", "_id"))]
+        by = [(path, pymongo.ASCENDING) for path in dict.fromkeys((order, *TIES))]
         return iter(self._database[name].find(query).sort(by).limit(FOUND_LIMIT[name]).allow_disk_use(True))
 
     def _mine(self, keys: Sequence[str] | None) -> JsonObject:

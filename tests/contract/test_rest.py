@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emlab.key import new_token
 from emlab.mongod import Mongod
@@ -272,6 +274,52 @@ class TestFinding:
             {"key_list": ["$a"]},
         ):
             assert rest.post(FIND, {"key_list": None, **EVER, **wrong})[0] == 400
+
+
+NUMBERS = st.floats(0, 2e9) | st.integers(0, 3) | st.none()
+POINTS = st.just({"type": "Point", "coordinates": [-122.0, 37.0]}) | st.none()
+LINKS: st.SearchStrategy[object] = st.just({"$oid": "0" * 24}) | st.just("x") | st.none() | st.just({})
+DAYS = st.just({"year": 2015, "month": 8, "day": 27, "timezone": "UTC"}) | st.just(
+    {"year": 2015, "month": 8, "day": 27}
+)
+RESULTS = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("ts", "start_ts", "end_ts", "enter_ts", "exit_ts"), NUMBERS),
+        **dict.fromkeys(("loc", "start_loc", "enter_loc", "location"), POINTS),
+        **dict.fromkeys(("trip_id", "cleaned_trip", "cleaned_section", "start_place", "end_place"), LINKS),
+        **dict.fromkeys(("start_local_dt", "local_dt"), DAYS | st.none()),
+        **dict.fromkeys(("sensed_mode", "mode", "distance", "duration"), NUMBERS | st.text(max_size=3) | st.just([])),
+        "speeds": st.lists(NUMBERS, max_size=3) | st.text(max_size=3),
+        "user_input": st.just({}) | st.none() | st.just({"mode_confirm": "walk"}),
+    },
+)
+KEYS = [f"analysis/{name}" for name in ("confirmed_trip", "composite_trip", "cleaned_section", "inferred_section")]
+KEYS += ["analysis/cleaned_stop", "analysis/confirmed_place", "manual/incident"]
+
+
+class TestResultsOfAnyForm:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.sampled_from(KEYS), RESULTS), min_size=1, max_size=8))
+    def test_no_route_is_broken_by_them(
+        self, shared_client: Client, drawn: list[tuple[str, dict[str, object]]]
+    ) -> None:
+        for name in ("Stage_analysis_timeseries", "Stage_timeseries"):
+            shared_client["Stage_database"][name].delete_many({})
+        rest = Rest(shared_client)
+        metadata = {"platform": "server", "write_ts": 1.5, "write_fmt_time": "1970-01-01T00:00:01.5+00:00"}
+        entries = [
+            {"_id": {"$oid": f"{n:024x}"}, "metadata": {**metadata, "key": key}, "data": data}
+            for n, (key, data) in enumerate(drawn)
+        ]
+        rest.store.put(entries, partial=True)
+        fields = {"key_list": None, **EVER, "modes": None, "sel_region": None, "freq": "Y", "metric": "median_speed"}
+        for path in PATHS:
+            status, answer = rest.post(path, fields)
+            assert status in (200, 400), (path, answer)
+        day = {"start_time": {"year": 2015}, "end_time": {"year": 2015}, "freq": "DAILY", "metric": "distance"}
+        assert rest.post("/result/metrics/local_date", day)[0] == 200
+        assert rest.post("/timeline/getTrips/2015-08-27")[0] == 200
 
 
 class TestBeforeThePipeline:
