@@ -1,69 +1,75 @@
-"""What one run of the pipeline did: a value that crosses the wire. Imports msgspec only."""
+"""What became of the entries that the pipeline took in: a value that crosses the wire. Imports msgspec only."""
 
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
 
 
-class IntakeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of raw entries.
+class IntakeReport(msgspec.Struct, frozen=True):
+    """How many entries went into intake, what it left out and why, and what it found.
 
     Attributes:
-        formatted: raw phone entries that got the standard form.
-        unformatted: how many could not, by reason; they are kept apart.
-        read: locations, motions and transitions that were looked at (those of a trip that is still open, each time).
-        dropped: how many of these were left out, by reason.
-        trips: complete trips in the part that was looked at.
-        results: entries computed in this part, by key.
-        written: results that are new or changed.
-        removed: earlier results that no longer hold.
-        duration_s: how long it took, without the start of its program.
+        formatted: raw entries that were brought into the pipeline's form.
+        unformatted: raw entries that could not be, by reason.
+        locations, motions, transitions, inputs: formatted entries that were looked at. Those after the last settled
+            trip are looked at again by the next run, and counted again.
+        dropped: entries among them that were left out, by reason.
+        trips, sections, places, untracked: what was found, in what was looked at.
+        written, removed: results that are new or have changed, and those that no longer hold.
+        duration_s: seconds that all of it took.
     """
 
     formatted: int = 0
     unformatted: dict[str, int] = {}
-    read: int = 0
+    locations: int = 0
+    motions: int = 0
+    transitions: int = 0
+    inputs: int = 0
     dropped: dict[str, int] = {}
     trips: int = 0
-    results: dict[str, int] = {}
+    sections: int = 0
+    places: int = 0
+    untracked: int = 0
     written: int = 0
     removed: int = 0
     duration_s: float = 0.0
 
-    def plus(self, other: IntakeReport) -> IntakeReport:
-        """Both as one: numbers are added, reason by reason."""
-        return IntakeReport(
-            formatted=self.formatted + other.formatted,
-            unformatted=added(self.unformatted, other.unformatted),
-            read=self.read + other.read,
-            dropped=added(self.dropped, other.dropped),
-            trips=self.trips + other.trips,
-            results=added(self.results, other.results),
-            written=self.written + other.written,
-            removed=self.removed + other.removed,
-            duration_s=self.duration_s + other.duration_s,
-        )
+    @property
+    def dropped_total(self) -> int:
+        """How many entries were left out."""
+        return sum(self.dropped.values())
 
-    def rows(self) -> list[tuple[str, int]]:
-        """What it says, line by line."""
-        rows = [("formatted", self.formatted), ("read", self.read), ("trips", self.trips)]
-        rows += [("written", self.written), ("removed", self.removed)]
-        rows += [(f"not formatted: {reason}", count) for reason, count in sorted(self.unformatted.items())]
-        return rows + [(f"dropped: {reason}", count) for reason, count in sorted(self.dropped.items())]
+    def plus(self, other: IntakeReport) -> IntakeReport:
+        """The report of both, one after the other."""
+        mine, theirs = msgspec.structs.asdict(self), msgspec.structs.asdict(other)
+        return msgspec.convert({name: _sum(value, theirs[name]) for name, value in mine.items()}, IntakeReport)
 
     def __str__(self) -> str:
-        return f"{self.trips} trips in {self.duration_s:.2f} s\n" + "\n".join(
-            f"  {count:6d} {name}" for name, count in self.rows()
+        head = (
+            f"{self.trips} trips, {self.sections} sections, {self.places} places, {self.untracked} times untracked "
+            f"from {self.locations} locations, {self.motions} motions, {self.transitions} transitions; "
+            f"{self.dropped_total} entries left out, {self.written} results written, {self.removed} removed"
         )
+        return "\n".join([head, *(f"  {count} x {reason}" for reason, count in self._reasons())])
 
     def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{count}</td></tr>" for name, count in self.rows())
-        return f"<table><caption>IntakeReport ({self.duration_s:.2f} s)</caption>{cells}</table>"
+        counts = {name: value for name, value in msgspec.structs.asdict(self).items() if isinstance(value, int)}
+        left_out = {f"left out: {reason}": count for reason, count in self._reasons()}
+        rows = [*(counts | left_out).items(), ("seconds", f"{self.duration_s:.3f}")]
+        cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{value}</td></tr>" for name, value in rows)
+        return f"<table><caption>IntakeReport</caption>{cells}</table>"
+
+    def _reasons(self) -> list[tuple[str, int]]:
+        return sorted((Counter(self.unformatted) + Counter(self.dropped)).items())
 
 
-def added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    """The sums, name by name."""
-    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}
+def _sum(mine: object, theirs: object) -> object:
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        return dict(Counter(mine) + Counter(theirs))
+    assert isinstance(mine, int | float)
+    assert isinstance(theirs, int | float)
+    return mine + theirs

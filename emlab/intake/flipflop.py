@@ -1,0 +1,200 @@
+"""Motions that flip to another one and back too fast to be true, merged with their neighbours. Imports numpy.
+
+The method is e-mission's: a change of motion that rests on few samples, or whose speed or duration its mode never has,
+becomes part of the change before or after it, whichever its speed resembles more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from emlab.entries.codes import Motion
+from emlab.intake.sphere import distance_m, hops_m, speeds_mps
+from emlab.intake.tracks import Fixes
+
+WALKING_MPS, BICYCLING_MPS = 1.7, 8.5
+SHORTEST_RIDE_S = {Motion.BICYCLING: 60.0, Motion.IN_VEHICLE: 300.0}
+SHORTEST_TRANSITION_S = 60.0
+REAL_SHARE = 0.25  # a change that lasts longer, as a share of the trip, is real
+LONGEST_STREAK = 4  # more flips than that are a ride by bicycle
+
+
+@dataclass(slots=True)
+class Change:
+    """A time in one motion: from one sample to another.
+
+    Attributes:
+        start_ts, end_ts: UTC seconds. first, last: the samples' numbers in the trip.
+        kind: a `codes.Motion`. end_kind: what the last sample was taken for.
+    """
+
+    start_ts: float
+    end_ts: float
+    first: int
+    last: int
+    kind: int
+    end_kind: int
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.end_ts - self.start_ts
+
+
+def is_walking(kind: int) -> bool:
+    """Whether a motion is one on foot."""
+    return kind in (Motion.WALKING, Motion.ON_FOOT, Motion.RUNNING)
+
+
+def merged(changes: list[Change], points: Fixes) -> list[Change]:
+    """The changes without flips, neighbours of the same kind as one.
+
+    Args:
+        changes: in order of time, at least one. They are changed in place.
+        points: of the trip.
+    """
+    total_s = changes[-1].end_ts - changes[0].start_ts
+    flips = [_is_flip(change, points, total_s) for change in changes]
+    actions = [(*streak, _action(changes, *streak, points)) for streak in _streaks(flips)]
+    taken: dict[int, int] = {}
+    for first, last, action in actions:
+        _apply(changes, first, last, action, taken)
+    kept = [change for index, change in enumerate(changes) if index not in taken]
+    return _united(kept)
+
+
+def _is_flip(change: Change, points: Fixes, total_s: float) -> bool:
+    if total_s > 0 and change.duration_s > REAL_SHARE * total_s:
+        return False
+    samples = change.last - change.first
+    if samples <= 1 or (not is_walking(change.kind) and samples <= 2):
+        return True
+    return not _is_plausible(change, points) or len(_within(points, change.start_ts, change.end_ts)) == 0
+
+
+def _is_plausible(change: Change, points: Fixes) -> bool:
+    if change.duration_s < SHORTEST_RIDE_S.get(Motion(change.kind), 0.0):
+        return False
+    if change.kind == Motion.IN_VEHICLE:
+        return True
+    track = _within(points, change.start_ts, change.end_ts)
+    limit = BICYCLING_MPS if change.kind == Motion.BICYCLING else WALKING_MPS
+    return len(track) == 0 or not _median_speed(track) > limit
+
+
+def _streaks(flips: list[bool]) -> list[tuple[int, int]]:
+    """First and last positions of consecutive flips.
+
+    Of a streak that reaches the end, the last flip does not count: nothing after it tells what it was.
+    """
+    streaks: list[tuple[int, int]] = []
+    first = 0
+    for index, flip in enumerate(flips):
+        if not flip:
+            if index != first:
+                streaks.append((first, index - 1))
+            first = index + 1
+    if first <= len(flips) - 2:
+        streaks.append((first, len(flips) - 2))
+    return streaks
+
+
+def _action(changes: list[Change], first: int, last: int, points: Fixes) -> str:
+    """What becomes of a streak: "" (stays), "before", "after" (its neighbour takes it), "bicycle", "vehicle"."""
+    if last - first <= 1:
+        if _is_fast_bicycle(changes, first, last):
+            return "vehicle"
+        alone = len(_within(points, changes[first].start_ts, changes[first].end_ts)) <= 1
+        return _neighbour(changes, first, last, points) if alone or not is_walking(changes[first].kind) else ""
+    if last - first >= LONGEST_STREAK:
+        return "bicycle"
+    doubtful = not all(_is_plausible(change, points) for change in changes[first : last + 1])
+    return _neighbour(changes, first, last, points) if doubtful else ""
+
+
+def _is_fast_bicycle(changes: list[Change], first: int, last: int) -> bool:
+    """Whether a flip to a bicycle before a short time in a vehicle shows that the latter was the bicycle too."""
+    if last + 1 == len(changes):
+        return False
+    flip, end, after = changes[first], changes[last], changes[last + 1]
+    samples = end.first - flip.first
+    share = (end.start_ts - flip.start_ts) / (after.duration_s + 1)
+    return (
+        flip.kind == Motion.BICYCLING
+        and after.kind == Motion.IN_VEHICLE
+        and samples <= 1
+        and after.last - after.first <= 2
+        and end.start_ts - flip.end_ts < SHORTEST_TRANSITION_S
+        and (samples == 0 or share > 0.75)
+    )
+
+
+def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> str:
+    """Whether the change before a streak or the one after it should take it."""
+    if first == 0:
+        return "after"
+    if last + 1 == len(changes) or changes[first - 1].kind == changes[last + 1].kind:
+        return "before"
+    before, after = changes[first - 1], changes[last + 1]
+    track_before = _within(points, before.start_ts, before.end_ts)
+    track_after = _within(points, after.start_ts, after.end_ts)
+    track = _within(points, changes[first].start_ts, changes[last].end_ts)
+    speed = _median_speed(track) if len(track) > 1 else _speed_between(track_before, track_after)
+    if speed > WALKING_MPS and is_walking(after.kind):
+        return "before"
+    if speed > WALKING_MPS and is_walking(before.kind):
+        return "after"
+    nearer = abs(speed - _median_speed(track_before)) < abs(speed - _median_speed(track_after))
+    return "before" if nearer else "after"
+
+
+def _apply(changes: list[Change], first: int, last: int, action: str, taken: dict[int, int]) -> None:
+    """A streak is part of what takes it; `taken` names the changes that are no more."""
+    if not action:
+        return
+    streak = range(first, last + 1)
+    start, end = changes[first], changes[last]
+    if action == "before":
+        before = changes[first - 1]
+        before.end_ts, before.last, before.end_kind = end.end_ts, end.last, end.end_kind
+    elif action == "bicycle":
+        start.end_ts, start.last, start.kind = end.end_ts, end.last, int(Motion.BICYCLING)
+        streak = range(first + 1, last + 1)
+    else:
+        after = changes[last + 1]
+        if action == "vehicle":
+            after.kind = start.kind
+        after.start_ts, after.first = start.start_ts, start.first
+    taken.update(dict.fromkeys(streak, 0))
+
+
+def _united(changes: list[Change]) -> list[Change]:
+    united = changes[:1]
+    for change in changes[1:]:
+        if change.kind == united[-1].kind:
+            united[-1].end_ts, united[-1].last, united[-1].end_kind = change.end_ts, change.last, change.end_kind
+        else:
+            united.append(change)
+    return united
+
+
+def _within(points: Fixes, start_ts: float, end_ts: float) -> Fixes:
+    lo, hi = np.searchsorted(points.ts, start_ts), np.searchsorted(points.ts, end_ts, side="right")
+    return points.take(slice(int(lo), max(int(lo), int(hi))))
+
+
+def _median_speed(track: Fixes) -> float:
+    if not len(track):
+        return math.nan
+    return float(np.median(speeds_mps(hops_m(track.lon, track.lat), track.ts)))
+
+
+def _speed_between(before: Fixes, after: Fixes) -> float:
+    if not len(before) or not len(after):
+        return 0.0
+    way_m = distance_m(before.lon[-1], before.lat[-1], after.lon[0], after.lat[0])
+    time_s = float(after.ts[0] - before.ts[-1])
+    return way_m / time_s if time_s else math.inf
