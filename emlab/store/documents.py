@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import bson
@@ -150,10 +150,17 @@ def typed(value: object) -> object:
     return {name: typed(item) if type(item) in _NESTED else item for name, item in value.items()}
 
 
-def unwritten(document: Mapping[str, object]) -> dict[str, object]:
-    """A document without the time of its writing: what of two must be equal for them to say the same."""
-    metadata = cast(JsonObject, document["metadata"])
-    return {**document, "metadata": {name: value for name, value in metadata.items() if not name.startswith("write_")}}
+def unwritten(value: object) -> object:
+    """A document without the times of its writing, also in those that it embeds: equal ones say the same."""
+    if type(value) is list:
+        return [unwritten(item) if type(item) in _NESTED else item for item in value]
+    if type(value) is not dict:
+        return value
+    inner = {name: unwritten(item) if type(item) in _NESTED else item for name, item in value.items()}
+    metadata = inner.get("metadata")
+    if type(metadata) is dict:
+        inner["metadata"] = {name: item for name, item in metadata.items() if not name.startswith("write_")}
+    return inner
 
 
 def report(received: int, inserted: int, rejected: list[Rejected]) -> StoreReport:
