@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 from emlab.entries import JsonObject
 from emlab.entries.codes import Mode, Motion
+from emlab.store.base import at
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRIPS, SECTIONS, PLACES = "analysis/confirmed_trip", "analysis/inferred_section", "analysis/confirmed_place"
+TRIPS, PLACES = "analysis/confirmed_trip", "analysis/confirmed_place"
+SECTIONS, SENSED = "analysis/inferred_section", "analysis/cleaned_section"
 TRIP_COLUMNS = (
     *("trip", "start_ts", "end_ts", "duration_s", "distance_m", "mode", "start_lon", "start_lat", "end_lon", "end_lat"),
     *("start_local", "end_local", "labels"),
@@ -28,29 +30,32 @@ PLACE_COLUMNS = ("place", "enter_ts", "exit_ts", "duration_s", "lon", "lat", "en
 
 
 def trips(entries: Iterable[JsonObject]) -> pd.DataFrame:
-    """One row per trip (TRIP_COLUMNS), indexed by its start in UTC; `mode` is that of most of the distance."""
+    """One row per trip (TRIP_COLUMNS), indexed by its start in UTC.
+
+    `trip` is the id by which sections refer to it, `mode` that of most of the distance, `labels` what its owner said.
+    """
     rows = []
     for entry in entries:
         data = cast(JsonObject, entry["data"])
         ends = (*_lon_lat(data, "start_loc"), *_lon_lat(data, "end_loc"))
         times = data["start_ts"], data["end_ts"], data["duration"], data["distance"]
         local = data["start_fmt_time"], data["end_fmt_time"]
-        rows.append((_oid(entry["_id"]), *times, _main_mode(data), *ends, *local, data.get("user_input") or {}))
+        rows.append((_oid(data["cleaned_trip"]), *times, _main_mode(data), *ends, *local, data.get("user_input") or {}))
     return _frame(rows, TRIP_COLUMNS, "start_ts")
 
 
-def sections(entries: Iterable[JsonObject]) -> pd.DataFrame:
-    """One row per section (SECTION_COLUMNS), indexed by its start in UTC.
+def sections(inferred: Iterable[JsonObject], cleaned: Iterable[JsonObject]) -> pd.DataFrame:
+    """One row per section (SECTION_COLUMNS), indexed by its start in UTC, from entries of SECTIONS and of SENSED.
 
     `section` is the id by which analysis/recreated_location refers to it, `mode` what was inferred, `sensed_mode` what
     the phone sensed, `speed_mps` the median along the way.
     """
     rows = []
-    for entry in entries:
+    sensed = {_oid(entry["_id"]): Motion(cast(int, at(entry, "data.sensed_mode"))).name for entry in cleaned}
+    for entry in inferred:
         data = cast(JsonObject, entry["data"])
         times = data["start_ts"], data["end_ts"], data["duration"], data["distance"]
-        sensed = data.get("cleaned_sensed_mode")
-        modes = Mode(cast(int, data["sensed_mode"])).name, None if sensed is None else Motion(cast(int, sensed)).name
+        modes = Mode(cast(int, data["sensed_mode"])).name, sensed.get(_oid(data["cleaned_section"]))
         ends = (*_lon_lat(data, "start_loc"), *_lon_lat(data, "end_loc"))
         local = data["start_fmt_time"], data["end_fmt_time"]
         speed = _median(cast("Sequence[float]", data.get("speeds") or ()))

@@ -192,7 +192,8 @@ class UserCloud:
 
     def sections(self) -> pd.DataFrame:
         """The parts of trips, each of one mode; see `diary.sections`. Owner only."""
-        return diary.sections(self._found(diary.SECTIONS, "data.start_ts"))
+        inferred, sensed = (self._found(key, "data.start_ts") for key in (diary.SECTIONS, diary.SENSED))
+        return diary.sections(inferred, sensed)
 
     def places(self) -> pd.DataFrame:
         """The stays between trips; see `diary.places`. Owner only."""
