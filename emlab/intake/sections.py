@@ -59,12 +59,12 @@ def _by_time(points: Fixes, changes: list[Change], from_place_m: float) -> list[
     if changes:
         whole = changes[0].kind == changes[0].end_kind
         return [Part(0, len(points) - 1, changes[0].kind)] if whole else []
-    return [Part(0, len(points) - 1, Motion.UNKNOWN)] if from_place_m > TIME_REAL_M else []
+    return [Part(0, len(points) - 1, int(Motion.UNKNOWN))] if from_place_m > TIME_REAL_M else []
 
 
 def _by_distance(points: Fixes, changes: list[Change], visited: bool) -> list[Part]:  # noqa: FBT001
     if not changes:
-        return [Part(0, len(points) - 1, Motion.UNKNOWN)] if visited else []
+        return [Part(0, len(points) - 1, int(Motion.UNKNOWN))] if visited else []
     changes[0].start_ts, changes[-1].end_ts = float(points.ts[0]), float(points.ts[-1])
     spans = [(*_span(points, change.start_ts, change.end_ts), change.kind) for change in changes]
     return [Part(lo, hi - 1, kind) for lo, hi, kind in spans if hi - lo > 1]
