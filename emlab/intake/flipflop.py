@@ -18,7 +18,7 @@ from emlab.intake.tracks import Fixes
 WALKING_MPS, BICYCLING_MPS = 1.7, 8.5
 SHORTEST_RIDE_S = {Motion.BICYCLING: 60.0, Motion.IN_VEHICLE: 300.0}
 SHORTEST_TRANSITION_S = 60.0
-REAL_SHARE = 0.25  # a change that lasts longer, as a share of the trip, is real
+REAL_SHARE = 0.25  # a change that lasts longer, as a share of all of them, is real
 LONGEST_STREAK = 4  # more flips than that are a ride by bicycle
 
 
@@ -58,8 +58,9 @@ def merged(changes: list[Change], points: Fixes) -> list[Change]:
     """
     total_s = changes[-1].end_ts - changes[0].start_ts
     flips = [_is_flip(change, points, total_s) for change in changes]
+    flips[-1] |= _is_doubtful_end(changes[-1], points)
     actions = [(*streak, _action(changes, *streak, points)) for streak in _streaks(flips)]
-    taken: dict[int, int] = {}
+    taken: set[int] = set()
     for first, last, action in actions:
         _apply(changes, first, last, action, taken)
     kept = [change for index, change in enumerate(changes) if index not in taken]
@@ -75,6 +76,14 @@ def _is_flip(change: Change, points: Fixes, total_s: float) -> bool:
     return not _is_plausible(change, points) or len(_within(points, change.start_ts, change.end_ts)) == 0
 
 
+def _is_doubtful_end(change: Change, points: Fixes) -> bool:
+    """Whether the last change rests on one sample that is too short a ride, however long a share it is.
+
+    A ride by car is dated from the sample before its first one, which makes a wrong sample at a trip's end look long.
+    """
+    return change.last - change.first <= 1 and not is_walking(change.kind) and not _is_plausible(change, points)
+
+
 def _is_plausible(change: Change, points: Fixes) -> bool:
     if change.duration_s < SHORTEST_RIDE_S.get(Motion(change.kind), 0.0):
         return False
@@ -88,7 +97,7 @@ def _is_plausible(change: Change, points: Fixes) -> bool:
 def _streaks(flips: list[bool]) -> list[tuple[int, int]]:
     """First and last positions of consecutive flips.
 
-    Of a streak that reaches the end, the last flip does not count: nothing after it tells what it was.
+    The last change of all takes what comes before it in its streak, as a real one would.
     """
     streaks: list[tuple[int, int]] = []
     first = 0
@@ -97,8 +106,8 @@ def _streaks(flips: list[bool]) -> list[tuple[int, int]]:
             if index != first:
                 streaks.append((first, index - 1))
             first = index + 1
-    if first <= len(flips) - 2:
-        streaks.append((first, len(flips) - 2))
+    if first < len(flips):
+        streaks.append((first, max(first, len(flips) - 2)))
     return streaks
 
 
@@ -135,7 +144,7 @@ def _is_fast_bicycle(changes: list[Change], first: int, last: int) -> bool:
 def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> str:
     """Whether the change before a streak or the one after it should take it."""
     if first == 0:
-        return "after"
+        return "after" if last + 1 < len(changes) else ""
     if last + 1 == len(changes) or changes[first - 1].kind == changes[last + 1].kind:
         return "before"
     before, after = changes[first - 1], changes[last + 1]
@@ -151,7 +160,7 @@ def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> s
     return "before" if nearer else "after"
 
 
-def _apply(changes: list[Change], first: int, last: int, action: str, taken: dict[int, int]) -> None:
+def _apply(changes: list[Change], first: int, last: int, action: str, taken: set[int]) -> None:
     """A streak is part of what takes it; `taken` names the changes that are no more."""
     if not action:
         return
@@ -168,7 +177,7 @@ def _apply(changes: list[Change], first: int, last: int, action: str, taken: dic
         if action == "vehicle":
             after.kind = start.kind
         after.start_ts, after.first = start.start_ts, start.first
-    taken.update(dict.fromkeys(streak, 0))
+    taken.update(streak)
 
 
 def _united(changes: list[Change]) -> list[Change]:
