@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emlab.key import new_token
@@ -300,6 +300,7 @@ KEYS += ["analysis/cleaned_stop", "analysis/confirmed_place", "manual/incident"]
 
 class TestResultsOfAnyForm:
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @example([("analysis/confirmed_trip", {"start_local_dt": {"year": 2015, "month": 8, "day": 27}})])
     @given(st.lists(st.tuples(st.sampled_from(KEYS), RESULTS), min_size=1, max_size=8))
     def test_no_route_is_broken_by_them(
         self, shared_client: Client, drawn: list[tuple[str, dict[str, object]]]
