@@ -32,17 +32,15 @@ TOLERANCES = {
     "duration": 600.0,
     "distance": 50.0,  # metres, or 5 %
     "coordinates": 0.005,  # degrees
+    "lnglat": 0.005,
     "heading": 0.001,  # degrees
+    "times": 300.0,  # seconds
+    "timestamps": 300_000.0,  # milliseconds
+    "speed": 0.01,  # metres a second
+    "speeds": 0.01,
 }
 SHARE = 0.05  # of a distance, and of the number of points
-# Starts of recorded trips that intake cuts into other sections: all else of them is compared. There it sees a minute in
-# a vehicle between two rides of a bicycle; the real pipeline sees one ride, which it then infers to be a walk.
-RECUT = (1440689540.7012274,)
-OF_SECTIONS = {"features", "sections", "inferred_section_summary", "cleaned_section_summary", "ble_sensed_summary"}
-# How many more or fewer of them a day with such a trip has.
-RECUT_KEYS = {f"analysis/{name}" for name in ("cleaned_section", "inferred_section", "cleaned_stop", "smoothing")}
-RECUT_KEYS |= {"segmentation/raw_section", "inference/prediction"}
-RECUT_SPARE = 2
+TRACKS = {"times", "timestamps", "speeds", "distances", "lnglat", "locations", "deleted_points"}
 
 
 class Difference(NamedTuple):
@@ -158,16 +156,9 @@ def call_faults(call: Call, status: int, got: Json) -> Iterator[str]:
     if status != wanted:
         yield f"status {status} instead of {wanted} (recorded: {call.status}): {str(got)[:200]}"
     elif excused is None:
-        yield from (fault for fault in faults(call.response, got) if not _is_resampled(call, fault))
+        yield from faults(call.response, got)
     elif excused.field is not None:
         yield from (fault for fault in faults(call.response, got) if not fault.startswith(f".{excused.field}:"))
-
-
-def _is_resampled(call: Call, fault: str) -> bool:
-    """Whether it is within one of each n-th point of tracks, which is another point if there is one more before it."""
-    request = call.request if isinstance(call.request, dict) else {}
-    sampled = request.get("trunc_method") == "sample" and request.get("key_list") == ["analysis/recreated_location"]
-    return sampled and ".data." in fault
 
 
 def faults(recorded: Json, got: Json, *, where: str = "", computed: bool = False) -> Iterator[str]:
@@ -218,8 +209,7 @@ def _object_faults(recorded: Mapping[str, Json], got: Json, where: str, computed
     made = isinstance(metadata, dict) and metadata.get("platform") == "server"
     if computed:
         yield from _time_faults(got, where)
-    compared = (recorded.keys() & got.keys()) - (OF_SECTIONS if computed and _is_recut(recorded) else set())
-    for name in sorted(compared):
+    for name in sorted(recorded.keys() & got.keys()):
         one, other, path = recorded[name], got[name], f"{where}.{name}"
         if name in ("$oid", "$uuid", *CLOCKED) or (recorded.get("platform") == "server" and name in WRITTEN):
             if type(one) is not type(other):
@@ -229,12 +219,6 @@ def _object_faults(recorded: Mapping[str, Json], got: Json, where: str, computed
                 computed or (made and name == "data") or name in ("pipeline_range", "timeline", "lnglat", "complete_ts")
             )
             yield from faults(one, other, where=path, computed=inner)
-
-
-def _is_recut(recorded: Mapping[str, Json]) -> bool:
-    """Whether this is a trip (its data, or its GeoJSON) that intake cuts otherwise."""
-    properties = recorded.get("properties")
-    return (properties if isinstance(properties, dict) else recorded).get("start_ts") in RECUT
 
 
 def _time_faults(got: Mapping[str, Json], where: str) -> Iterator[str]:
@@ -260,21 +244,14 @@ def _list_faults(recorded: Sequence[Json], got: Json, where: str, computed: bool
     elif len(got) != len(recorded):
         if not (computed and _is_track(where) and abs(len(got) - len(recorded)) <= _spare(len(recorded))):
             yield f"{where}: {len(recorded)} became {len(got)}"
-    elif not (computed and _is_track(where)):
+    else:
         for number, (one, other) in enumerate(zip(recorded, got, strict=True)):
             yield from faults(one, other, where=f"{where}[{number}]", computed=computed)
 
 
 def _is_track(where: str) -> bool:
-    """Whether a list has one item for each point of a track: only its length and sum can be compared."""
-    return where.rpartition(".")[2].partition("[")[0] in (
-        "times",
-        "timestamps",
-        "speeds",
-        "distances",
-        "lnglat",
-        "locations",
-    )
+    """Whether a list has one item for each point of a track, of which there may be a few more or fewer."""
+    return where.rpartition(".")[2].partition("[")[0] in TRACKS
 
 
 def _spare(count: int) -> int:
@@ -297,7 +274,7 @@ def _reduced_faults(recorded: Mapping[str, Json], got: Json, where: str, compute
         yield f"{where}: {count} became {len(got)}"
     if "sum" in recorded and where.endswith("distances"):
         yield from faults(recorded["sum"], sum(got), where=where, computed=computed)
-    if len(got) == count and not (computed and _is_track(where)):
+    if len(got) == count:
         yield from _list_faults(first, got[: len(first)], f"{where}[:3]", computed)
         yield from _list_faults(last, got[-len(last) :], f"{where}[-3:]", computed)
 
@@ -318,18 +295,11 @@ def _entries_faults(recorded: Mapping[str, Json], got: list[Any], where: str) ->
     assert isinstance(wanted, dict)
     for key in sorted(wanted.keys() | counts.keys()):
         spare = _spare(wanted.get(key, 0)) if key == "analysis/recreated_location" else 0
-        spare = RECUT_SPARE if key in RECUT_KEYS and _spans_recut(got) else spare
         if abs(wanted.get(key, 0) - counts[key]) > spare:
             yield f"{where}: {wanted.get(key, 0)} of {key} became {counts[key]}"
     all_raw = counts == wanted and not any(key.startswith(RESULTS) for key in counts)
     if all_raw and recorded["order_sha256"] not in _orders(got):
         yield f"{where}: in another order"
-
-
-def _spans_recut(entries: list[Any]) -> bool:
-    """Whether computed entries are of a time that has such a trip."""
-    starts = [float(ts) for one in entries if (ts := one["data"].get("start_ts", one["data"].get("enter_ts")))]
-    return not starts or any(min(starts) - 3600 < start < max(starts) + 3600 for start in RECUT)
 
 
 def _orders(entries: Sequence[Mapping[str, Mapping[str, object]]]) -> set[str]:
