@@ -15,6 +15,7 @@ from emlab.intake.writer import (
     end,
     link,
     linked,
+    moment,
     names,
     place_fields,
     stop_fields,
@@ -60,7 +61,8 @@ def _write_sections(writer: Writer, trip: str, journey: Journey, points: Fixes) 
         writer.add("segmentation/raw_section", sections[index], data)
         deleted = journey.legs[index].deleted
         if deleted is not None:
-            _write_smoothing(writer, sections[index], section_points(points, part).id[deleted].tolist())
+            false = section_points(points, part).id[deleted].tolist()
+            _write_smoothing(writer, sections[index], ends[index][0], false)
     for index, name in enumerate(stops):
         stop = _stop(ends[index][1], ends[index + 1][0])
         writer.add("segmentation/raw_stop", name, stop_fields(stop, trip, sections, index))
@@ -86,9 +88,11 @@ def _stop(enter: _End, leave: _End) -> Stop:
     return Stop(*enter, *leave, distance_m(*enter[2], *leave[2]), leave[0] - enter[0])
 
 
-def _write_smoothing(writer: Writer, section: str, deleted: list[str]) -> None:
+def _write_smoothing(writer: Writer, section: str, start: _End, deleted: list[str]) -> None:
+    """Which points are false. Its time, the section's start, is ours: without one it would outlive its section."""
     data: JsonObject = {
         "section": link(section),
+        **moment("", start[0], start[1]),
         "deleted_points": [link(name) for name in deleted],
         "outlier_algo": "BoxplotOutlier",
         "filtering_algo": "SmoothZigzag",

@@ -121,10 +121,10 @@ def _kept(points: Fixes, good: Booleans, reason: str, dropped: Counter[str]) -> 
 
 
 def _repeated(points: Fixes) -> Booleans:
-    """Which points say what one before them has said, or are it."""
+    """Which points say what one written at the same moment has said, or are it."""
     seen: set[object] = set()
     repeated = np.zeros(len(points), dtype=bool)
-    columns = (points.ts.tolist(), points.lon.tolist(), points.lat.tolist())
+    columns = (points.ts.tolist(), points.write_ts.tolist(), points.lon.tolist(), points.lat.tolist())
     for index, (oid, point) in enumerate(zip(points.id.tolist(), zip(*columns, strict=True), strict=True)):
         repeated[index] = point in seen or (oid and oid in seen)
         seen.update((oid, point))
@@ -146,8 +146,13 @@ def motions(frame: pd.DataFrame, dropped: Counter[str]) -> Motions:
     _count(~good, "a motion without a time since 1970", dropped)
     whole = good & np.isfinite(kind) & np.isfinite(confidence)
     _count(good & ~whole, "a motion without type or confidence", dropped)
-    order = np.argsort(ts[whole], kind="stable")
-    return Motions(ts[whole][order], _codes(kind[whole])[order], confidence[whole][order])
+    rows = np.column_stack([ts, np.nan_to_num(_floats(frame, "write_ts")), kind, confidence])[whole]
+    rows, first = np.unique(rows, axis=0, return_index=True)
+    if again := int(whole.sum()) - len(rows):
+        dropped["the same motion again"] += again
+    rows = rows[np.argsort(first)]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    return Motions(rows[:, 0], _codes(rows[:, 2]), rows[:, 3])
 
 
 def transitions(frame: pd.DataFrame, dropped: Counter[str]) -> Transitions:
