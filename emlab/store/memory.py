@@ -181,15 +181,16 @@ class MemoryStore:
             total[key] = total.get(key, 0) + 1
         return total
 
-    def _all(self, *collections: str) -> list[JsonObject]:
-        """Fresh copies of what is there and was not marked invalid."""
+    def _all(self, *collections: str, holding: str = "") -> list[JsonObject]:
+        """Fresh copies of what is there, holds this text and was not marked invalid."""
         with self._lock:
             kept = [encoded for name in collections for encoded in self._kept[name].values()]
-        entries = (bson.decode(encoded, codec_options=WIRE) for encoded in kept)
+        text = holding.encode()  # decoding is what takes time
+        entries = (bson.decode(encoded, codec_options=WIRE) for encoded in kept if text in encoded)
         return [entry for entry in entries if "invalid" not in entry]
 
     def _of(self, key: str) -> list[JsonObject]:
-        return [entry for entry in self._all(TIMESERIES, ANALYSIS) if at(entry, "metadata.key") == key]
+        return [entry for entry in self._all(TIMESERIES, ANALYSIS, holding=key) if at(entry, "metadata.key") == key]
 
 
 def _within(time: object, start_ts: float | None, end_ts: float | None) -> bool:
