@@ -2,14 +2,16 @@
 
 A track says where somebody was and when, and little else; e-mission's pipeline wants more. What is made up here:
 
-* platform "ios" and filter "distance": the pipeline then looks at distances, as a track's points may be any time apart;
+* platform "ios" and filter "distance": background/location has all points, background/filtered_location those that are
+  50 m from the one before, with the first and the last, as such a phone would note; so gaps of more than ten minutes
+  end a trip, whether within a track or between two;
 * accuracy: 5 m for each unit of `hdop`, 10 m without one; altitude 0 without `ele`; speed and heading -1 (unknown)
   without `speed` and `course`;
 * the time of writing: that of the point; the time zone: the argument;
-* both streams, background/location and background/filtered_location, alike;
-* transitions: EXITED_GEOFENCE at a track's first point, STOPPED_MOVING ten minutes after its last one (or just before
-  the next track), where the last point is repeated; so each track is a trip, unless the pipeline sees a stop in it;
-* motion_activity, once a minute, if the track's `type` is a usual word for walking, running, cycling or driving.
+* transitions, for each stretch without a longer gap: EXITED_GEOFENCE at its first point; VISIT_ENDED at its last one,
+  without which the pipeline does not believe in a trip that no motion tells of; STOPPED_MOVING ten minutes later, or
+  halfway to the next stretch;
+* motion_activity in it, once a minute, if the track's `type` is a usual word for walking, running, cycling or driving.
 
 Not read: waypoints, routes, metadata. Imports defusedxml, and of emlab entries, errors and files.opening.
 """
@@ -32,6 +34,7 @@ from emlab.entries.times import time_fields, zone_named
 from emlab.entries.view import MILLISECONDS_FROM
 from emlab.errors import BadEntry, ConfigError
 from emlab.files.opening import Reader
+from emlab.geo import haversine_m
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 FILTERED, LOCATION = "background/filtered_location", "background/location"
 MOTION, TRANSITION = "background/motion_activity", "statemachine/transition"
 MAX_POINTS = 5_000_000  # of one track, which has to be in memory to be sorted
-STAY_S = 600.0  # the pipeline ends a trip after ten minutes within 50 m
+STAY_S, FILTER_M = 600.0, 50.0  # as an ios phone notes the end of a trip, and the points of one
 MOTION_S = 60.0
 HDOP_M, ACCURACY_M, UNKNOWN = 5.0, 10.0, -1.0
 _KINDS = {
@@ -163,20 +166,26 @@ def _seconds(text: str) -> float | None:
 def _entries(track: Track, following: Track | None, zone: ZoneInfo) -> Iterator[JsonObject]:
     timed = _in_order(filter(_is_usable, track.points))
     yield from (_entry(LOCATION, point, None, zone) for point in track.points if not _is_usable(point))
-    if not timed:
-        return
-    start, end = cast(float, timed[0]["ts"]), cast(float, timed[-1]["ts"])
-    next_start = min((ts for ts in _times(following) if ts > end), default=math.inf)
-    stay_end = min(end + STAY_S, next_start - 1.0)
-    if stay_end > end:
-        timed.append({**timed[-1], "ts": stay_end})
-    yield _transition(State.WAITING_FOR_TRIP_START, Transition.EXITED_GEOFENCE, start, zone)
-    for point in timed:
-        yield from (_entry(key, point, cast(float, point["ts"]), zone) for key in (LOCATION, FILTERED))
-    if track.kind is not None:
-        for number in range(int((end - start) // MOTION_S) + 1):
-            yield _motion(track.kind, start + number * MOTION_S, zone)
-    yield _transition(State.ONGOING_TRIP, Transition.STOPPED_MOVING, max(end, stay_end), zone)
+    filtered = _apart(timed)
+    for key, points in ((LOCATION, timed), (FILTERED, filtered)):
+        yield from (_entry(key, point, cast(float, point["ts"]), zone) for point in points)
+    times = [cast(float, point["ts"]) for point in filtered]
+    for start, end, next_ts in _stretches(times, _times(following)):
+        yield _transition(State.WAITING_FOR_TRIP_START, Transition.EXITED_GEOFENCE, start, zone)
+        yield _transition(State.ONGOING_TRIP, Transition.VISIT_ENDED, end, zone)
+        yield _transition(State.ONGOING_TRIP, Transition.STOPPED_MOVING, min(end + STAY_S, (end + next_ts) / 2), zone)
+        if track.kind is not None:
+            minutes = range(int((end - start) // MOTION_S) + 1)
+            yield from (_motion(track.kind, start + minute * MOTION_S, zone) for minute in minutes)
+
+
+def _stretches(times: list[float], later: Iterable[float]) -> Iterator[tuple[float, float, float]]:
+    """Start, end, and the start of what follows, of all that has no gap longer than STAY_S; single points are none."""
+    after = min((ts for ts in later if ts > times[-1]), default=math.inf) if times else math.inf
+    gaps = [at for at in range(1, len(times)) if times[at] - times[at - 1] > STAY_S]
+    for first, behind in itertools.pairwise([0, *gaps, len(times)]):
+        if behind - first > 1:
+            yield times[first], times[behind - 1], times[behind] if behind < len(times) else after
 
 
 def _is_usable(point: JsonObject) -> bool:
@@ -200,6 +209,20 @@ def _in_order(points: Iterable[JsonObject]) -> list[JsonObject]:
     """By time, one of each time: the pipeline drops what goes back."""
     of_time = {cast(float, point["ts"]): point for point in points}
     return [of_time[ts] for ts in sorted(of_time)]
+
+
+def _apart(points: list[JsonObject]) -> list[JsonObject]:
+    """Those that are at least FILTER_M from the one before of them, and the last."""
+    kept = points[:1]
+    for point in points[1:]:
+        if _distance_m(kept[-1], point) >= FILTER_M or point is points[-1]:
+            kept.append(point)
+    return kept
+
+
+def _distance_m(one: JsonObject, other: JsonObject) -> float:
+    ends = [cast(float, point[axis]) for point in (one, other) for axis in ("longitude", "latitude")]
+    return haversine_m(*ends)
 
 
 def _entry(key: str, point: JsonObject, ts: float | None, zone: ZoneInfo) -> JsonObject:

@@ -139,8 +139,8 @@ def answer(entries: list[Entry]) -> Entry:
 
 @functools.cache
 def simulated() -> list[Entry]:
-    """All of a person who lived three simulated days, and said something of a trip."""
-    person = list(Simulator(1, 3, 5).person(0).entries())
+    """All of a person who lived a simulated day, and said something of a trip."""
+    person = list(Simulator(1, 1, 5).person(0).entries())
     return computed([*person, answer(computed(person))])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from emlab import files
+from emlab import files, pipeline
+from emlab.clock import ManualClock
 from emlab.entries import parse, parse_all
 from emlab.errors import BadEntry, ConfigError
+from emlab.simulate import Simulator
+from emlab.store import MemoryStore
 
 POINTS = "".join(
     f'<trkpt lat="{37.4 + n / 1000}" lon="-122.1"><ele>12.5</ele><time>2016-08-10T17:0{n}:00{zone}</time></trkpt>'
@@ -44,13 +49,39 @@ def test_a_track_becomes_a_trip(tmp_path: Path, version: str) -> None:
     entries = entries_of(tmp_path, gpx(track(), version))
     filtered = of_key(entries, "background/filtered_location")
     start = 1470848400.0
-    assert [fix["ts"] for fix in filtered] == [start, start + 60, start + 120, start + 180, start + 780]
+    assert [fix["ts"] for fix in filtered] == [start, start + 60, start + 120, start + 180]
     assert filtered == of_key(entries, "background/location")
     assert filtered[0]["loc"] == {"type": "Point", "coordinates": [-122.1, 37.4]}
     assert (filtered[0]["altitude"], filtered[0]["accuracy"], filtered[0]["sensed_speed"]) == (12.5, 10.0, -1.0)
-    moves = of_key(entries, "statemachine/transition")
-    assert [(one["curr_state"], one["transition"], one["ts"]) for one in moves] == [(1, 1, start), (2, 2, start + 780)]
+    assert moves(entries) == [(1, 1, start), (2, 14, start + 180), (2, 2, start + 780)]
     assert not of_key(entries, "background/motion_activity")
+
+
+def moves(entries: list[Entry]) -> list[tuple[int, int, float]]:
+    found = of_key(entries, "statemachine/transition")
+    return [(one["curr_state"], one["transition"], one["ts"]) for one in found]
+
+
+def trkpt(lat: float, time: str) -> str:
+    return f'<trkpt lat="{lat}" lon="2"><time>2016-08-10T{time}Z</time></trkpt>'
+
+
+def test_only_what_is_far_enough_apart_is_filtered(tmp_path: Path) -> None:
+    points = "".join(trkpt(1 + n * 0.0002, f"17:00:{n:02}") for n in range(10))  # 22 m apart
+    entries = entries_of(tmp_path, gpx(track(points)))
+    assert len(of_key(entries, "background/location")) == 10
+    seconds = [fix["local_dt"]["second"] for fix in of_key(entries, "background/filtered_location")]
+    assert seconds == [0, 3, 6, 9]
+
+
+def test_a_long_rest_within_a_track_parts_two_trips(tmp_path: Path) -> None:
+    walk = [trkpt(1 + n * 0.001, f"17:{n:02}:00") for n in range(5)]
+    rest = [trkpt(1.004, f"17:{n:02}:00") for n in range(5, 30)]
+    again = [trkpt(1.004 - n * 0.001, f"17:{30 + n}:00") for n in range(1, 5)]
+    entries = entries_of(tmp_path, gpx(track("".join([*walk, *rest, *again]))))
+    start = 1470848400.0
+    minutes = [(kind, (ts - start) / 60) for _, kind, ts in moves(entries)]
+    assert minutes == [(1, 0), (14, 4), (2, 14), (1, 31), (14, 34), (2, 44)]
 
 
 def test_all_that_is_made_is_accepted_and_always_the_same(tmp_path: Path) -> None:
@@ -86,9 +117,8 @@ def test_what_extensions_say_is_taken(tmp_path: Path) -> None:
 def test_a_stay_ends_before_the_next_track(tmp_path: Path) -> None:
     later = POINTS.replace("T17:0", "T17:1")
     entries = entries_of(tmp_path, gpx(track() + track(later)))
-    moves = of_key(entries, "statemachine/transition")
-    assert [one["transition"] for one in moves] == [1, 2, 1, 2]
-    assert moves[1]["ts"] == moves[2]["ts"] - 1
+    start = 1470848400.0
+    assert [(kind, ts - start) for _, kind, ts in moves(entries)][:4] == [(1, 0), (14, 180), (2, 390), (1, 600)]
     fixes = of_key(entries, "background/filtered_location")
     assert [fix["ts"] for fix in fixes] == sorted({fix["ts"] for fix in fixes})
 
@@ -97,7 +127,7 @@ def test_points_are_put_in_order_and_doubled_ones_dropped(tmp_path: Path) -> Non
     halves = POINTS.split("</trkpt>")
     points = "</trkpt>".join([halves[2], halves[0], halves[0], halves[1], ""])
     fixes = of_key(entries_of(tmp_path, gpx(track(points))), "background/filtered_location")
-    assert len(fixes) == 3 + 1
+    assert len(fixes) == 3
     assert [fix["ts"] for fix in fixes] == sorted(fix["ts"] for fix in fixes)
 
 
@@ -114,7 +144,7 @@ def test_points_are_put_in_order_and_doubled_ones_dropped(tmp_path: Path) -> Non
 )
 def test_a_bad_point_is_given_on_for_the_store_to_reject(tmp_path: Path, point: str, said: str) -> None:
     good, rejected = parse_all(entries_of(tmp_path, gpx(track(POINTS + point))))
-    assert len(of_key(good, "background/filtered_location")) >= 5
+    assert len(of_key(good, "background/filtered_location")) >= 4
     assert rejected
     assert all(one.reason.startswith(said) for one in rejected)
 
@@ -144,15 +174,18 @@ def test_a_file_without_tracks_has_no_entries(tmp_path: Path) -> None:
 
 
 def test_days_become_tracks_without_trips(tmp_path: Path) -> None:
-    night = POINTS.replace("T17:0", "T23:5").replace("T23:52", "T23:59")
-    entries = entries_of(tmp_path, gpx(track(night)), "UTC")
+    night = "".join(trkpt(1 + n * 0.001, f"{time}:00") for n, time in enumerate(["23:58", "23:59"]))
+    morning = "".join(
+        trkpt(1 + n * 0.001, f"{time}:00").replace("10T", "11T") for n, time in enumerate(["00:00", "00:01"])
+    )
+    entries = entries_of(tmp_path, gpx(track(night + morning)))
     assert files.write(tmp_path / "out.gpx", entries) == len(entries)
     text = (tmp_path / "out.gpx").read_text()
     assert text.count("<trk>") == 2
     assert "<name>2016-08-10</name>" in text
-    again = of_key(entries_of(tmp_path, text), "background/filtered_location")
-    fixes = of_key(entries, "background/filtered_location")
-    assert all(fix["loc"] in [other["loc"] for other in again if other["ts"] == fix["ts"]] for fix in fixes)
+    assert "<name>2016-08-11</name>" in text
+    fixes = of_key(entries, "background/location")
+    assert of_key(entries_of(tmp_path, text), "background/location") == fixes
 
 
 def test_trips_become_tracks_where_there_are_some(tmp_path: Path) -> None:
@@ -160,9 +193,8 @@ def test_trips_become_tracks_where_there_are_some(tmp_path: Path) -> None:
     times = {"start_ts": 1470848460.0, "end_ts": 1470848520.0, "start_fmt_time": "a <name> & more"}
     trip = {"metadata": {"key": "analysis/cleaned_trip"}, "data": times}
     files.write(tmp_path / "out.gpx.gz", [*entries, trip])
-    (found,) = {str(file) for file in tmp_path.glob("*.gz")}
-    again = of_key(list(files.read(found)), "background/location")  # type: ignore[arg-type]
-    assert [fix["ts"] for fix in again[:2]] == [1470848460.0, 1470848520.0]
+    again = of_key(list(files.read(tmp_path / "out.gpx.gz")), "background/location")  # type: ignore[arg-type]
+    assert [fix["ts"] for fix in again] == [1470848460.0, 1470848520.0]
 
 
 @given(
@@ -182,9 +214,10 @@ def test_fixes_survive_a_round_trip(
         for ts, lat, lon in fixes
     ]
     files.write(path, entries)
-    found = {entry["data"]["ts"]: parse(entry)["data"] for entry in files.read(path)}  # type: ignore[index]
+    places = of_key([parse(entry) for entry in files.read(path)], "background/location")
+    found = {place["ts"]: place for place in places}
     for ts, lat, lon in fixes:
-        fix: Any = found[min(found, key=lambda other: abs(other - ts))]
+        fix = found[min(found, key=lambda other: abs(other - ts))]
         assert (fix["latitude"], fix["longitude"]) == (lat, lon)
 
 
@@ -192,6 +225,27 @@ def test_fixes_survive_a_round_trip(
 def test_a_real_day_becomes_a_track(tmp_path: Path) -> None:
     day = list(files.read(Path(os.environ["EMLAB_PHONE_DAYS"]) / "shankari_2016-08-10.json.gz"))
     files.write(tmp_path / "day.gpx", day)
-    fixes = of_key(list(files.read(tmp_path / "day.gpx")), "background/filtered_location")  # type: ignore[arg-type]
-    times = {fix["ts"] for fix in of_key(day, "background/filtered_location")}  # type: ignore[arg-type]
-    assert {fix["ts"] for fix in fixes} >= times
+    fixes = of_key(list(files.read(tmp_path / "day.gpx")), "background/location")  # type: ignore[arg-type]
+    kept = of_key(day, "background/filtered_location")  # type: ignore[arg-type]
+    assert [(fix["ts"], fix["loc"]) for fix in fixes] == sorted((fix["ts"], fix["loc"]) for fix in kept)
+
+
+def trips_of(entries: Iterable[object]) -> list[Entry]:
+    """The trips that the pipeline finds in these entries."""
+    store = MemoryStore(uuid.UUID(int=1))
+    store.put(list(entries))
+    pipeline.digest(store, clock=ManualClock(2e9))
+    return [one["data"] for one in store.find("analysis/cleaned_trip", time_key="data.start_ts")]  # type: ignore[misc]
+
+
+def test_the_pipeline_finds_in_a_track_the_trips_that_it_found_before(tmp_path: Path) -> None:
+    day = list(Simulator(1, 1, 5).person(0).entries())
+    expected = trips_of(day)
+    assert expected
+    files.write(tmp_path / "days.gpx", day)
+    found = trips_of(files.read(tmp_path / "days.gpx", zone="America/Los_Angeles"))
+    for trip in expected:
+        near = [one for one in found if abs(one["start_ts"] - trip["start_ts"]) < 300]
+        assert len(near) == 1
+        assert near[0]["end_ts"] == pytest.approx(trip["end_ts"], abs=300)
+        assert near[0]["distance"] == pytest.approx(trip["distance"], rel=0.05, abs=60)
