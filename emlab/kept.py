@@ -1,7 +1,7 @@
 """Kept labs from a command line: which one is meant, and how the owner's token gets in and out.
 
 A token is never an argument or an environment variable, which other programs can see: it is read from a file that only
-this user can read, or typed, or piped in. Imports of emlab errors, files, lab, parts, usercloud.
+this user can read, or typed, or piped in. Imports of emlab errors, lab, parts, usercloud.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emlab.errors import ConfigError
-from emlab.files import replacing
 from emlab.lab import Lab
 from emlab.parts import emlab_home
 from emlab.usercloud import UserCloud
@@ -57,19 +56,11 @@ def new_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
         raise ConfigError(f"{path} is there already: name another file for the new token with --token-file")
     cloud = lab.controller.signup(user)
     try:
-        save_token(cloud, path)
+        cloud.save_token(path)
     except BaseException:
         cloud.delete()  # whose token nobody would ever know
         raise
     return cloud
-
-
-def save_token(cloud: UserCloud, path: Path) -> None:
-    """The owner's token is in a file that only this user can read. Raises ConfigError."""
-    if cloud.token is None:
-        raise ConfigError(f"this is not the owner's handle of the cloud of {cloud.user}: it has no token to save")
-    with replacing(path) as file:
-        file.write(f"{cloud.token}\n".encode())
 
 
 def read_token(path: Path | None) -> str:

@@ -199,6 +199,15 @@ class UserCloud:
         """The stays between trips; see `diary.places`. Owner only."""
         return diary.places(self._found(diary.PLACES, "data.enter_ts"))
 
+    def save_token(self, path: Path | str) -> None:
+        """The owner's token is in a file that only this user can read, for `emlab --token-file`. Raises ConfigError."""
+        from emlab.files import replacing
+
+        if self.token is None:
+            raise NotPermitted(f"only the handle that signup returned has the token of {self.user!r}")
+        with replacing(Path(path)) as file:
+            file.write(f"{self.token}\n".encode())
+
     def export(self, path: Path | str | None = None) -> Path:
         """All that the cloud holds is in a file that only this user can read; returns its path. Owner only.
 

@@ -14,8 +14,8 @@ import pytest
 
 import emlab as em
 from emlab import files
-from emlab.errors import ConfigError
-from emlab.kept import kept_lab, read_token, save_token
+from emlab.errors import NotPermitted
+from emlab.kept import kept_lab, read_token
 from tests.e2e.clouds import entry
 
 pytestmark = pytest.mark.needs("mongod")
@@ -122,8 +122,8 @@ def test_a_lab_in_use_is_left_alone(shell: Shell) -> None:
 def test_a_lab_stays_kept_with_its_clouds(shell: Shell) -> None:
     with kept_lab(None) as lab:
         cloud = lab.controller.signup("alice")
-        save_token(cloud, shell.folder / "mine")
-        with pytest.raises(ConfigError, match="not the owner's handle"):
-            save_token(lab.controller.cloud("alice"), shell.folder / "none")
+        cloud.save_token(shell.folder / "mine")
+        with pytest.raises(NotPermitted, match="only the handle that signup returned"):
+            lab.controller.cloud("alice").save_token(shell.folder / "none")
     with kept_lab("study") as lab:
         assert lab.controller.cloud("alice", token=read_token(shell.folder / "mine")).counts() == {}
