@@ -128,21 +128,22 @@ _Scalar = (
 _Branch = _Scalar | list[_Scalar] | dict[str, _Scalar]
 _Branch2 = _Scalar | list[_Branch] | dict[str, _Branch]
 _Branch3 = _Scalar | list[_Branch2] | dict[str, _Branch2]
-_Branch4 = _Scalar | list[_Branch3] | dict[str, _Branch3]  # data.locations of a composite trip
+_Branch4 = _Scalar | list[_Branch3] | dict[str, _Branch3]
+_Branch5 = _Scalar | list[_Branch4] | dict[str, _Branch4]  # data.locations of a composite trip
 
 
 class PlainTree(msgspec.Struct):
     """What JSON has, as deep as e-mission's entries go."""
 
     metadata: dict[str, _Branch]
-    data: dict[str, _Branch4]
+    data: dict[str, _Branch5]
 
 
 class PlainEntry(msgspec.Struct, forbid_unknown_fields=True):
     """A whole entry of plain JSON, decoded and checked at once."""
 
     metadata: dict[str, _Branch]
-    data: dict[str, _Branch4]
+    data: dict[str, _Branch5]
     id: dict[str, str] | UnsetType = msgspec.field(default=UNSET, name="_id")
     user_id: dict[str, str] | UnsetType = UNSET
 
