@@ -1,4 +1,4 @@
-"""Which entries a request's times mean: a query, and by what they are sorted. Imports of wire, store and errors."""
+"""Which entries a request's times mean: a query, and by what they are sorted. Pure."""
 
 from __future__ import annotations
 
@@ -6,34 +6,23 @@ import msgspec
 
 from emlab.entries import JsonObject
 from emlab.errors import BadQuery
-from emlab.store.base import TIME_KEYS
-from emlab.wire.emission import LocalDate, TimeSpan
-
-PREFIXES = ("", "start_", "end_", "enter_", "exit_")
-LOCAL_KEYS = {
-    "metadata.write_ts": "metadata.write_ts",  # e-mission's default, which has no components and so finds nothing
-    "metadata.write_local_dt": "metadata.write_ts",
-    **{f"data.{prefix}local_dt": f"data.{prefix}ts" for prefix in PREFIXES},
-}
+from emlab.wire.emission import LocalDate, LocalKey, TimeKey, TimeSpan
 
 
-def where(span: TimeSpan, *, key_time: str, key_local_date: str) -> tuple[JsonObject, str]:
+def where(span: TimeSpan, *, key_time: TimeKey, key_local_date: LocalKey) -> tuple[JsonObject, str]:
     """The query, and the path of the time that entries are sorted by.
 
     Args:
         key_time: what start_time and end_time bound, if the span has no local dates.
         key_local_date: what holds the components that local dates bound.
     Raises:
-        BadQuery: the span is not complete, or a path is no time of an entry.
+        BadQuery: the span is not complete, or the dates do not name the same components.
     """
     if span.from_local_date is not None and span.to_local_date is not None:
-        if key_local_date not in LOCAL_KEYS:
-            raise BadQuery(f"{key_local_date!r} is no local time of an entry; there are {', '.join(LOCAL_KEYS)}")
-        return local_dates(key_local_date, span.from_local_date, span.to_local_date), LOCAL_KEYS[key_local_date]
+        query = local_dates(key_local_date, span.from_local_date, span.to_local_date)
+        return query, key_local_date.replace("local_dt", "ts")
     if span.start_time is None or span.end_time is None:
         raise BadQuery("a time span is start_time and end_time, or from_local_date and to_local_date")
-    if key_time not in TIME_KEYS:
-        raise BadQuery(f"{key_time!r} is no time of an entry; there are {', '.join(sorted(TIME_KEYS))}")
     return {key_time: {"$gte": span.start_time, "$lte": span.end_time}}, key_time
 
 

@@ -23,8 +23,8 @@ from emlab.store.mongo import DATABASE
 
 PROFILES, UUIDS = "Stage_Profiles", "Stage_uuids"
 FOUND_LIMIT = {TIMESERIES: 250_000, ANALYSIS: 250_000, USERCACHE: 100_000}  # as e-mission's server has it
-# Entries of one time come as they were written; results, which are all written at once, as they happened. So it is, most
-# of the time, at e-mission's server.
+# Entries of one time come as they were written; results, which are all written at once, as they happened. That is
+# mostly their order at e-mission's server, too.
 TIES = ("metadata.write_ts", "data.start_ts", "data.ts", "_id")
 Where = Mapping[str, object]
 

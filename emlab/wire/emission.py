@@ -19,6 +19,17 @@ Component = Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
 Day = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 Label = Annotated[str, msgspec.Meta(max_length=256)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+TimeKey = Literal["metadata.write_ts", "data.ts", "data.start_ts", "data.end_ts", "data.enter_ts", "data.exit_ts"]
+LocalKey = Literal[
+    "metadata.write_ts",  # e-mission's default, which has no components and so finds nothing
+    "metadata.write_local_dt",
+    "data.local_dt",
+    "data.start_local_dt",
+    "data.end_local_dt",
+    "data.enter_local_dt",
+    "data.exit_local_dt",
+]
+Frequency = Annotated[str, msgspec.Meta(pattern=r"^([DdWwMmYyAa]|ME|YE|DAILY|WEEKLY|MONTHLY|YEARLY)$")]
 Metric = Literal["count", "distance", "duration", "median_speed"]
 JsonObject = dict[str, object]
 
@@ -90,8 +101,8 @@ class FindEntries(TimeSpan, frozen=True, kw_only=True):
     """Entries of these keys (null: of all). Of more than `max_entries`, `trunc_method` says which."""
 
     key_list: Annotated[list[Key], msgspec.Meta(max_length=200)] | None
-    key_time: Key = "metadata.write_ts"
-    key_local_date: Key = "metadata.write_ts"
+    key_time: TimeKey = "metadata.write_ts"
+    key_local_date: LocalKey = "metadata.write_ts"
     max_entries: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | None = None
     trunc_method: Literal["first", "last", "sample"] | None = None
 
@@ -129,7 +140,7 @@ class DayMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    freq: Annotated[str, msgspec.Meta(max_length=16)]
+    freq: Frequency
     metric: Metric | None = None
     metric_list: Annotated[list[Metric], msgspec.Meta(max_length=4)] | None = None
     is_return_aggregate: bool | None = None

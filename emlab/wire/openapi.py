@@ -12,6 +12,10 @@ from emlab.wire.problem import Problem
 from emlab.wire.table import ROUTES, Route
 
 _JSON = "application/json"
+_PARAMETERS: dict[str, object] = {
+    "day": {"type": "string", "format": "date"},
+    "time_type": {"type": "string", "enum": ["timestamp", "local_date"]},
+}
 _ALL = (*ROUTES, *EMISSION_ROUTES)
 _USER = {
     "type": "object",
@@ -65,7 +69,7 @@ def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, objec
         operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
     if "{" in route.path:
         name = route.path.rpartition("{")[2].rstrip("}")
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}]
     return operation
 
 
