@@ -106,6 +106,7 @@ def test_what_an_owner_says_later_does_not_begin_all_anew(
 ) -> None:
     monkeypatch.setattr(pipeline, "WINDOW", 150)
     store, _ = digested(entries)
+    monkeypatch.undo()
     trip = trips(store)[-3]
     said = {name: at(trip, f"data.{name}") for name in ("start_ts", "end_ts")}
     metadata = {"key": "manual/mode_confirm", "platform": "android", "type": "message", "write_ts": 1.9e9}
