@@ -79,7 +79,7 @@ def tell(
         clouds = lab.controller.clouds().frame()
         say("all clouds are paused; a provider asks, which wakes them")
         provider = lab.controller.register_provider("city-planner")
-        lon, lat = people.center
+        lon, lat = people.setting.center
         town = Region.box(lon - TOWN_DEG, lat - TOWN_DEG, lon + TOWN_DEG, lat + TOWN_DEG)
         release = provider.ask(CountUsers(town, *EVER), epsilon=epsilon, min_users=1, purpose="demonstration")
         distance = provider.ask(SumDistance(*EVER, CAP_M), epsilon=epsilon, min_users=1, purpose="demonstration")

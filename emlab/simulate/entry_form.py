@@ -1,50 +1,52 @@
-"""The wire form of e-mission entries, as its server keeps them after formatting: the one place that knows it.
+"""The raw form in which phones post what they saw, and the formatted one in which e-mission keeps it.
 
-Every time stands three times (seconds, components, text), every number that measures is a float, every code of an
-enumeration an int. May import nothing of emlab.
+The raw form stands here; the formatted one is what the cloud's own formatter makes of it. Every number that measures
+is a float. May import entries; imports intake.formatting when it formats.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+
+from emlab.entries.codes import Motion, State, Transition
 
 Entry = dict[str, object]
 
 LOCATION, FILTERED_LOCATION = "background/location", "background/filtered_location"
 MOTION, TRANSITION, BATTERY = "background/motion_activity", "statemachine/transition", "background/battery"
-
-
-class Motion(enum.IntEnum):
-    """What a phone senses (e-mission's MotionTypes, as far as they are used here)."""
-
-    IN_VEHICLE = 0
-    BICYCLING = 1
-    STILL = 3
-    WALKING = 7
-
-
-class Transition(enum.IntEnum):
-    """What happened in the phone's state machine; the value is also the state in which it happened.
-
-    WAITING_FOR_TRIP_START (1) is left by EXITED_GEOFENCE (1), ONGOING_TRIP (2) by STOPPED_MOVING (2).
-    """
-
-    EXITED_GEOFENCE = 1
-    STOPPED_MOVING = 2
+ANDROID, IOS = "android", "ios"
+FLAGS = {
+    Motion.STILL: "stationary",
+    Motion.WALKING: "walking",
+    Motion.RUNNING: "running",
+    Motion.BICYCLING: "cycling",
+    Motion.IN_VEHICLE: "automotive",
+    Motion.UNKNOWN: "unknown",
+}
+LEVELS = ((55, "low"), (85, "medium"), (101, "high"))  # below that confidence, an ios phone says
+STATE_NAMES = {state: state.name for state in State}
+ANDROID_TRANSITIONS = {
+    Transition.BOOTED: "booted",
+    Transition.INITIALIZE: "local.transition.initialize",
+    Transition.EXITED_GEOFENCE: "local.transition.exited_geofence",
+    Transition.STOPPED_MOVING: "local.transition.stopped_moving",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a phone noted: under which key, when it was so, when it was written (UTC seconds), and the values."""
+    """What a phone noted: under which key, when it was so, when it was written (UTC seconds), and the raw values.
+
+    Attributes:
+        step: what the state machine did, if that is what was noted.
+    """
 
     key: str
     ts: float
     write_ts: float
     values: Entry
+    step: Transition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,88 +62,87 @@ class Fix:
     uptime_ns: int
 
 
-def location(fix: Fix, ts: float, write_ts: float, *, key: str) -> Observation:
-    """A position under one of the two keys of locations, found by time (as on android, not by distance)."""
+def location(fix: Fix, ts: float, write_ts: float, *, key: str, platform: str) -> Observation:
+    """A position under one of the two keys of locations: found by time on android, by distance on ios."""
     values: Entry = {
         "latitude": fix.lat,
         "longitude": fix.lon,
-        "loc": {"type": "Point", "coordinates": [fix.lon, fix.lat]},
         "accuracy": fix.accuracy_m,
         "altitude": fix.altitude_m,
         "sensed_speed": fix.speed_mps,
-        "heading": fix.heading_deg,
-        "elapsedRealtimeNanos": fix.uptime_ns,
-        "filter": "time",
+        "bearing": fix.heading_deg,
+        "ts": ts,
     }
+    if platform == ANDROID:
+        values |= {"elapsedRealtimeNanos": fix.uptime_ns, "filter": "time"}
+    else:
+        values |= {"vaccuracy": round(0.6 * fix.accuracy_m + 2, 1), "floor": 0, "filter": "distance"}
     return Observation(key, ts, write_ts, values)
 
 
-def motion(kind: Motion, confidence: int, ts: float) -> Observation:
+def motion(kind: Motion, confidence: int, ts: float, *, platform: str) -> Observation:
     """What the phone takes the movement for, and how surely (0 to 100; e-mission believes more than 60)."""
-    return Observation(MOTION, ts, ts, {"type": int(kind), "confidence": confidence})
+    if platform == ANDROID:
+        return Observation(MOTION, ts, ts, {"type": int(kind), "confidence": confidence, "ts": ts})
+    level = next(word for bound, word in LEVELS if confidence < bound)
+    flags = {flag: kind is sensed for sensed, flag in FLAGS.items()}
+    return Observation(MOTION, ts, ts, {**flags, "confidence": level, "ts": ts})
 
 
-def transition(kind: Transition, ts: float) -> Observation:
-    """A step of the phone's state machine."""
-    return Observation(TRANSITION, ts, ts, {"curr_state": int(kind), "transition": int(kind)})
+def transition(state: State, kind: Transition, ts: float, *, platform: str) -> Observation:
+    """A step of the phone's state machine, and the state in which it came."""
+    if platform == ANDROID:
+        names = f"local.state.{STATE_NAMES[state].lower()}", ANDROID_TRANSITIONS[kind]
+    else:
+        step = "TRIP_ENDED" if kind is Transition.STOPPED_MOVING else kind.name
+        names = f"STATE_{STATE_NAMES[state]}", f"T_{step}"
+    return Observation(TRANSITION, ts, ts, {"currState": names[0], "transition": names[1], "ts": ts}, kind)
 
 
-def battery(level_pct: float, temperature: int, voltage_mv: int, ts: float, *, charging: bool) -> Observation:
+def battery(level_pct: int, temperature: int, ts: float, *, charging: bool, platform: str) -> Observation:
     """The state of the battery; the temperature is in tenths of a degree Celsius."""
-    values: Entry = {
-        "battery_level_pct": level_pct,
-        "battery_status": 2 if charging else 1,
-        "android_health": "GOOD",
-        "android_plugged": "UNKNOWN",
-        "android_technology": "Li-ion",
-        "android_temperature": temperature,
-        "android_voltage": voltage_mv,
-    }
-    return Observation(BATTERY, ts, ts, values)
+    if platform == IOS:
+        values: Entry = {"battery_level_ratio": level_pct / 100, "battery_status": 2 if charging else 1}
+    else:
+        values = {
+            "battery_level_pct": float(level_pct),
+            "battery_status": 2 if charging else 3,
+            "android_health": "GOOD",
+            "android_plugged": "UNKNOWN",
+            "android_technology": "Li-ion",
+            "android_temperature": temperature,
+            "android_voltage": 3500 + 7 * level_pct,
+        }
+    return Observation(BATTERY, ts, ts, {**values, "ts": ts})
 
 
-def time_fields(ts: float, zone: ZoneInfo, prefix: str = "") -> Entry:
-    """A time as e-mission writes it: `ts`, `local_dt` (Monday is weekday 0), `fmt_time`, each after the prefix."""
-    local = datetime.fromtimestamp(ts, zone)
-    components = {
-        "year": local.year,
-        "month": local.month,
-        "day": local.day,
-        "hour": local.hour,
-        "minute": local.minute,
-        "second": local.second,
-        "weekday": local.weekday(),
-        "timezone": zone.key,
-    }
-    return {f"{prefix}ts": ts, f"{prefix}local_dt": components, f"{prefix}fmt_time": local.isoformat()}
-
-
-def _metadata(seen: Observation, zone: ZoneInfo) -> Entry:
-    return {
+def to_raw(seen: Observation, platform: str, timezone: str) -> Entry:
+    """The entry as a phone posts it to /usercache/put: no `_id`, no `user_id`, times as seconds alone."""
+    metadata: Entry = {
         "key": seen.key,
-        "platform": "android",
+        "platform": platform,
         "type": "message" if seen.key == TRANSITION else "sensor-data",
-        **time_fields(seen.write_ts, zone, "write_"),
-        "time_zone": zone.key,
+        "write_ts": seen.write_ts,
+        "time_zone": timezone,
         "read_ts": 0,  # an int, as in every real entry that its phone has not read back
-        "plugin": "none",
+        "plugin": None if platform == IOS and seen.key == MOTION else "none",
     }
+    return {"metadata": metadata, "data": dict(seen.values)}
 
 
-def to_entries(observations: Iterable[Observation], user_id: str, zone: ZoneInfo) -> list[Entry]:
-    """One entry for each observation, in the same order.
+def formatted(raw: Iterable[Entry], user_id: str) -> Iterator[Entry]:
+    """The entries as e-mission keeps them, in the same order.
 
     Args:
-        user_id: 32 hex digits.
+        raw: of a person from the first on, in order of writing. user_id: 32 hex digits.
     Returns:
         entries whose `_id` has the form of Mongo's: the second of writing, five bytes of the user, a running number.
     """
-    return [
-        {
-            "_id": {"$oid": f"{int(seen.write_ts):08x}{user_id[:10]}{number:06x}"},
-            "user_id": {"$uuid": user_id},
-            "metadata": _metadata(seen, zone),
-            "data": {**seen.values, **time_fields(seen.ts, zone)},
-        }
-        for number, seen in enumerate(observations)
-    ]
+    from emlab.intake.formatting import format_entry
+
+    for number, entry in enumerate(raw):
+        made = format_entry(entry)
+        metadata = made["metadata"]
+        assert isinstance(metadata, dict)
+        oid = f"{int(metadata['write_ts']):08x}{user_id[:10]}{number:06x}"
+        yield {"_id": {"$oid": oid}, "user_id": {"$uuid": user_id}, **made}

@@ -7,12 +7,13 @@ when a stream is made.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
 
-VERSION = "emlab/simulate/1"
+VERSION = "emlab/simulate/2"
 
 
 def digest(seed: int, *words: str | int) -> bytes:
@@ -30,3 +31,16 @@ def stream(seed: int, *words: str | int) -> RandomState:
     import numpy as np
 
     return np.random.RandomState(np.frombuffer(digest(seed, *words), dtype="<u4").astype(np.uint32))
+
+
+def pick(chance: RandomState, weights: Sequence[float]) -> int:
+    """A number from 0 to len(weights) - 1, each as often as its weight says.
+
+    Adds one by one: Python's own `sum` of floats differs from version to version.
+    """
+    ends, total = [], 0.0
+    for weight in weights:
+        total += weight
+        ends.append(total)
+    mark = chance.random_sample() * total
+    return next((k for k, end in enumerate(ends) if mark < end), len(ends) - 1)

@@ -8,16 +8,19 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from emlab.entries.codes import Motion, State, Transition
+from emlab.entries.times import time_fields
+from emlab.intake.formatting import format_entry
 from emlab.simulate import Simulator
-from emlab.simulate.entry_form import Motion, motion, time_fields, to_entries
+from emlab.simulate.entry_form import formatted, motion, to_raw, transition
 from tests.unit.simulate.phone_log import KEYS, MOTION, through_json
 
-REAL_DAY = "shankari_2016-08-10.json.gz"
+REAL_DAY, REAL_IOS_DAY = "shankari_2016-08-10.json.gz", "sunil_2016-07-20.json.gz"
 CODES = {"type", "confidence", "curr_state", "transition", "battery_status"}  # of data; ints on both sides
 
 Shape = dict[str, set[str]]
@@ -50,22 +53,31 @@ def shapes(entries: list[dict[str, Any]]) -> dict[str, Shape]:
     return {key: dict(shape) for key, shape in found.items()}
 
 
-@pytest.fixture(scope="module")
-def simulated() -> list[dict[str, Any]]:
-    return through_json(Simulator(1, 2, 5).person(0))
-
-
-@pytest.fixture(scope="module")
-def real() -> list[dict[str, Any]]:
+def real_day(name: str) -> list[dict[str, Any]]:
     folder = os.environ.get("EMLAB_PHONE_DAYS")
     if not folder:
         pytest.skip("EMLAB_PHONE_DAYS is not set: point it at a folder of e-mission's example days (*.json.gz)")
-    with gzip.open(Path(folder) / REAL_DAY) as file:
+    with gzip.open(Path(folder) / name) as file:
         entries: list[dict[str, Any]] = json.load(file)
     return entries
 
 
-def test_simulated_entries_have_the_fields_and_types_of_real_ones(
+@pytest.fixture(scope="module")
+def simulated() -> list[dict[str, Any]]:
+    return through_json(Simulator(1, 2, 5, ios_share=0).person(0))
+
+
+@pytest.fixture(scope="module")
+def simulated_ios() -> list[dict[str, Any]]:
+    return through_json(Simulator(1, 2, 5, ios_share=1).person(0))
+
+
+@pytest.fixture(scope="module")
+def real() -> list[dict[str, Any]]:
+    return real_day(REAL_DAY)
+
+
+def test_simulated_android_entries_have_the_fields_and_types_of_real_ones(
     simulated: list[dict[str, Any]], real: list[dict[str, Any]]
 ) -> None:
     ours, theirs = shapes(simulated), shapes(real)
@@ -73,6 +85,42 @@ def test_simulated_entries_have_the_fields_and_types_of_real_ones(
     for key, shape in ours.items():
         assert shape.pop(".metadata.plugin") == {"str"}  # a field of e-mission's that android phones of 2016 left out
         assert shape == theirs[key]
+
+
+def test_simulated_ios_entries_have_the_fields_and_types_of_real_ones(simulated_ios: list[dict[str, Any]]) -> None:
+    ours, theirs = shapes(simulated_ios), shapes(real_day(REAL_IOS_DAY))
+    assert ours.keys() == KEYS <= theirs.keys()
+    for key, shape in ours.items():
+        for path, types in shape.items():
+            assert types <= theirs[key][path], (key, path)
+        assert shape.keys() == theirs[key].keys()
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_what_a_phone_posts_is_formatted_to_what_the_server_keeps(share: int) -> None:
+    person = Simulator(1, 2, 5, ios_share=share).person(0)
+    kept, raw = through_json(person), list(person.raw_entries())
+    assert len(kept) == len(raw)
+    for entry, sent in zip(kept, raw, strict=True):
+        assert set(sent) == {"metadata", "data"}
+        made = format_entry(sent)
+        assert {name: part for name, part in entry.items() if name not in ("_id", "user_id")} == made
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_raw_entries_have_the_fields_of_those_that_phones_posted(share: int) -> None:
+    sent: dict[str, set[str]] = {}
+    for raw in Simulator(1, 2, 5, ios_share=share).person(0).raw_entries():
+        metadata, data = (cast("dict[str, Any]", raw[part]) for part in ("metadata", "data"))
+        sent.setdefault(metadata["key"], set()).update(data)
+        assert not {"local_dt", "fmt_time", "loc", "heading"} & data.keys()
+        assert "write_fmt_time" not in metadata
+    places = {"latitude", "longitude", "altitude", "accuracy", "sensed_speed", "bearing", "ts", "filter"}
+    own = {"vaccuracy", "floor"} if share else {"elapsedRealtimeNanos"}
+    assert sent["background/location"] == sent["background/filtered_location"] == places | own
+    assert sent["statemachine/transition"] == {"currState", "transition", "ts"}
+    flags = {"stationary", "walking", "running", "cycling", "automotive", "unknown"}
+    assert sent["background/motion_activity"] == {"confidence", "ts"} | (flags if share else {"type"})
 
 
 def test_codes_are_ints_in_both(simulated: list[dict[str, Any]], real: list[dict[str, Any]]) -> None:
@@ -109,7 +157,9 @@ def test_a_location_says_where_it_is_three_times_the_same(simulated: list[dict[s
 
 
 def test_an_entry_is_built_as_written_down() -> None:
-    (entry,) = to_entries([motion(Motion.WALKING, 77, 1470877075.12)], "ab" * 16, ZoneInfo("America/Los_Angeles"))
+    seen = motion(Motion.WALKING, 77, 1470877075.12, platform="android")
+    raw = to_raw(seen, "android", "America/Los_Angeles")
+    (entry,) = formatted([raw], "ab" * 16)
     local = {"year": 2016, "month": 8, "day": 10, "hour": 17, "minute": 57, "second": 55, "weekday": 2}
     local_dt, text = {**local, "timezone": "America/Los_Angeles"}, "2016-08-10T17:57:55.120000-07:00"
     assert entry == {
@@ -128,3 +178,23 @@ def test_an_entry_is_built_as_written_down() -> None:
         },
         "data": {"type": 7, "confidence": 77, "ts": 1470877075.12, "local_dt": local_dt, "fmt_time": text},
     }
+
+
+@pytest.mark.parametrize(
+    ("confidence", "word"), [(30, "low"), (54, "low"), (65, "medium"), (85, "high"), (100, "high")]
+)
+def test_an_ios_phone_raises_one_flag_and_says_in_a_word_how_sure_it_is(confidence: int, word: str) -> None:
+    values = motion(Motion.BICYCLING, confidence, 1.0, platform="ios").values
+    assert [name for name, value in values.items() if value is True] == ["cycling"]
+    assert values["confidence"] == word
+
+
+def test_a_transition_has_the_names_of_its_platform() -> None:
+    step = State.ONGOING_TRIP, Transition.STOPPED_MOVING, 1.0
+    assert transition(*step, platform="android").values == {
+        "currState": "local.state.ongoing_trip",
+        "transition": "local.transition.stopped_moving",
+        "ts": 1.0,
+    }
+    names = {"currState": "STATE_ONGOING_TRIP", "transition": "T_TRIP_ENDED", "ts": 1.0}
+    assert transition(*step, platform="ios").values == names
