@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 FILTERED, LOCATION = "background/filtered_location", "background/location"
 MOTION, TRANSITION = "background/motion_activity", "statemachine/transition"
-MAX_POINTS = 5_000_000  # of one track, which has to be in memory to be sorted
+MAX_XML_BYTES = 256 << 20  # unpacked: over a million points
+MAX_POINTS = 1_000_000  # of one track, which has to be in memory to be sorted
+MAX_DEPTH = 64  # elements within each other; in a point of a usual track 7
+MAX_IN_POINT = 1000  # elements
 STAY_S, FILTER_M = 600.0, 50.0  # as an ios phone notes the end of a trip, and the points of one
 MOTION_S = 60.0
 HDOP_M, ACCURACY_M, UNKNOWN = 5.0, 10.0, -1.0
@@ -85,35 +88,48 @@ def read(file: Reader, zone: str = "UTC") -> Iterator[JsonObject]:
 def _tracks(file: Reader) -> Iterator[Track]:
     """Each track that has points."""
     track = Track()
-    for event, name, element in _elements(file):
-        if event == "start" and name == "trk":
-            track = Track()
-        elif name == "trkpt" and event == "end":
+    for name, element in _elements(file):
+        if name == "trkpt":
             track.points.append(_point(element))
-            element.clear()
             if len(track.points) > MAX_POINTS:
                 raise BadEntry(f"{file.name}: a track has more than {MAX_POINTS} points")
-        elif name == "type" and event == "end":  # also that of a link, which is none of these words
+        elif name == "type":  # also that of a link, which is none of these words
             track.kind = _KIND_OF.get((element.text or "").strip().lower(), track.kind)
-        elif name == "trk" and track.points:
-            yield track
-            element.clear()
+        elif name == "trk":
+            if track.points:
+                yield track
+            track = Track()
 
 
-def _elements(file: Reader) -> Iterator[tuple[str, str, Element]]:
+def _elements(file: Reader) -> Iterator[tuple[str, Element]]:
+    """Each element at its end, what is within it before; only those within a point are still there then."""
+    open_: list[Element] = []
+    in_point = 0
+    for event, element in _events(_Bounded(file)):
+        if event == "start":
+            if not open_ and _local(element) != "gpx":
+                raise BadEntry(f"{file.name} is XML, but no GPX: its root is {_local(element)[:40]!r}")
+            open_.append(element)
+            if len(open_) > MAX_DEPTH:
+                raise BadEntry(f"{file.name} has more than {MAX_DEPTH} elements within each other")
+            continue
+        open_.pop()
+        yield _local(element), element
+        in_point = in_point + 1 if any(_local(outer) == "trkpt" for outer in open_) else 0
+        if in_point > MAX_IN_POINT:
+            raise BadEntry(f"{file.name} has a point with more than {MAX_IN_POINT} elements")
+        if open_ and not in_point:
+            open_[-1].remove(element)
+
+
+def _events(file: Reader) -> Iterator[tuple[str, Element]]:
     from xml.etree.ElementTree import ParseError
 
     from defusedxml import ElementTree
     from defusedxml.common import DefusedXmlException
 
     try:
-        seen_root = False
-        for event, element in ElementTree.iterparse(file, events=("start", "end"), forbid_dtd=True):
-            name = _local(element)
-            if not seen_root and name != "gpx":
-                raise BadEntry(f"{file.name} is XML, but no GPX: its root is {name[:40]!r}")
-            seen_root = True
-            yield event, name, element
+        yield from ElementTree.iterparse(file, events=("start", "end"), forbid_dtd=True)
     except ParseError as exc:
         raise BadEntry(f"{file.name}: line {exc.position[0]}, column {exc.position[1]}: {exc}") from exc
     except DefusedXmlException as exc:
@@ -124,18 +140,35 @@ def _elements(file: Reader) -> Iterator[tuple[str, str, Element]]:
         raise BadEntry(f"{file.name} cannot be read as XML: {exc}") from exc
 
 
+class _Bounded:
+    """A file that is not longer than MAX_XML_BYTES."""
+
+    def __init__(self, file: Reader) -> None:
+        self.name = file.name
+        self._file = file
+        self._left = MAX_XML_BYTES
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes. Raises BadEntry."""
+        part = self._file.read(size)
+        self._left -= len(part)
+        if self._left < 0:
+            raise BadEntry(f"{self.name} has more than {MAX_XML_BYTES >> 20} MiB of XML")
+        return part
+
+
 def _local(element: Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
 def _point(element: Element) -> JsonObject:
-    """The fields of a location entry; what is no number stays a text, for `store` to reject."""
+    """The fields of a location entry; a position that is no number stays a text, for `store` to reject."""
     point: JsonObject = {"altitude": 0.0, "sensed_speed": UNKNOWN, "heading": UNKNOWN}
     for axis, name in (("lat", "latitude"), ("lon", "longitude")):
         point[name] = _number(element.get(axis, ""))
     for child in element.iter():
-        if (name := _local(child)) in _NUMBERS:
-            point[_NUMBERS[name]] = _number(child.text or "")
+        if (name := _local(child)) in _NUMBERS and isinstance(value := _number(child.text or ""), float):
+            point[_NUMBERS[name]] = value
         elif name == "time" and (ts := _seconds(child.text or "")) is not None:
             point["ts"] = ts
     hdop = point.pop("hdop", None)

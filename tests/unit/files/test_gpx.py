@@ -16,6 +16,7 @@ from emlab import files, pipeline
 from emlab.clock import ManualClock
 from emlab.entries import parse, parse_all
 from emlab.errors import BadEntry, ConfigError
+from emlab.files import gpx as reading
 from emlab.simulate import Simulator
 from emlab.store import MemoryStore
 
@@ -166,6 +167,25 @@ def test_hostile_or_broken_xml_is_refused(tmp_path: Path, text: str, said: str) 
     with pytest.raises(BadEntry, match=r"bad\.gpx") as caught:
         list(files.read(path))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<gpx>" + "<a>" * 100, "more than 64 elements within each other"),
+        ('<gpx><trk><trkseg><trkpt lat="1" lon="2">' + "<a/>" * 2000, "a point with more than 1000 elements"),
+        ("<gpx><name>" + "x" * 5000, "more than 0 MiB of XML"),
+        ("<gpx><trk><trkseg>" + trkpt(1, "17:00:00") * 20, "a track has more than 10 points"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    if "name" in text:
+        monkeypatch.setattr(reading, "MAX_XML_BYTES", 4000)
+    monkeypatch.setattr(reading, "MAX_POINTS", 10)
+    with pytest.raises(BadEntry, match=said):
+        entries_of(tmp_path, text)
 
 
 def test_a_file_without_tracks_has_no_entries(tmp_path: Path) -> None:
