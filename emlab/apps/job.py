@@ -7,6 +7,7 @@ Run as `python -m emlab.apps.job --run RUN_DIR --data DATABASE_DIR` while the cl
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import subprocess
@@ -77,6 +78,7 @@ def digest(run_dir: Path, data_dir: Path) -> IntakeReport:
     from emlab import pipeline
     from emlab.store import MongoStore
 
+    gc.disable()  # the process is gone before what it would collect matters
     provision = provisioning.read(run_dir)
     mongod = Mongod(data_dir, run_dir)  # the custodian's child; here it only says where to find it
     with mongod.client() as client:
