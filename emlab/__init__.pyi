@@ -1,5 +1,6 @@
 """What `import emlab` offers; each name is loaded from its module when it is first used."""
 
+from . import files as files
 from . import plots as plots
 from . import report as report
 from .aggregate import Release as Release

@@ -121,6 +121,22 @@ def test_everything_comes_out_and_into_another_cloud(alice: em.UserCloud, bob: e
     assert bob.counts() == alice.counts()
 
 
+def test_an_archive_moves_from_any_engine_to_another(
+    engine_name: str, home: Path, bob: em.UserCloud, tmp_path: Path
+) -> None:
+    with em.Lab(engine_name, home=home, idle=None) as other:
+        carol = other.controller.signup("carol")
+        fill(carol)
+        path = carol.export(tmp_path / "carol.json.gz")
+        bob.import_(path)
+        out, back = but_whose(content(path)), but_whose(content(bob.export(tmp_path / "bob.json")))
+        assert all(back[part] == out[part] for part in ("phone_data", "rejected", "documents"))
+        assert back["emlab"]["rows"] == out["emlab"]["rows"]
+        dave = other.controller.signup("dave")
+        dave.import_(tmp_path / "bob.json")
+        assert dave.counts() == carol.counts()
+
+
 def test_importing_again_changes_nothing(alice: em.UserCloud, tmp_path: Path) -> None:
     fill(alice)
     path = alice.export(tmp_path / "alice.json")
