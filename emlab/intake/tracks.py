@@ -23,6 +23,7 @@ Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 Texts = NDArray[np.object_]
 LATE_S = 1000.0  # with the time filter, a point written so much later tells of no trip's end
+FUTURE_S = 86_400.0  # no clock is that wrong: a point from so long after its own writing is none
 NOBODY = -1  # a code that stands for none
 
 
@@ -87,6 +88,8 @@ def _fixes(frame: pd.DataFrame) -> Fixes:
     ts, write_ts = _floats(frame, "ts"), _floats(frame, "write_ts")
     write_ts = np.where(np.isfinite(write_ts), write_ts, ts)
     names, platforms = _texts(frame, "filter"), _texts(frame, "platform")
+    with np.errstate(invalid="ignore"):  # infinite times, which are left out next
+        delays = write_ts - ts
     by_distance = (names == "distance") | ((names != "time") & (platforms == "ios"))
     return Fixes(
         id=_texts(frame, "_id"),
@@ -96,13 +99,14 @@ def _fixes(frame: pd.DataFrame) -> Fixes:
         lat=_floats(frame, "latitude"),
         altitude=np.nan_to_num(_floats(frame, "altitude"), nan=0.0, posinf=0.0, neginf=0.0),
         by_distance=np.asarray(by_distance, dtype=bool),
-        late=~by_distance & (write_ts - ts >= LATE_S),
+        late=~by_distance & (delays >= LATE_S),
         zone=_zones(frame),
     )
 
 
 def _usable(points: Fixes, dropped: Counter[str]) -> Fixes:
     points = _kept(points, _is_time(points.ts), "a point without a time since 1970", dropped)
+    points = _kept(points, points.ts - points.write_ts < FUTURE_S, "a point from a day after its writing", dropped)
     finite = np.isfinite(points.lat) & np.isfinite(points.lon)
     points = _kept(points, finite, "a point without latitude and longitude", dropped)
     on_earth = (np.abs(points.lat) <= 90) & (np.abs(points.lon) <= 180)
