@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
+import bson
 import pymongo
 from bson.datetime_ms import DatetimeMS
 from bson.objectid import ObjectId
@@ -26,6 +27,7 @@ FOUND_LIMIT = {TIMESERIES: 250_000, ANALYSIS: 250_000, USERCACHE: 100_000}  # as
 # Entries of one time come as they were written; results, which are all written at once, as they happened. That is
 # mostly their order at e-mission's server, too.
 TIES = ("metadata.write_ts", "data.start_ts", "data.ts", "_id")
+BATCH = 500  # entries that are mappings at once
 Where = Mapping[str, object]
 
 
@@ -148,8 +150,12 @@ class EmissionStore:
                 yield name, {**self._mine(wanted), **where}
 
     def _sorted(self, name: str, query: JsonObject, order: str) -> Iterator[JsonObject]:
+        """In batches, which takes less Python to decode, and without the user, who is the same: a fifth faster."""
         by = [(path, pymongo.ASCENDING) for path in dict.fromkeys((order, *TIES))]
-        return iter(self._database[name].find(query).sort(by).limit(FOUND_LIMIT[name]).allow_disk_use(True))
+        found = self._database[name].find_raw_batches(query, {"user_id": False}).sort(by).limit(FOUND_LIMIT[name])
+        user: JsonObject = {"user_id": {"$uuid": self._uuid.hex}}
+        for batch in found.batch_size(BATCH).allow_disk_use(True):
+            yield from (entry | user for entry in bson.decode_all(cast(bytes, batch), WIRE))
 
     def _mine(self, keys: Sequence[str] | None) -> JsonObject:
         query: JsonObject = {"user_id": self._user, "invalid": {"$exists": False}}
