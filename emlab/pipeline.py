@@ -105,7 +105,10 @@ class _Progress(msgspec.Struct, frozen=True):
 def _resume(store: Store) -> _Progress:
     """What was kept, without the checkpoints before which something has arrived since."""
     kept = store.progress()
-    progress = _Progress() if kept is None else msgspec.convert(kept, _Progress)
+    try:
+        progress = _Progress() if kept is None else msgspec.convert(kept, _Progress)
+    except msgspec.ValidationError:  # another version's, or an edited archive's: all can be made anew without it
+        progress = _Progress()
     marks = list(progress.marks)
     while marks and _older(store, marks[-1].checkpoint) != marks[-1].older:
         marks.pop()

@@ -299,6 +299,14 @@ def test_intake_goes_on_in_the_new_cloud_where_it_was(alice: em.UserCloud, bob: 
     assert bob.trips().equals(alice.trips())
 
 
+@pytest.mark.parametrize("kept", [5, {"marks": 7}, {"marks": [{"checkpoint": 3, "older": 1}]}, {"other": 1}])
+def test_a_checkpoint_that_is_none_makes_intake_begin_anew(alice: em.UserCloud, kept: object) -> None:
+    alice.store(em.Simulator(1, 1, 5).person(0).entries())
+    found = alice.intake().trips
+    alice._call("restore", em.StoreReport, document("Stage_pipeline_state", 2, pipeline_stage=17, emlab=kept))
+    assert alice.intake().trips == found
+
+
 @pytest.mark.needs("phone-days")
 def test_real_days_come_back_from_a_cloud_as_they_were(alice: em.UserCloud, tmp_path: Path) -> None:
     day = Path(os.environ["EMLAB_PHONE_DAYS"]) / "shankari_2016-08-10.json.gz"
