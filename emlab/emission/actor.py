@@ -43,13 +43,14 @@ class Emission:
         self._store = store
         self._documents = documents
         self._clock = clock
-        self._profile_lock = threading.Lock()
+        self._profile_lock = threading.RLock()  # there must never be two profiles, nor a lost change of one
 
     # profile
 
     def profile_create(self) -> wire.ProfileCreated:
         """There is a profile."""
-        self._documents.create_profile(profile.FRESH, self._clock.now())
+        with self._profile_lock:
+            self._documents.create_profile(profile.FRESH, self._clock.now())
         return wire.ProfileCreated(str(self._documents.user_id))
 
     def profile_get(self) -> JsonObject:

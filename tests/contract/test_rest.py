@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,21 @@ class TestProfile:
         assert profile["user_id"] == {"$uuid": USER.hex}
         assert profile["create_ts"] == profile["update_ts"] == {"$date": made}
         assert (profile["source"], profile["mode"], profile["purpose"]) == ("Shankari", {}, {})
+
+    def test_many_who_make_it_at_once_make_one(self, rest: Rest, shared_client: Client) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(
+                pool.map(lambda number: rest.post("/usercache/putone", {"the_entry": phone_entry(number)}), range(40))
+            )
+        assert {status for status, _ in answers} == {200}
+        database = shared_client["Stage_database"]
+        assert [database[name].count_documents({}) for name in ("Stage_Profiles", "Stage_uuids")] == [1, 1]
+
+    def test_no_use_of_a_label_is_lost(self, rest: Rest) -> None:
+        new = {"key": "mode", "old_label": "", "new_label": "canoe", "is_new_label_must_added": True}
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: rest.ask("/customlabel/update", updated_label=new), range(40)))
+        assert rest.ask("/profile/get")["mode"]["canoe"]["frequency"] == 40
 
     def test_it_is_there_before_it_is_made(self, rest: Rest) -> None:
         rest.ask("/profile/update", update_doc={"phone_lang": "en", "nested": {"a": [1, None]}})
