@@ -126,6 +126,7 @@ def test_a_job_dies_with_its_custodian(engine_name: str, home: Path, person: em.
         job = next_job(custodian)
         kill(custodian.pid)
         assert gone(job)
+        assert gone(custodian.pid)
         thread.join(30)
         assert len(cloud.trips()) in (0, cloud.intake().trips)
 
