@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -78,3 +79,29 @@ def test_a_request_of_100_mb_is_refused_and_the_cloud_still_answers(engine_name:
         assert SYSTEM_CLOCK.monotonic() - began < 10
         again = replay.Call(2, "POST", "/profile/create", {"user": cloud.token}, 200, None, "")
         assert replay.send(line, again, "")[0] == 200
+
+
+@pytest.mark.needs("phone-days", "mongod")
+@pytest.mark.parametrize("session", SESSIONS)
+def test_metrics_of_a_real_day_are_those_of_the_real_pipelines_sections(
+    home: Path, phone_days: Path, session: str
+) -> None:
+    recorded = json.loads((phone_days.parent / "pipeline" / f"{session}.json").read_bytes())["sections"]
+    upload = next(call for call in replay.calls(phone_days, session) if "in RAW phone form" in call.note)
+    asked = {"start_time": 0, "end_time": 2e9, "freq": "Y", "is_return_aggregate": False}
+    with cloud_on("process") as (cloud, line):
+        asked |= {"user": cloud.token, "metric_list": ["count", "distance", "duration"]}
+        assert replay.send(line, upload, str(cloud.token))[0] == 200
+        cloud.intake()
+        call = replay.Call(0, "POST", "/result/metrics/timestamp", asked, 200, None, "")
+        status, answer = replay.send(line, call, "")
+    assert status == 200
+    assert isinstance(answer, dict)
+    (counts,), (metres,), (seconds,) = answer["user_metrics"]
+    modes = {section["inferred_mode"] for section in recorded}
+    assert modes == {name for name in counts if name.isupper()}
+    for mode in modes:
+        mine = [section for section in recorded if section["inferred_mode"] == mode]
+        assert counts[mode] == len(mine)
+        assert metres[mode] == pytest.approx(sum(section["distance"] for section in mine), rel=0.05, abs=50)
+        assert seconds[mode] == pytest.approx(sum(section["duration"] for section in mine), rel=0.05, abs=60)
