@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -14,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from emlab import files, pipeline
+from emlab import diary, files, pipeline
 from emlab.clock import ManualClock
 from emlab.files import gpx
 from emlab.intake.formatting import format_entry
 from emlab.intake.keys import KEYS
-from emlab.simulate import Simulator
+from emlab.simulate import Simulator, truth
 from emlab.store import MemoryStore
 from emlab.store.base import ANALYSIS, TIMESERIES
 
@@ -139,9 +140,10 @@ def answer(entries: list[Entry]) -> Entry:
 
 @functools.cache
 def simulated() -> list[Entry]:
-    """All of a person who lived a simulated day, and said something of a trip."""
-    person = list(Simulator(1, 1, 5).person(0).entries())
-    return computed([*person, answer(computed(person))])
+    """All of an android and an ios phone on a simulated day, whose owners said something of a trip."""
+    people = {person.platform: person.entries() for person in Simulator(6, 1, 5)}
+    assert people.keys() == {"android", "ios"}
+    return [one for entries in people.values() for one in computed([*entries, answer(computed(entries))])]
 
 
 def test_everything_of_a_simulated_person_stands_in_the_dictionary() -> None:
@@ -169,9 +171,28 @@ def test_everything_of_real_phones_stands_in_the_dictionary() -> None:
     for file in sorted((Path(os.environ["EMLAB_PHONE_DAYS"]).parent / "rest").glob("*.phone_to_server.json.gz")):
         kept += map(format_entry, files.read(file))  # type: ignore[arg-type]
     assert faults(kept) == {}
+    of_entries = [fields for key, fields in dictionary().items() if "/" in key]
     told = {name for entry in with_inner(kept) for name in (entry["metadata"]["key"], *entry["data"])}
-    promised = {name for fields in dictionary().values() for name in fields}
+    promised = {name for fields in of_entries for name in fields}
     assert promised - told <= set(dictionary()["metadata"]) | {"label"}  # nothing stands there in vain
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("cloud.trips()", diary.TRIP_COLUMNS),
+        ("cloud.sections()", diary.SECTION_COLUMNS),
+        ("cloud.places()", diary.PLACE_COLUMNS),
+    ],
+)
+def test_tables_have_the_columns_of_the_dictionary(name: str, columns: tuple[str, ...]) -> None:
+    assert tuple(dictionary()[name]) == columns
+
+
+@pytest.mark.parametrize("kind", [truth.TrueTrip, truth.TrueSection])
+def test_the_truth_has_the_fields_of_the_dictionary(kind: type) -> None:
+    derived = {name for name, value in vars(kind).items() if isinstance(value, property)}
+    assert dictionary()[kind.__name__].keys() == {field.name for field in dataclasses.fields(kind)} | derived
 
 
 def test_every_key_of_the_pipeline_stands_in_the_dictionary() -> None:
