@@ -42,8 +42,8 @@ class Rest:
         )
         self.clock = ManualClock(NOW)
         self.store = MongoStore(client, USER)
-        custodian = Custodian(provision, self.store, MemoryLedger(), clock=self.clock)
-        self.server = Server(custodian, Emission(self.store, EmissionStore(client, USER), clock=self.clock))
+        self.custodian = Custodian(provision, self.store, MemoryLedger(), clock=self.clock)
+        self.server = Server(self.custodian, Emission(self.store, EmissionStore(client, USER), clock=self.clock))
 
     def send(self, path: str, body: bytes, *, method: str = "POST") -> tuple[int, Any]:
         """Status and decoded answer, whatever the body is."""

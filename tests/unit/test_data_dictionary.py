@@ -68,6 +68,8 @@ KINDS: dict[str, Callable[[object], bool]] = {
     "null": lambda value: value is None,
     "point": is_point,
     "id": lambda value: isinstance(value, dict) and value.keys() == {"$oid"},
+    "date": lambda value: isinstance(value, dict) and value.keys() == {"$date"},
+    "user": lambda value: isinstance(value, dict) and value.keys() == {"$uuid"},
     "object": lambda value: isinstance(value, dict),
     "entry": is_entry,
 }
