@@ -16,7 +16,7 @@ from emlab import plots
 from emlab.clock import wait_until
 from emlab.errors import EmlabError, NotPermitted, StoreError
 from emlab.intake.report import IntakeReport
-from tests.e2e.clouds import gone, kill, pid_of
+from tests.e2e.clouds import gone, kill, pid_of, reaches
 
 HEAVY = ("pandas", "numpy", "shapely", "docker", "matplotlib", "opendp")
 
@@ -126,7 +126,7 @@ def test_a_job_dies_with_its_custodian(engine_name: str, home: Path, person: em.
         job = next_job(custodian)
         kill(custodian.pid)
         assert gone(job)
-        assert gone(custodian.pid)
+        assert reaches(cloud, [em.CloudState.FAILED])
         thread.join(30)
         assert len(cloud.trips()) in (0, cloud.intake().trips)
 
