@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emlab import files
 from emlab.aggregate import Release
 from emlab.entries import StoreReport
-from emlab.errors import BadEntry, ConfigError
+from emlab.errors import ConfigError
 from emlab.fanout import fan_out
 from emlab.lab import Lab
 from emlab.policy import Policy
@@ -164,12 +163,5 @@ def phone_days_in(folder: Path) -> list[Path]:
 
 
 def read_day(file: Path) -> list[object]:
-    """The entries of an e-mission JSON file, plain or packed. Raises ConfigError, BadEntry."""
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        entries = json.loads(raw)
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{file.name} cannot be read as JSON: {exc}") from exc
-    if not isinstance(entries, list):
-        raise BadEntry(f"{file.name} is not a list of entries")
-    return entries
+    """The entries of a file, whatever of the known forms it has; see `files.read`. Raises ConfigError, BadEntry."""
+    return list(files.read(file))
