@@ -25,13 +25,13 @@ PLEASE = {"authorization": "please"}
 
 
 class Guarded:
-    """Answers with the length of the body, to whoever says a word."""
+    """Answers with the length of the body, or with nothing, to whoever says a word."""
 
     def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
         return None if headers.get("authorization") == "please" else problem.encode(NotPermitted("say please"))
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        return 200, str(len(body)).encode()
+        return 200, b"" if path == "/nothing" else str(len(body)).encode()
 
 
 @pytest.fixture
@@ -76,6 +76,12 @@ def answer(line: socket.socket) -> tuple[int, str]:
 def test_a_large_body_of_who_may_is_read_whole(to: UnixTransport) -> None:
     for _ in range(2):
         assert send(to, PLEASE, BODY) == (200, str(len(BODY)).encode())
+
+
+def test_an_empty_answer_is_not_called_json(line: socket.socket) -> None:
+    for path, kind in (("/nothing", b"text/html"), ("/", b"application/json")):
+        line.sendall(f"POST {path} HTTP/1.1\r\nAuthorization: please\r\nContent-Length: 0\r\n\r\n".encode())
+        assert b"content-type: " + kind in line.recv(1 << 16)
 
 
 def test_who_may_not_is_told_so_before_the_body_is_read(to: UnixTransport, line: socket.socket) -> None:
