@@ -95,7 +95,7 @@ def asgi(app: App) -> Starlette:
     async def handle(request: Request) -> Response:
         rest.put_off()
         headers = dict(request.headers)
-        method, path = request.method, request.url.path
+        method, path = request.method, request.scope["path"]  # that of `url` depends on what the head calls the host
         refused = _unreadable(headers) or app.refusal(method, path, headers)
         if refused is not None:
             return _refusing(refused)

@@ -84,6 +84,12 @@ def test_an_empty_answer_is_not_called_json(line: socket.socket) -> None:
         assert b"content-type: " + kind in line.recv(1 << 16)
 
 
+@pytest.mark.parametrize("host", ["", "Host: elsewhere/nothing?\r\n"])
+def test_the_head_s_host_is_no_part_of_the_path(line: socket.socket, host: str) -> None:
+    line.sendall(f"POST / HTTP/1.1\r\n{host}Authorization: please\r\nContent-Length: 2\r\n\r\nhi".encode())
+    assert line.recv(1 << 16).endswith(b"\r\n\r\n2")
+
+
 def test_who_may_not_is_told_so_before_the_body_is_read(to: UnixTransport, line: socket.socket) -> None:
     line.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
     assert answer(line) == (403, "say please")
