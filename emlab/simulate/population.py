@@ -18,6 +18,8 @@ from emlab.simulate.bounds import (
 from emlab.simulate.city import City, city_named
 from emlab.simulate.person import Person
 from emlab.simulate.setting import District, Setting
+from emlab.simulate.streets import Lattice
+from emlab.simulate.transit import network
 from emlab.simulate.truth import LonLat
 from emlab.simulate.truth_table import section_rows, stay_rows, trip_rows
 
@@ -120,6 +122,15 @@ class Simulator:
         """The person with that index, from 0. Raises ConfigError."""
         check_whole("index", index, 0, self.n_users - 1)
         return Person(index, self.setting)
+
+    def lines(self) -> dict[str, object]:
+        """The stops of the city's buses and trains as a GeoJSON FeatureCollection, as `intake.run` takes it.
+
+        With them, intake can tell buses and trains from cars. A feature is a network: a MultiPoint of its stops, with
+        the property `route`, "bus" or "train".
+        """
+        setting = self.setting
+        return network(Lattice(setting.city, setting.center), setting.box_m)
 
     def truth(self) -> pd.DataFrame:
         """Every true trip of everybody, one row each, by user and time.

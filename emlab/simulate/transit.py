@@ -43,8 +43,7 @@ def _is_worth_it(ride: Ride, direct_m: float, mode: Mode) -> bool:
 
 
 def _rides(lattice: Lattice, mode: Mode, a: Address, b: Address) -> list[Ride]:
-    city = lattice.city
-    lines, stops = (city.bus_every, city.bus_stop_every) if mode is Mode.BUS else (city.train_every, city.station_every)
+    lines, stops = _spacing(lattice, mode)
     (ax, ay), (bx, by) = lattice.point(a), lattice.point(b)
     column_a, row_a = lattice.nearest_line(ax, lines), lattice.nearest_line(ay, lines)
     column_b, row_b = lattice.nearest_line(bx, lines), lattice.nearest_line(by, lines)
@@ -72,3 +71,40 @@ def _ride(lattice: Lattice, mode: Mode, a: Address, b: Address, way: tuple[Node,
     if not (least_m <= min(walks) and max(walks) <= most_m and min(rides) >= RIDE_M[mode] / 3):
         return None
     return Ride(way, sum(walks), sum(rides))
+
+
+def network(lattice: Lattice, box_m: float) -> dict[str, object]:
+    """All stops of buses and of trains, as GeoJSON: a feature for each kind, whose `route` is "bus" or "train".
+
+    From each stop one reaches each other one with at most one change, so each kind counts as one line.
+    """
+    reach_m = 0.75 * box_m  # of a box that may be turned by an eighth, and of stops just outside of it
+    features = []
+    for mode, weight in ((Mode.BUS, lattice.city.bus), (Mode.TRAIN, lattice.city.train)):
+        stops = [lattice.lonlat(point) for point in _stops(lattice, mode, reach_m)] if weight else []
+        if stops:
+            geometry = {"type": "MultiPoint", "coordinates": [[lon, lat] for lon, lat in stops]}
+            features.append({"type": "Feature", "properties": {"route": mode.name.lower()}, "geometry": geometry})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _stops(lattice: Lattice, mode: Mode, reach_m: float) -> list[tuple[float, float]]:
+    """Where the vehicles of a kind stop, up to that distance from the center in each direction."""
+    block_m = lattice.city.block_m
+    lines, stops = _spacing(lattice, mode)
+    most = int(reach_m / block_m)
+    nodes = {
+        node
+        for line in range(-(most // lines) * lines, most + 1, lines)
+        for stop in range(-(most // stops) * stops, most + 1, stops)
+        for node in ((line, stop), (stop, line))
+    }
+    return [(i * block_m, j * block_m) for i, j in sorted(nodes)]
+
+
+def _spacing(lattice: Lattice, mode: Mode) -> tuple[int, int]:
+    """Lattice lines from line to line, and from stop to stop along one."""
+    city = lattice.city
+    if mode is Mode.BUS:
+        return city.bus_every, city.bus_stop_every
+    return city.train_every, city.station_every

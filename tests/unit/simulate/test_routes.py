@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from emlab.errors import ConfigError
 from emlab.geo import haversine_m
+from emlab.intake import modes
 from emlab.simulate import CITIES, City, Mode, Simulator
 from emlab.simulate.routes import make_route
 from emlab.simulate.seeds import digest, pick, stream
@@ -110,10 +112,10 @@ def test_ways_in_a_city_are_longer_than_the_crow_flies_as_real_ones_are(name: st
 @pytest.mark.parametrize("name", CITIES)
 def test_a_city_uses_every_mode_that_it_has(name: str) -> None:
     city = CITIES[name]
-    modes = {trip.mode for person in Simulator(150, 3, 4, city=name) for trip in person.trips}
-    assert modes >= {Mode.WALKING, Mode.BICYCLING, Mode.CAR}
-    assert (Mode.BUS in modes) == (city.bus > 0)
-    assert (Mode.TRAIN in modes) == (city.train > 0)
+    used = {trip.mode for person in Simulator(150, 3, 4, city=name) for trip in person.trips}
+    assert used >= {Mode.WALKING, Mode.BICYCLING, Mode.CAR}
+    assert (Mode.BUS in used) == (city.bus > 0)
+    assert (Mode.TRAIN in used) == (city.train > 0)
 
 
 def test_rush_hours_slow_cars_down() -> None:
@@ -155,3 +157,15 @@ def test_a_pick_follows_the_weights_and_never_takes_what_weighs_nothing() -> Non
     picked = [pick(chance, [1, 0, 3]) for _ in range(2_000)]
     assert 1 not in picked
     assert abs(picked.count(2) / 2_000 - 0.75) < 0.05  # five standard deviations
+
+
+@pytest.mark.parametrize("name", CITIES)
+def test_every_ride_begins_and_ends_at_a_stop_of_the_networks_that_a_simulator_tells(name: str) -> None:
+    simulator = Simulator(40, 3, 4, city=name)
+    lines = modes.lines(simulator.lines())
+    stops = {mode: set(zip(lon, lat, strict=True)) for mode, lon, lat in zip(*astuple(lines), strict=True)}
+    assert set(stops) == {mode for mode, weight in ((Mode.BUS, 1), (Mode.TRAIN, CITIES[name].train)) if weight}
+    rides = [s for p in simulator for trip in p.trips for s in trip.sections if s.mode in (Mode.BUS, Mode.TRAIN)]
+    assert rides
+    for ride in rides:
+        assert {ride.path[0], ride.path[-1]} <= stops[ride.mode]
