@@ -183,11 +183,14 @@ def _end(found: int, start: int, oldest: int) -> tuple[int, bool]:
 
 
 def _last_far(run: _Run, oldest: Integers) -> Integers:
-    """For each position the last one, of those that count for it, that is a dwelling's width away; -1 for none."""
+    """For each position the last one, of those that count for it, that is a dwelling's width away; -1 for none.
+
+    Also -1 where too little time has passed to tell a dwelling, so that many points at one moment cost no more.
+    """
     here = np.arange(len(run.ts))
     lowest = np.minimum(np.maximum(here - TIME_POINTS, 0), oldest)
     far = np.full(len(here), -1)
-    open_ = here
+    open_ = here[run.ts - run.ts[oldest] >= TIME_DWELL_S - TIME_FUZZ_S]
     lag = 1
     while len(open_ := open_[open_ - lag >= lowest[open_]]):
         other = open_ - lag
