@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from emlab.errors import BadQuery
+from emlab.errors import BadQuery, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from emlab.wire.transport import App, Reply
@@ -24,6 +25,8 @@ from emlab.wire.transport import App, Reply
 GRACE_S = 5
 MAX_CONNECTIONS = 256
 REST_S = 1.0
+SMALL_BODY_BYTES = 1 << 20  # is always read
+MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
 
 
 def server(app: App, socket: Path) -> uvicorn.Server:
@@ -90,20 +93,45 @@ def _refusing(reply: Reply) -> Response:
 def asgi(app: App) -> Starlette:
     """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read."""
 
-    rest = _Rest()
+    rest, reading = _Rest(), _Reading()
 
     async def handle(request: Request) -> Response:
         rest.put_off()
         headers = dict(request.headers)
         method, path = request.method, request.scope["path"]  # that of `url` depends on what the head calls the host
-        refused = _unreadable(headers) or app.refusal(method, path, headers)
+        size = int(headers.get("content-length", 0))
+        refused = _unreadable(headers) or app.refusal(method, path, headers) or reading.refusal(size)
         if refused is not None:
             return _refusing(refused)
-        status, reply = await run_in_threadpool(app.handle, method, path, headers, await request.body())
+        with reading.of(size):
+            status, reply = await run_in_threadpool(app.handle, method, path, headers, await request.body())
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media)
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
+
+
+class _Reading:
+    """How much memory large bodies may take at once. For one event loop."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def refusal(self, size: int) -> Reply | None:
+        """What is answered to a body of that size if there is no room for it."""
+        if size <= SMALL_BODY_BYTES or self._bytes + size <= MAX_READING_BYTES:
+            return None
+        return problem.encode(Unreachable("there are too many large requests at once: ask again soon"), status=503)
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """A body of that size is in memory."""
+        counted = size if size > SMALL_BODY_BYTES else 0
+        self._bytes += counted
+        try:
+            yield
+        finally:
+            self._bytes -= counted
 
 
 class _Rest:

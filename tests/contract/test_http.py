@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emlab.apps.http import MAX_CONNECTIONS, server
+from emlab.apps.http import MAX_CONNECTIONS, MAX_READING_BYTES, server
 from emlab.clock import wait_until
 from emlab.errors import NotPermitted
 from emlab.wire import problem
@@ -109,6 +109,18 @@ def test_a_body_without_a_bound_is_refused_unread(line: socket.socket, length: s
     found, said = answer(line)
     assert found == status
     assert text in said
+
+
+def test_large_bodies_do_not_fill_the_memory_together(path: Path, to: UnixTransport) -> None:
+    begin = f"POST / HTTP/1.1\r\nAuthorization: please\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_READING_BYTES // MAX_BODY_BYTES):
+            slow = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            slow.connect(str(path))
+            slow.sendall(begin)
+        assert wait_until(lambda: send(to, PLEASE, BODY)[0] == 503, PATIENCE_S)
+        assert send(to, PLEASE, b"small") == (200, b"5")
+    assert wait_until(lambda: send(to, PLEASE, BODY) == (200, str(len(BODY)).encode()), PATIENCE_S)
 
 
 def test_a_head_within_the_bound_is_taken(to: UnixTransport) -> None:
