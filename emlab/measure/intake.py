@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pymongo import MongoClient
 
-    from emlab.simulate import Simulator
+    from emlab.simulate import Simulator, TrueTrip
     from emlab.store import Store
 
 __all__ = [
@@ -91,9 +91,9 @@ def _row(entry: JsonObject, numbers: Sequence[str]) -> list[object]:
     return [oid, data.get("ts"), metadata.get("write_ts"), *values, *texts]
 
 
-def found(entries: Iterable[JsonObject]) -> list[Trip]:
-    """The trips that intake finds in a person's entries."""
-    outcome = intake.run(observe(entries), checkpoint=None, now=SYSTEM_CLOCK.now())
+def found(entries: Iterable[JsonObject], *, lines: Mapping[str, object] | None = None) -> list[Trip]:
+    """The trips that intake finds in a person's entries, with the lines that it is told of; see `intake.run`."""
+    outcome = intake.run(observe(entries), checkpoint=None, now=SYSTEM_CLOCK.now(), lines=lines)
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in outcome.documents:
         by_key.setdefault(str(cast(JsonObject, entry["metadata"])["key"]), []).append(cast("dict[str, Any]", entry))
@@ -157,25 +157,29 @@ def _expected(file: Path) -> list[Trip]:
         raise ConfigError(f"{file.name} is no result of a pipeline: {exc}") from exc
 
 
-def score_people(people: Simulator) -> list[Score]:
-    """Simulated people against their true trips."""
+def score_people(people: Simulator, *, lines: Mapping[str, object] | None = None) -> list[Score]:
+    """Simulated people against their true trips.
+
+    Args:
+        lines: public transport that intake is told of, a GeoJSON FeatureCollection; then it has to tell buses and
+            trains from cars.
+    """
+    against = TRUTH if lines is None else f"{TRUTH}, lines known"
     return [
         score(
             person.name,
-            TRUTH,
-            [
-                Trip(
-                    trip.start_ts,
-                    trip.end_ts,
-                    trip.distance_m,
-                    tuple(Section(section.start_ts, section.end_ts, section.mode) for section in trip.sections),
-                )
-                for trip in person.trips
-            ],
-            found(person.entries()),
+            against,
+            [_true(trip) for trip in person.trips],
+            found(person.entries(), lines=lines),
+            lines_known=lines is not None,
         )
         for person in people
     ]
+
+
+def _true(trip: TrueTrip) -> Trip:
+    sections = (Section(section.start_ts, section.end_ts, section.mode) for section in trip.sections)
+    return Trip(trip.start_ts, trip.end_ts, trip.distance_m, tuple(sections))
 
 
 def some_days(folder: str, people: Simulator) -> dict[str, list[JsonObject]]:

@@ -6,7 +6,7 @@ A trip, or a section, is found if both its ends lie within five minutes of one t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from emlab.entries.codes import Mode
@@ -65,11 +65,20 @@ class Score:
 _Timed = TypeVar("_Timed", Trip, Section)
 
 
-def score(name: str, against: str, expected: Sequence[Trip], found: Sequence[Trip]) -> Score:
-    """How many of the expected trips and sections were found, and how well."""
+def score(
+    name: str, against: str, expected: Sequence[Trip], found: Sequence[Trip], *, lines_known: bool = False
+) -> Score:
+    """How many of the expected trips and sections were found, and how well.
+
+    Args:
+        name, against: for the score.
+        lines_known: tell buses and trains from cars.
+    """
+    if not lines_known:
+        expected, found = [_plain(trip) for trip in expected], [_plain(trip) for trip in found]
     pairs = paired(expected, found)
     sections = [[section for trip in trips for section in trip.sections] for trips in (expected, found)]
-    alike = [(a, b) for a, b in paired(*sections) if _plain(a.mode) == _plain(b.mode)]
+    alike = [(a, b) for a, b in paired(*sections) if a.mode == b.mode]
     return Score(
         name=name,
         against=against,
@@ -102,8 +111,10 @@ def paired(expected: Sequence[_Timed], found: Sequence[_Timed]) -> list[tuple[_T
     return [(expected[i], found[j]) for i, j in sorted(pairs)]
 
 
-def _plain(mode: Mode) -> Mode:
-    return Mode.CAR if mode in MOTORISED else mode
+def _plain(trip: Trip) -> Trip:
+    """The trip with all that has a motor called a car."""
+    sections = (replace(one, mode=Mode.CAR) if one.mode in MOTORISED else one for one in trip.sections)
+    return replace(trip, sections=tuple(sections))
 
 
 def _shared_s(section: Section, found: Sequence[Section]) -> float:
@@ -111,7 +122,7 @@ def _shared_s(section: Section, found: Sequence[Section]) -> float:
     overlaps = (
         min(section.end_ts, other.end_ts) - max(section.start_ts, other.start_ts)
         for other in found
-        if _plain(other.mode) == _plain(section.mode)
+        if other.mode == section.mode
     )
     return min(sum(max(0.0, overlap) for overlap in overlaps), section.end_ts - section.start_ts)
 

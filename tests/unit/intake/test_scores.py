@@ -54,6 +54,11 @@ def test_a_bus_counts_as_a_car_where_no_lines_are_known() -> None:
     assert (one.sections_matched, one.same_mode_s) == (1, 1_000)
 
 
+def test_where_lines_are_known_a_bus_is_no_car() -> None:
+    one = score("a", "truth", [trip(0, 1_000, Mode.BUS)], [trip(0, 1_000, Mode.CAR)], lines_known=True)
+    assert (one.sections_matched, one.same_mode_s) == (0, 0)
+
+
 def test_totals_are_of_each_kind_and_not_means_of_shares() -> None:
     few = score("few", "truth", [trip(0, 900)], [])
     many = score(
@@ -84,6 +89,24 @@ def test_trips_of_simulated_people_are_found() -> None:
     assert total["precision"] >= 0.97
     assert total["modes"] >= 0.9
     assert total["distance"] < 0.05
+
+
+def test_lines_tell_most_of_the_time_in_buses_and_trains_from_that_in_cars() -> None:
+    people = Simulator(n_users=8, days=5, seed=4)
+    told, untold = (
+        sum(
+            section.mode in (Mode.BUS, Mode.TRAIN)
+            for person in people
+            for each in measured.found(person.entries(), lines=lines)
+            for section in each.sections
+        )
+        for lines in (people.lines(), None)
+    )
+    assert untold == 0
+    assert told > 0
+    total = measured.table(measured.score_people(people, lines=people.lines())).iloc[-1]
+    assert total["against"] == "the truth, lines known"
+    assert total["modes"] > 0.6
 
 
 def test_a_folder_without_days_is_refused(tmp_path: Path) -> None:
