@@ -23,7 +23,7 @@ import msgspec
 
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, ConfigError
-from emlab.files import LISTS, replacing, sections
+from emlab.files import LISTS, replacing, sections, write
 from emlab.privacy import EPSILON_MICRO_MAX
 from emlab.store.base import ANALYSIS, ERRORS, TIMESERIES, USERCACHE
 from emlab.wire.archive import FORMAT, MAX_ROWS, AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
@@ -63,6 +63,11 @@ class Put(Protocol):
 
 
 # -- out -------------------------------------------------------------------------------------------------------
+
+
+def export_track(call: Call, path: Path) -> None:
+    """The fixes of the cloud are in a GPX file, which only this user can read; see `files.gpx`. Raises as `export`."""
+    write(path, (msgspec.json.decode(document) for _, document in _pages(call, (TIMESERIES, ANALYSIS))))
 
 
 def export(call: Call, path: Path) -> ArchiveHead:

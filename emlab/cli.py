@@ -130,7 +130,7 @@ def import_(
 def export(
     *,
     user: UserOption,
-    out: Annotated[Path, typer.Option("--out", help="The archive, .json or .json.gz; only you can read it.")],
+    out: Annotated[Path, typer.Option("--out", help="An archive, .json or .json.gz; or a track, .gpx.")],
     lab: LabOption = None,
     token_file: TokenOption = None,
 ) -> None:
@@ -140,7 +140,7 @@ def export(
     with kept.kept_lab(lab) as opened:
         cloud = kept.owners_cloud(opened, user, token_file)
         path = cloud.export(out)
-        print(f"{path}: {sum(cloud.counts().values())} entries of {user}")
+        print(f"{path}: of {sum(cloud.counts().values())} entries of {user}; only you can read it")
 
 
 @images_app.command("build")

@@ -184,7 +184,8 @@ class UserCloud:
 
         Runs inside the cloud, as a process that is gone afterwards. Raises StoreError, DiskFull. Owner only.
         """
-        return self._call("run_pipeline", IntakeReport, timeout_s=INTAKE_TIMEOUT_S)
+        with self._controller.recorder.span("intake", user=self.user, engine=self._controller.engine.name):
+            return self._call("run_pipeline", IntakeReport, timeout_s=INTAKE_TIMEOUT_S)
 
     def trips(self) -> pd.DataFrame:
         """The trips that intake found; see `diary.trips`. Owner only."""
@@ -215,13 +216,13 @@ class UserCloud:
         the token. See `emlab.archive` for its form, which e-mission's tools read too.
 
         Args:
-            path: ends in .json or .json.gz; USER.json.gz in the working directory without it. Replaces what is there.
+            path: ends in .json or .json.gz, or in .gpx for the positions alone; USER.json.gz without it.
         Raises: ConfigError.
         """
         from emlab import archive
 
         path = Path(f"{self.user}.json.gz" if path is None else path)
-        archive.export(self._call, path)
+        (archive.export_track if ".gpx" in path.suffixes else archive.export)(self._call, path)
         return path
 
     def import_(

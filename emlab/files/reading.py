@@ -22,8 +22,8 @@ def read(path: Path | str, *, zone: str = "UTC") -> Iterator[object]:
     """The entries of a file, one by one, as they stand there; what is not one is for `store` to reject.
 
     The form is seen from the content: a JSON list of entries; an answer of find_entries or an archive (whose
-    `phone_data` is taken); one entry after the other (a line for each, as mongoexport writes); GPX. Each may be packed
-    with gzip.
+    `phone_data` is taken); one entry after the other (a line for each, as mongoexport writes, in whichever of its
+    modes); GPX. Each may be packed with gzip.
 
     Args:
         zone: IANA name of where the phone was, for GPX, which does not say it.

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 
 from emlab.entries import MAX_ENTRY_BYTES
 from emlab.errors import BadEntry
+from emlab.files.extended import plain
 from emlab.files.opening import Reader
 
 PART_BYTES = 256 << 10
 MAX_ITEM = 4 * MAX_ENTRY_BYTES  # characters; what surrounds an entry's text in a file may be wide
 _SPACE = re.compile(r"[ \t\r\n]*")
 _FIRST_NAME = re.compile(r'\{[ \t\r\n]*(?:\}|"((?:[^"\\]|\\.){0,256})")')
-_DECODER = json.JSONDecoder()
+_DECODER, _CONVERTING = json.JSONDecoder(), json.JSONDecoder(object_hook=plain)
+_OTHERS = re.compile(r'"\$(?:binary|date|number)')  # rare, and a hook for every object takes twice the time
 
 
 class Scanner:
@@ -59,6 +61,8 @@ class Scanner:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
+                if _OTHERS.search(self._text, self._at, end):
+                    value, end = _CONVERTING.raw_decode(self._text, self._at)
             except json.JSONDecodeError as exc:  # also when the rest of it has not been read yet
                 inside = exc.pos - self._at
                 if len(self._text) - self._at > MAX_ITEM:

@@ -45,6 +45,12 @@ def bob(lab: em.Lab) -> Iterator[em.UserCloud]:
     yield from _cloud(lab, "bob")
 
 
+@pytest.fixture(scope="module")
+def anybody(lab: em.Lab) -> Iterator[em.UserCloud]:
+    """A cloud for what is refused, which leaves nothing behind."""
+    yield from _cloud(lab, "anybody")
+
+
 def _cloud(lab: em.Lab, user: str) -> Iterator[em.UserCloud]:
     cloud = lab.controller.signup(user)
     yield cloud
@@ -195,9 +201,9 @@ def test_a_ledger_without_bounds_is_refused(alice: em.UserCloud) -> None:
 
 
 @pytest.mark.parametrize("named", ["Stage_nothing", "emlab", "system.users", "Stage_uuids", ""])
-def test_only_what_an_archive_has_is_restored(alice: em.UserCloud, named: str) -> None:
+def test_only_what_an_archive_has_is_restored(anybody: em.UserCloud, named: str) -> None:
     with pytest.raises(BadEntry, match="an archive has no"):
-        alice._call("restore", em.StoreReport, document(named, 1))
+        anybody._call("restore", em.StoreReport, document(named, 1))
 
 
 @pytest.mark.parametrize(
@@ -209,11 +215,11 @@ def test_only_what_an_archive_has_is_restored(alice: em.UserCloud, named: str) -
         ("[]", "is no JSON object"),
     ],
 )
-def test_a_document_that_the_database_would_not_take_is_refused(alice: em.UserCloud, text: str, said: str) -> None:
+def test_a_document_that_the_database_would_not_take_is_refused(anybody: em.UserCloud, text: str, said: str) -> None:
     request = RestoreRequest(collection="Stage_Profiles", documents=[msgspec.Raw(text.encode())])
     with pytest.raises(BadEntry, match=said):
-        alice._call("restore", em.StoreReport, request)
-    counted = alice._call("restore", em.StoreReport, msgspec.structs.replace(request, partial=True))
+        anybody._call("restore", em.StoreReport, request)
+    counted = anybody._call("restore", em.StoreReport, msgspec.structs.replace(request, partial=True))
     assert (counted.received, counted.rejected_total) == (1, 1)
 
 
@@ -263,12 +269,12 @@ def test_the_good_entries_of_a_file_may_be_stored_and_the_others_counted(alice: 
         (7, "head is malformed"),
     ],
 )
-def test_a_head_that_is_not_one_is_refused(alice: em.UserCloud, tmp_path: Path, head: object, said: str) -> None:
-    found = content(alice.export(tmp_path / "alice.json"))
+def test_a_head_that_is_not_one_is_refused(anybody: em.UserCloud, tmp_path: Path, head: object, said: str) -> None:
+    found = content(anybody.export(tmp_path / "alice.json"))
     found["emlab"] = {**found["emlab"], **head} if isinstance(head, dict) else head
     (tmp_path / "edited.json").write_text(json.dumps(found))
     with pytest.raises(BadEntry, match=said):
-        alice.import_(tmp_path / "edited.json")
+        anybody.import_(tmp_path / "edited.json")
 
 
 def test_an_export_that_cannot_be_written_leaves_what_was_there(alice: em.UserCloud, tmp_path: Path) -> None:
@@ -278,15 +284,29 @@ def test_an_export_that_cannot_be_written_leaves_what_was_there(alice: em.UserCl
     assert not list(tmp_path.iterdir())
 
 
+def walk() -> list[dict[str, Any]]:
+    """Twenty fixes of one place, half a minute apart."""
+    return [entry(number * 30, key="background/filtered_location") for number in range(20)]
+
+
 def test_tracks_come_in_as_entries(alice: em.UserCloud, tmp_path: Path) -> None:
-    fixes = [entry(number * 30, key="background/filtered_location") for number in range(20)]
+    fixes = walk()
     files.write(tmp_path / "walk.gpx", fixes)
     report = alice.import_(tmp_path / "walk.gpx", zone="America/Los_Angeles")
     assert report.inserted == report.received == 20 + 2 + 3  # all; the first and the last; how the phone moved
     assert alice.import_(tmp_path / "walk.gpx", zone="America/Los_Angeles").replaced == report.received
     frame = alice.entries("background/location")
-    assert list(frame["ts"]) == [fix["data"]["ts"] for fix in fixes]  # type: ignore[index]
+    assert list(frame["ts"]) == [fix["data"]["ts"] for fix in fixes]
     assert set(frame["metadata_time_zone"]) == {"America/Los_Angeles"}
+
+
+def test_the_positions_alone_come_out_as_tracks(alice: em.UserCloud, tmp_path: Path) -> None:
+    alice.store(walk())
+    path = alice.export(tmp_path / "alice.gpx")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept: list[Any] = list(files.read(path))
+    again = [one for one in kept if one["metadata"]["key"] == "background/location"]
+    assert [one["data"]["ts"] for one in again] == [one["data"]["ts"] for one in walk()]
 
 
 def test_intake_goes_on_in_the_new_cloud_where_it_was(alice: em.UserCloud, bob: em.UserCloud, tmp_path: Path) -> None:
@@ -299,12 +319,12 @@ def test_intake_goes_on_in_the_new_cloud_where_it_was(alice: em.UserCloud, bob: 
     assert bob.trips().equals(alice.trips())
 
 
-@pytest.mark.parametrize("kept", [5, {"marks": 7}, {"marks": [{"checkpoint": 3, "older": 1}]}, {"other": 1}])
-def test_a_checkpoint_that_is_none_makes_intake_begin_anew(alice: em.UserCloud, kept: object) -> None:
+def test_a_checkpoint_that_is_none_makes_intake_begin_anew(alice: em.UserCloud) -> None:
     alice.store(em.Simulator(1, 1, 5).person(0).entries())
     found = alice.intake().trips
-    alice._call("restore", em.StoreReport, document("Stage_pipeline_state", 2, pipeline_stage=17, emlab=kept))
-    assert alice.intake().trips == found
+    for kept in (5, {"marks": 7}, {"marks": [{"checkpoint": 3, "older": 1}]}, {"other": 1}):
+        alice._call("restore", em.StoreReport, document("Stage_pipeline_state", 2, pipeline_stage=17, emlab=kept))
+        assert alice.intake().trips == found
 
 
 @pytest.mark.needs("phone-days")
