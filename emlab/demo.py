@@ -1,4 +1,4 @@
-"""The demonstration: simulate -> store -> pause -> ask -> release, with real parts and a report."""
+"""The demonstration: simulate -> store -> intake -> pause -> ask -> release, with real parts and a report."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from emlab.aggregate import Release
 from emlab.entries import StoreReport
 from emlab.errors import ConfigError
 from emlab.fanout import fan_out
+from emlab.intake.report import IntakeReport
 from emlab.lab import Lab
 from emlab.policy import Policy
 from emlab.privacy import micro_epsilon
 from emlab.query import CountUsers, Query, Region, SumDistance, clamp
 from emlab.report import check_folder
 from emlab.store.memory import MemoryStore
+from emlab.usercloud import Clouds, UserCloud
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,11 +71,11 @@ def tell(
     check_folder(out_dir)
     with Lab(engine, default_policy=Policy.open()) as lab:
         say(repr(lab))
-        sign_up(lab, people)
-        for file in phone_days:
-            name = re.sub(r"[^A-Za-z0-9._-]", "-", file.name.removesuffix(".gz").removesuffix(".json"))
-            lab.controller.signup(name.lstrip("._-")[:64] or "phone").store(read_day(file))
+        simulated = sign_up(lab, people)
+        store(simulated, people)
+        real = [_phone_day(lab, file) for file in phone_days]
         say(f"{n_users} simulated people, {len(phone_days)} real phone days, each in a cloud with its own database")
+        say(f"in their clouds: {intake([*simulated, *real]).trips} trips")
         pause_and_wake(lab, ROUNDS)
         clouds = lab.controller.clouds().frame()
         say("all clouds are paused; a provider asks, which wakes them")
@@ -86,22 +88,41 @@ def tell(
         return Story(release, distance, clouds, lab.recorder.frame(), files)
 
 
-def sign_up(lab: Lab, people: Iterable[Person]) -> StoreReport:
-    """Each simulated person has a cloud, one started after the other, with all that the person's phone wrote.
+def _phone_day(lab: Lab, file: Path) -> UserCloud:
+    """A real day has a cloud of its own, named after its file."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", file.name.removesuffix(".gz").removesuffix(".json"))
+    cloud = lab.controller.signup(name.lstrip("._-")[:64] or "phone")
+    cloud.store(read_day(file))
+    return cloud
 
-    Returns: what was stored, summed over the people.
-    """
+
+def sign_up(lab: Lab, people: Iterable[Person]) -> Clouds:
+    """Each simulated person has a cloud, one started after the other; returns the owners' handles, in order."""
     from tqdm.auto import tqdm
 
-    reports = [
-        lab.controller.signup(person.name, key=person.key).store(person.entries())
-        for person in tqdm(list(people), desc="signing up", leave=False, disable=None)
-    ]
+    bar = tqdm(list(people), desc="signing up", leave=False, disable=None)
+    return Clouds([lab.controller.signup(person.name, key=person.key) for person in bar])
+
+
+def store(clouds: Sequence[UserCloud], people: Iterable[Person]) -> StoreReport:
+    """Each cloud has all that its person's phone wrote; returns what was stored, summed over the people."""
+    from tqdm.auto import tqdm
+
+    pairs = tqdm(list(zip(clouds, people, strict=True)), desc="storing", leave=False, disable=None)
+    reports = [cloud.store(person.entries()) for cloud, person in pairs]
     return StoreReport(
         received=sum(report.received for report in reports),
         inserted=sum(report.inserted for report in reports),
         replaced=sum(report.replaced for report in reports),
     )
+
+
+def intake(clouds: Sequence[UserCloud]) -> IntakeReport:
+    """Each cloud has turned its entries into trips, side by side; returns the reports' sum, with the sum of times."""
+    total = IntakeReport()
+    for report in fan_out(clouds, lambda cloud: cloud.intake(), description="finding trips"):
+        total = total.plus(report)
+    return total
 
 
 def pause_and_wake(lab: Lab, rounds: int) -> None:

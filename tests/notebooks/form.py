@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.notebooks.nbval import Cell, code_cells
 
-MAX_LINES = 30
+MAX_LINES = 35
 TAG = "parameters"
 
 

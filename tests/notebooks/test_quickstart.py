@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import emlab as em
-from emlab import demo
+from emlab import demo, pipeline
 from emlab.parts import make_engine
+from emlab.store import MemoryStore
 from tests.notebooks.nbval import checked, code_cells, mutate, papermill, rerun
 
 QUICKSTART = "notebooks/quickstart.ipynb"
@@ -24,6 +26,12 @@ PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
 
 def left(engine_name: str, home: Path) -> list[str]:
     return [handle.user for handle in make_engine(engine_name, home).find()]
+
+
+def trips_of(person: em.Person) -> int:
+    store = MemoryStore(uuid.UUID(person.user_id))
+    store.put(person.entries())
+    return pipeline.digest(store).trips
 
 
 @REAL
@@ -40,7 +48,14 @@ def test_the_quickstart_runs_keeps_its_results_and_repeats_its_values(
     events = pd.read_parquet(run / "events.parquet")
     assert events["ok"].all()
     assert set(events["engine"]) == {engine_name}
-    assert events["span"].value_counts().to_dict() == {"pause": 6, "answer": 6, "wake": 6, "signup": 3, "start": 3}
+    assert events["span"].value_counts().to_dict() == {
+        "pause": 6,
+        "answer": 6,
+        "wake": 6,
+        "signup": 3,
+        "start": 3,
+        "intake": 3,
+    }
     assert left(engine_name, home) == []
     assert set(rerun(out).values()) == {""}
     assert left(engine_name, home) == []
@@ -56,8 +71,10 @@ def test_a_value_that_is_another_fails_in_its_own_cell_and_noise_does_not(
     people = list(em.Simulator(3, 1, 3))
     stored = sum(len(person.entries()) for person in people)
     metres = demo.exact_sum(em.SumDistance(start_ts=0, end_ts=2e9, cap_m=20_000), people)
+    trips = sum(trips_of(person) for person in people)
     values = {
         "sign-up": (f"inserted={stored}", f"inserted={stored + 1}"),
+        "trips": (str(trips), str(trips + 1)),
         "outcomes": ("'answered': 3", "'answered': 2"),
         "exact": (f"'metres': {metres}", f"'metres': {metres + 1}"),
     }
@@ -80,6 +97,7 @@ def test_without_a_folder_everything_is_still_shown_and_nothing_is_written(
         cell["id"]: {kind for output in cell["outputs"] for kind in output.get("data", {})} for cell in code_cells(out)
     }
     assert "image/png" in shown["release"]
+    assert "image/png" in shown["trips-figure"]
     assert "image/png" in shown["latency"]
     for cell in ("sign-up", "pause-and-wake", "distance", "recorder"):
         assert "text/html" in shown[cell]
