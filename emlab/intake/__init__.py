@@ -1,6 +1,16 @@
 """Raw entries in, trips, sections and places out: pure functions, which the cloud's short-lived job runs.
 
 Importing it loads neither numpy nor pandas; `run` does.
+
+The method, its constants and the entries are those of e-mission's pipeline, which finds the same on the same data, but:
+
+- Points are in order of time after those that came out of order are left out; points from a day after their own
+  writing are left out, too. e-mission leaves some of both in a trip.
+- A change of phone, and so of filter, begins a new trip by the other method; e-mission names the first for all.
+- What fills an ios phone's silence at one place, to tell jumps, is made up from the time, not by chance.
+- A place has no address and a trip no inferred labels: both come from services outside. analysis/smoothing has a time.
+- No run depends on when the ones before it were: a last trip that ends for now is looked at again when more is known.
+- Nobody is dated back more than twelve hours, and no section has more than 20,000 points.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from emlab.intake.sphere import Floats, distance_m, headings, hops_m, speeds_mps
 from emlab.intake.tracks import Booleans, Fixes, Texts
 
 STEP_S = 30.0
+MOST_STEPS = 20_000  # of a section, a week; longer steps beyond that, so that no clock can fill the memory
 JOINED_S = 180.0  # at most so long after its arrival somebody leaves a place whose exit nobody saw
+LONGEST_WAY_S = 12 * 3600.0  # from a place to where a trip was noticed
 AIR_MPS = 100 / 3.6
 ON_FOOT_M, ON_FOOT_MPS = 10_000.0, 10 / 3.6  # nobody walks further and faster
 BICYCLE_M, BICYCLE_MPS = 100_000.0, 20 / 3.6
@@ -161,7 +163,7 @@ def _from_place(path: Path, place: Anchor, kind: int) -> Path:
     before_s = _time_for(way_m, path, kind)
     if not before_s:
         return path
-    start_ts = float(path.ts[0]) - before_s
+    start_ts = float(path.ts[0]) - min(before_s, LONGEST_WAY_S)
     if place.enter_ts is not None and start_ts < place.enter_ts:
         start_ts = place.enter_ts + min(place.stay_s / 2, JOINED_S)
     return _joined((max(start_ts, 0.0), place), path)
@@ -215,7 +217,8 @@ def resampled(path: Path) -> Path:
     """The path with a point every 30 s from its start, and its end, each on the line between its neighbours."""
     if len(path) < 2:
         return path
-    ts = np.append(np.arange(path.ts[0], path.ts[-1], STEP_S), path.ts[-1])
+    step_s = max(STEP_S, (path.ts[-1] - path.ts[0]) / MOST_STEPS)
+    ts = np.append(np.arange(path.ts[0], path.ts[-1], step_s), path.ts[-1])
     lon, lat, altitude = (np.interp(ts, path.ts, values) for values in (path.lon, path.lat, path.altitude))
     return Path(ts, lon, lat, altitude, _zones(path, ts))
 

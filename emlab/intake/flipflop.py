@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,8 @@ SHORTEST_RIDE_S = {Motion.BICYCLING: 60.0, Motion.IN_VEHICLE: 300.0}
 SHORTEST_TRANSITION_S = 60.0
 REAL_SHARE = 0.25  # a change that lasts longer, as a share of all of them, is real
 LONGEST_STREAK = 4  # more flips than that are a ride by bicycle
+_Action = Literal["", "before", "after", "bicycle", "vehicle"]
+# a streak stays; the change before or after it takes it; it was a bicycle; and so was the vehicle after it
 
 
 @dataclass(slots=True)
@@ -111,8 +114,8 @@ def _streaks(flips: list[bool]) -> list[tuple[int, int]]:
     return streaks
 
 
-def _action(changes: list[Change], first: int, last: int, points: Fixes) -> str:
-    """What becomes of a streak: "" (stays), "before", "after" (its neighbour takes it), "bicycle", "vehicle"."""
+def _action(changes: list[Change], first: int, last: int, points: Fixes) -> _Action:
+    """What becomes of a streak."""
     if last - first <= 1:
         if _is_fast_bicycle(changes, first, last):
             return "vehicle"
@@ -141,8 +144,8 @@ def _is_fast_bicycle(changes: list[Change], first: int, last: int) -> bool:
     )
 
 
-def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> str:
-    """Whether the change before a streak or the one after it should take it."""
+def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> _Action:
+    """Which neighbour should take a streak: the one that its speed resembles; its only one, if there is but one."""
     if first == 0:
         return "after" if last + 1 < len(changes) else ""
     if last + 1 == len(changes) or changes[first - 1].kind == changes[last + 1].kind:
@@ -160,7 +163,7 @@ def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> s
     return "before" if nearer else "after"
 
 
-def _apply(changes: list[Change], first: int, last: int, action: str, taken: set[int]) -> None:
+def _apply(changes: list[Change], first: int, last: int, action: _Action, taken: set[int]) -> None:
     """A streak is part of what takes it; `taken` names the changes that are no more."""
     if not action:
         return

@@ -92,7 +92,7 @@ def additions(inputs: list[Said], name: str, start_ts: float, end_ts: float, nex
 def _match(one: Said) -> object:
     """What a deletion and the thing deleted have in common."""
     match = _data(one).get("match_id")
-    return match if isinstance(match, str) else one.entry.get("_id", {}).__repr__()
+    return match if isinstance(match, str) else id(one)
 
 
 def _data(one: Said) -> JsonObject:

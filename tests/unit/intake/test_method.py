@@ -233,6 +233,11 @@ def test_resampling_never_makes_a_path_longer(ts: list[float], drawn: st.DataObj
     assert lengths[0] <= lengths[1] + 1e-3
 
 
+def test_no_clock_fills_the_memory() -> None:
+    fine = cleaning.resampled(path([0.0, 9e10], [0.0, 100.0]))
+    assert len(fine) == cleaning.MOST_STEPS + 1
+
+
 def leg_of(points: list[Data], kind: Motion = Motion.WALKING, start: Anchor | None = None) -> Leg:
     fixes, _, _ = arrays(points)
     return cleaning.leg(fixes, int(kind), by_distance=False, start=start, end=None)
@@ -249,6 +254,11 @@ def test_a_trip_is_dated_back_to_its_place_at_its_usual_speed() -> None:
 def test_nobody_leaves_a_place_before_arriving_there() -> None:
     place = Anchor(LON, LAT - 0.02, 0.0, "UTC", START - 100, 100.0)
     assert leg_of(way(START, 840, 1.4), start=place).start_ts == START - 50
+
+
+def test_who_hardly_moved_is_not_dated_back_for_years() -> None:
+    nowhere = Anchor(LON, LAT - 0.02, 0.0, "UTC", None, 0.0)
+    assert leg_of(way(START, 3, 0.0005), start=nowhere).start_ts >= START - 13 * 3600
 
 
 def test_a_way_from_the_place_that_was_too_fast_makes_the_motion_unknown() -> None:
