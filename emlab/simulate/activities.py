@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from emlab.simulate.households import (
     ESCORT,
@@ -26,10 +25,7 @@ from emlab.simulate.households import (
     WORK,
     Kind,
 )
-from emlab.simulate.seeds import pick
-
-if TYPE_CHECKING:
-    from numpy.random import RandomState
+from emlab.simulate.seeds import Stream, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ WEEKDAYS: Mapping[Kind, tuple[Plan, ...]] = {
 LEAST_TRIPS, MOST_TRIPS = 1.0, 5.0  # a day, on average, that the plans can give
 
 
-def plan_for(chance: RandomState, kind: Kind, weekday: int, trips_per_day: float, *, goes_out: bool) -> Plan:
+def plan_for(chance: Stream, kind: Kind, weekday: int, trips_per_day: float, *, goes_out: bool) -> Plan:
     """One day's plan.
 
     Args:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from emlab.entries.codes import Mode
 from emlab.simulate.activities import Tour
 from emlab.simulate.households import HOME, LUNCH, Kind, kind_of, settle
 from emlab.simulate.routes import Route, make_route
-from emlab.simulate.seeds import pick, stream
+from emlab.simulate.seeds import Stream, pick, stream
 from emlab.simulate.setting import Setting
 from emlab.simulate.streets import Address, Lattice
 from emlab.simulate.transit import best_ride
-
-if TYPE_CHECKING:
-    from numpy.random import RandomState
 
 MODES = (Mode.WALKING, Mode.BICYCLING, Mode.CAR, Mode.BUS, Mode.TRAIN)
 WALK_UP_TO_M = 1_700.0
@@ -40,11 +36,12 @@ class Choices:
         self.kind: Kind = kind_of(setting, index)
         self.lattice = Lattice(setting.city, setting.center)
         self.addresses: Mapping[str, Address] = settle(setting, self.lattice, index)
+        self.habit = self.stream("habit").one()  # 0 to 1: up early or late
         self._modes: dict[tuple[str, ...], tuple[Mode, ...] | None] = {}
         self._routes: dict[tuple[str, str, Mode], Route] = {}
         self._rides: dict[tuple[str, str, Mode], bool] = {}
 
-    def stream(self, *words: str | int) -> RandomState:
+    def stream(self, *words: str | int) -> Stream:
         """This person's generator for what the words name."""
         return stream(self.setting.seed, self.index, *words)
 

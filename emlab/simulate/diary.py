@@ -76,9 +76,9 @@ def _outings(choices: Choices, day: int) -> Iterator[Outing]:
         return
     chance = choices.stream("day", day)
     plan = plan_for(chance, choices.kind, setting.weekday(day), setting.trips_per_day, goes_out=day == 0)
-    habit_h = 0.7 * (2 * choices.stream("habit").random_sample() - 1)
+    habit_h = 0.7 * (2 * choices.habit - 1)
     for tour in plan.tours:
-        jitter = chance.random_sample(1 + len(tour.stops)).tolist()
+        jitter = chance.some(1 + len(tour.stops))
         late = Tour(tour.hour + habit_h + 0.5 * (jitter[0] - 0.5), _stays(choices, tour, jitter[1:]))
         for part in _feasible(choices, late):
             yield from _legs(choices, day, part)
@@ -125,14 +125,14 @@ def _week(choices: Choices, number: int, outings: Sequence[Outing], free_ts: flo
 
     routes = [choices.route(outing.start, outing.end, outing.mode) for outing in outings]
     chance = choices.stream("move", number)
-    own = choices.stream("pace").random_sample(2).tolist()
-    tempo = (0.97 + 0.06 * choices.stream("tempo", number).random_sample((len(outings), 2))).tolist()
+    own = choices.stream("pace").some(2)
+    tempo = (0.97 + 0.06 * choices.stream("tempo", number).table(len(outings), 2)).tolist()
     slow = [choices.setting.city.peak_slowdown if _is_peak(outing.hour) else 1.0 for outing in outings]
     movement = move(
         routes,
         [(0.91 + 0.16 * own[0]) * each[0] for each in tempo],
         [(0.93 + 0.14 * own[1]) * each[1] * peak for each, peak in zip(tempo, slow, strict=True)],
-        chance.random_sample((sum(len(route.segments) for route in routes), 3)),
+        chance.table(sum(len(route.segments) for route in routes), 3),
     )
     starts = _starts(outings, movement.durations_s.tolist(), free_ts)
     begins_ts = np.array(starts)[movement.trip] + movement.since_start_s

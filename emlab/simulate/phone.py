@@ -85,7 +85,7 @@ class Track:
 def phone_of(choices: Choices) -> Phone:
     """The phone of a person, ios in the setting's share of cases."""
     setting = choices.setting
-    is_ios = choices.stream("platform").random_sample() < setting.ios_share
+    is_ios = choices.stream("platform").one() < setting.ios_share
     return Phone(IOS if is_ios else ANDROID, setting.period_s, setting.noise)
 
 
@@ -95,7 +95,7 @@ def measure(choices: Choices, phone: Phone, week: Week) -> Track:
 
     moments = _Moments(phone, week)
     times, trip = moments.by_time() if phone.platform == ANDROID else moments.by_distance()
-    draws = choices.stream("phone", week.number).random_sample((len(times), DRAWS))
+    draws = choices.stream("phone", week.number).table(len(times), DRAWS)
     times = np.round(times + 0.1 * phone.period_s * (draws[:, 0] - 0.5) * (phone.platform == ANDROID), 3)
     seen = ~_is_lost(choices, week, times, trip)
     poor = seen & (draws[:, 1] < POOR_SHARE) & (phone.platform == ANDROID)
@@ -162,7 +162,7 @@ def _segments(week: Week, times: Floats, trip: Ints) -> Ints:
 
 def _is_lost(choices: Choices, week: Week, times: Floats, trip: Ints) -> Bools:
     """Whether there is no reception: in tunnels, and for some minutes in the middle of some trips."""
-    draws = choices.stream("outage", week.number).random_sample((len(week.trips), 3))
+    draws = choices.stream("outage", week.number).table(len(week.trips), 3)
     movement = week.movement
     segment = _segments(week, times, trip)
     after_s = times - week.begins_ts[segment]
@@ -263,7 +263,7 @@ def _errors(choices: Choices, week: Week, fixes: _Fixes, accuracy_m: Floats, mov
 
     since = (fixes.times - week.begins_ts[week.movement.first[fixes.trip]] + 2 * STILL_S) / SLOW_S
     counts = np.ceil((week.movement.durations_s + 5 * STILL_S) / SLOW_S).astype("int64") + 2
-    drawn = normal(choices.stream("drift", week.number).random_sample((int(np.cumsum(counts)[-1]), 2)))
+    drawn = normal(choices.stream("drift", week.number).table(int(np.cumsum(counts)[-1]), 2))
     knot = since.astype("int64")
     share, place = since - knot, (np.cumsum(counts) - counts)[fixes.trip] + knot
     deviation = np.sqrt(share * share + (1 - share) * (1 - share))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from emlab.entries.codes import Mode
 from emlab.simulate.arithmetic import ground_m
+from emlab.simulate.seeds import Stream
 from emlab.simulate.streets import Address, Lattice, Point
 from emlab.simulate.transit import best_ride
 from emlab.simulate.truth import LonLat
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.random import RandomState
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ class Route:
     segments: Floats
 
 
-def make_route(lattice: Lattice, chance: RandomState, mode: Mode, a: Address, b: Address) -> Route:
+def make_route(lattice: Lattice, chance: Stream, mode: Mode, a: Address, b: Address) -> Route:
     """A way from a to b by that mode; by bus and train with the ways on foot to the first stop and from the last.
 
     Where no ride is worth it, a bus or train is a car.
@@ -88,7 +88,7 @@ def make_route(lattice: Lattice, chance: RandomState, mode: Mode, a: Address, b:
     return _route(lattice, legs)
 
 
-def _way(lattice: Lattice, chance: RandomState, mode: Mode, a: Address, b: Address) -> list[Point]:
+def _way(lattice: Lattice, chance: Stream, mode: Mode, a: Address, b: Address) -> list[Point]:
     every = lattice.city.arterial_every if mode in (Mode.CAR, Mode.BUS, Mode.TRAIN) else 1
     return lattice.way(chance, a, b, every=every, turns=4 if every > 1 else 6)
 

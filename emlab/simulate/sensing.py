@@ -47,7 +47,7 @@ Steps = tuple[tuple[State, Transition], ...]
 def motions(choices: Choices, week: Week, platform: str) -> Iterator[Observation]:
     """About one a minute: STILL at rest and while waiting to board, a section's own from its first seconds on."""
     planned = [moment for trip in week.trips for moment in _planned_motions(trip)]
-    draws = choices.stream("motion", week.number).random_sample((len(planned), 4)).tolist()
+    draws = choices.stream("motion", week.number).table(len(planned), 4).tolist()
     for (ts, kind, is_first), (shift, unsure, confidence, other) in zip(planned, draws, strict=True):
         at = round(ts + 6 * shift - 3, 3)
         if unsure < UNSURE_SHARE and not is_first:
@@ -79,7 +79,7 @@ def transitions(choices: Choices, week: Week, track: Track, platform: str) -> It
     numbers = np.arange(len(week.trips))
     firsts = track.ts[np.searchsorted(track.trip, numbers)].tolist()
     lasts = track.ts[np.searchsorted(track.trip, numbers, side="right") - 1].tolist()
-    draws = choices.stream("steps", week.number).random_sample((len(week.trips), 2)).tolist()
+    draws = choices.stream("steps", week.number).table(len(week.trips), 2).tolist()
     for first_ts, last_ts, (early, late) in zip(firsts, lasts, draws, strict=True):
         yield from _steps(_IOS_LEAVING if ios else _LEAVING, first_ts - 3 - 5 * early, platform)
         yield from _steps(_IOS_ARRIVED if ios else _ARRIVED, last_ts + 5 + 15 * late, platform)
@@ -92,7 +92,7 @@ def _steps(steps: Steps, ts: float, platform: str, *, apart_s: float = 0.4) -> I
 
 def boots(choices: Choices, number: int) -> dict[int, float]:
     """When the phone started anew in a week, by day; on the first of all days it was just installed."""
-    draws = choices.stream("boots", number).random_sample((WEEK, 2)).tolist()
+    draws = choices.stream("boots", number).table(WEEK, 2).tolist()
     days = zip(range(WEEK * number, choices.setting.days), draws, strict=False)
     return {
         day: round(choices.setting.local_ts(day, 4.3 + 0.5 * when), 3)
@@ -115,7 +115,7 @@ def charge(choices: Choices, number: int, week: Week | None, platform: str) -> I
     for day in range(WEEK * number, min(WEEK * (number + 1), setting.days)):
         if not setting.exists(day):
             continue
-        draws = choices.stream("battery", day).random_sample((len(BATTERY_HOURS) + 1, 2)).tolist()
+        draws = choices.stream("battery", day).table(len(BATTERY_HOURS) + 1, 2).tolist()
         idle_pct_h = IDLE_PCT_H[0] + (IDLE_PCT_H[1] - IDLE_PCT_H[0]) * draws[-1][0]
         morning_ts = setting.local_ts(day, 4.0)
         for hour, (shift, warmth) in zip(BATTERY_HOURS, draws[:-1], strict=True):

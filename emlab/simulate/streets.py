@@ -9,15 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from emlab.geo import EARTH_RADIUS_M
 from emlab.simulate.arithmetic import cosine
 from emlab.simulate.city import City
+from emlab.simulate.seeds import Stream
 from emlab.simulate.truth import LonLat
-
-if TYPE_CHECKING:
-    from numpy.random import RandomState
 
 METRES_PER_DEGREE = EARTH_RADIUS_M * (3.141592653589793 / 180)
 DOOR_M = 10.0  # a door is at least so far from a corner
@@ -86,7 +83,7 @@ class Lattice:
         """The line that is a multiple of `every` and nearest to a coordinate."""
         return round(metres / self.city.block_m / every) * every
 
-    def way(self, chance: RandomState, a: Address, b: Address, *, every: int = 1, turns: int = 3) -> list[Point]:
+    def way(self, chance: Stream, a: Address, b: Address, *, every: int = 1, turns: int = 3) -> list[Point]:
         """A way from a to b: its start, each corner, its end.
 
         Args:
@@ -143,21 +140,18 @@ def _between(a: int, b: int, every: int) -> list[int]:
     return lines if a < b else lines[::-1]
 
 
-def _strata(chance: RandomState, lines: Sequence[int], count: int) -> list[int]:
+def _strata(chance: Stream, lines: Sequence[int], count: int) -> list[int]:
     """That many of the lines, in their order, one from each of `count` equal parts."""
     n = len(lines)
-    return [
-        lines[min(int((k + u) * n / count), (k + 1) * n // count - 1)]
-        for k, u in enumerate(chance.random_sample(count).tolist())
-    ]
+    return [lines[min(int((k + u) * n / count), (k + 1) * n // count - 1)] for k, u in enumerate(chance.some(count))]
 
 
-def _staircase(chance: RandomState, start: Node, goal: Node, every: int, turns: int) -> list[Node]:
+def _staircase(chance: Stream, start: Node, goal: Node, every: int, turns: int) -> list[Node]:
     """Corners from node to node that never lead back: soon onto a preferred line, and from one at the end."""
-    across = chance.random_sample() < 0.5
+    across = chance.one() < 0.5
     (a, c), (b, d) = (start, goal) if across else (start[::-1], goal[::-1])
     firsts, seconds = _between(a, b, every), _between(c, d, every)
-    count = min(1 + int(chance.random_sample() * turns / 2), len(firsts), len(seconds)) if a != b and c != d else 0
+    count = min(1 + int(chance.one() * turns / 2), len(firsts), len(seconds)) if a != b and c != d else 0
     cuts, rows = (_strata(chance, firsts, count), _strata(chance, seconds, count)) if count else ([], [])
     if count and every > 1:
         cuts[0], rows[-1] = firsts[0], seconds[-1]

@@ -55,7 +55,7 @@ def _hastened(choices: Choices, seen: Observation) -> float:
 
 
 def _hourly(choices: Choices, write_ts: float) -> float:
-    minute_s = HOUR_S * choices.stream("sync").random_sample()
+    minute_s = HOUR_S * choices.stream("sync").one()
     hour = math.floor((write_ts - minute_s) / HOUR_S) + 1
     while True:
         offline, late = _draws(choices, HOURLY, hour)
@@ -76,5 +76,5 @@ def _nightly(choices: Choices, write_ts: float) -> float:
 
 def _draws(choices: Choices, word: str, number: int) -> tuple[float, float]:
     """Two numbers of the occasion with that number."""
-    offline, late = choices.stream("upload", word, number).random_sample(2).tolist()
+    offline, late = choices.stream("upload", word, number).some(2)
     return offline, late

@@ -28,7 +28,7 @@ def route(seed: int, start: tuple[int, int], end: tuple[int, int], mode: Mode) -
 def movement(seed: int, routes: list[Route]) -> Movement:
     count = sum(len(each.segments) for each in routes)
     ones = [1.0] * len(routes)
-    return move(routes, ones, ones, stream(seed, "move").random_sample((count, 3)))
+    return move(routes, ones, ones, stream(seed, "move").table(count, 3))
 
 
 any_movement = given(st.integers(0, 10_000), ENDS, ENDS, MODES)

@@ -149,7 +149,7 @@ def test_a_city_that_nobody_could_live_in_is_refused(change: dict[str, float]) -
 def test_streams_are_told_apart_by_their_words() -> None:
     assert digest(1, "a", 2) == digest(1, "a", 2)
     assert len({digest(1, "a", 2), digest(1, "a2"), digest(1, "a", "b"), digest(2, "a", 2), digest(12, "a")}) == 5
-    assert stream(1, "x").random_sample() != stream(1, "y").random_sample()
+    assert stream(1, "x").one() != stream(1, "y").one()
 
 
 def test_a_pick_follows_the_weights_and_never_takes_what_weighs_nothing() -> None:
