@@ -20,6 +20,7 @@ from emlab import ask as asking
 from emlab.aggregator import Aggregator
 from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
 from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.clouds import Clouds
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, InUse, NotPermitted, UnknownUser
@@ -34,7 +35,7 @@ from emlab.provision import Provision, marker
 from emlab.record import Recorder
 from emlab.registry import CloudRow, Registry, Tombstone
 from emlab.state import CloudSpec, CloudState, Handle
-from emlab.usercloud import Clouds, UserCloud
+from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 from emlab.wire.client import CloudClient
 from emlab.wire.table import Health

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emlab import files
 from emlab.aggregate import Release
+from emlab.clouds import Clouds
 from emlab.entries import StoreReport
 from emlab.errors import ConfigError
 from emlab.fanout import fan_out
@@ -21,7 +22,7 @@ from emlab.privacy import micro_epsilon
 from emlab.query import CountUsers, Query, Region, SumDistance, clamp
 from emlab.report import check_folder
 from emlab.store.memory import MemoryStore
-from emlab.usercloud import Clouds, UserCloud
+from emlab.usercloud import UserCloud
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -38,7 +38,19 @@ LIBRARIES = (
 )
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 HOST_ONLY = {
-    *("_data", "aggregate", "aggregator", "archive", "cleaning", "cli", "controller", "demo", "diary", "ending"),
+    *(
+        "_data",
+        "aggregate",
+        "aggregator",
+        "archive",
+        "cleaning",
+        "cli",
+        "clouds",
+        "controller",
+        "demo",
+        "diary",
+        "ending",
+    ),
     *("experiment", "fanout", "files", "idle", "images", "kept", "lab", "lease", "lifecycle", "measure", "panel"),
     *("parts", "plots", "provider", "record", "registry", "report", "simulate", "usercloud", "vaults"),
 }

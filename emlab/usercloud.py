@@ -1,4 +1,4 @@
-"""UserCloud: the handle to one person's cloud, and the table of several."""
+"""UserCloud: the handle to one person's cloud."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from emlab import diary
-from emlab.clock import SYSTEM_CLOCK
+from emlab.clouds import Clouds
 from emlab.engines.base import SOCKET
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
-from emlab.fanout import fan_out
 from emlab.intake.report import IntakeReport
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
@@ -34,14 +33,6 @@ ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's u
 BATCH_BYTES = 256 << 10  # of what is more; larger ones would leave the idle custodian larger
 INTAKE_TIMEOUT_S = 3_600.0
 MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
-STATE_COLOURS = {
-    CloudState.RUNNING: "#2a7f3f",
-    CloudState.PAUSED: "#5b6b9a",
-    CloudState.STARTING: "#a06a00",
-    CloudState.STOPPED: "#666666",
-    CloudState.ABSENT: "#666666",
-    CloudState.FAILED: "#b00020",
-}
 
 
 class UserCloud:
@@ -299,61 +290,6 @@ class UserCloud:
             return Clouds([self])._repr_html_()
         except EmlabError:
             return f"<p>{escape(repr(self))}</p>"
-
-
-class Clouds(Sequence[UserCloud]):
-    """Several clouds: a sequence, and a table in a notebook."""
-
-    def __init__(self, clouds: Sequence[UserCloud]) -> None:
-        self._clouds = list(clouds)
-
-    @overload
-    def __getitem__(self, index: int) -> UserCloud: ...
-    @overload
-    def __getitem__(self, index: slice) -> Clouds: ...
-    def __getitem__(self, index: int | slice) -> UserCloud | Clouds:
-        return Clouds(self._clouds[index]) if isinstance(index, slice) else self._clouds[index]
-
-    def __len__(self) -> int:
-        return len(self._clouds)
-
-    def __iter__(self) -> Iterator[UserCloud]:
-        return iter(self._clouds)
-
-    def frame(self) -> pd.DataFrame:
-        """One row per cloud: user, cloud (id), generation, state, vault_open, idle_s, leases (running ones)."""
-        import pandas as pd
-
-        now = SYSTEM_CLOCK.now()
-        rows = fan_out(self._clouds, lambda cloud: _facts(cloud, now), description="states", progress=False)
-        columns = ["user", "cloud", "generation", "state", "vault_open", "idle_s", "leases"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def _repr_html_(self) -> str:
-        frame = self.frame()
-        head = "".join(f"<th>{name}</th>" for name in ("user", "cloud", "state", "vault", "idle", "leases"))
-        body = "".join(
-            f"<tr><td>{escape(row['user'])}</td><td><code>{row['cloud'][:12]}</code></td>"
-            f'<td style="color:{STATE_COLOURS[CloudState(row["state"])]}">{row["state"]}</td>'
-            f"<td>{'open' if row['vault_open'] else 'closed'}</td>"
-            f"<td>{row['idle_s']:.0f} s</td><td>{row['leases']}</td></tr>"
-            for row in frame.to_dict("records")
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{len(frame)} clouds</p>"
-
-    def __repr__(self) -> str:
-        return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"
-
-
-def _facts(cloud: UserCloud, now: float) -> tuple[object, ...]:
-    try:
-        life = cloud._controller.life(cloud.user)
-    except LookupError:  # forgotten meanwhile, or its sign-up was interrupted
-        return cloud.user, "", 0, CloudState.ABSENT.value, False, float("nan"), 0
-    use = life.use()
-    leases = sum(until > now for until in use.leases)
-    spec = life.spec
-    return cloud.user, spec.cloud, spec.generation, life.state.value, life.is_open, use.idle_s(now), leases
 
 
 def _row(entry: dict[str, object]) -> dict[str, object]:

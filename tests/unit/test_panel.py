@@ -12,8 +12,8 @@ from ipywidgets import HTML, BoundedFloatText, Button, SelectMultiple, VBox, Wid
 
 import emlab as em
 from emlab.clock import wait_until
+from emlab.clouds import STATE_COLOURS
 from emlab.panel import panel
-from emlab.usercloud import STATE_COLOURS
 
 NAMES = ("ann", "bob", "eve")
 
