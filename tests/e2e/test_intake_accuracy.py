@@ -11,7 +11,6 @@ EXPERIMENT = Path(__file__).parents[2] / "experiments" / "intake_accuracy.toml"
 
 
 @pytest.mark.needs("notebooks")
-@pytest.mark.slow
 def test_the_shipped_experiment_finds_the_trips_of_simulated_people(tmp_path: Path) -> None:
     settings: dict[str, str | int | float | bool] = {"n_users": 2, "days": 2, "phone_days": "", "n_timed": 0}
     frame = em.Experiment.load(EXPERIMENT, settings).run(tmp_path / "out", progress=False)
