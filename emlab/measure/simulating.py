@@ -6,12 +6,13 @@ simulating.speed(people, n=5), simulating.portrait(people)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.geo import haversine_m
-from emlab.measure.samples import Samples
+from emlab.measure.samples import Samples, as_events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,3 +80,28 @@ def _row(name: str, trips: pd.DataFrame, total: int, person_days: int) -> dict[s
         "speed_kmh": float(trips["speed_kmh"].median()),
         "detour": float(trips["distance_m"].sum() / trips["straight_m"].sum()),
     }
+
+
+def write_report(out_dir: str, samples: pd.DataFrame, table: pd.DataFrame, params: Mapping[str, object]) -> list[Path]:
+    """The folder holds the rates (events.parquet), the portrait (portrait.csv) and report.html.
+
+    Args:
+        out_dir: "" writes nothing. samples, table: what `speed` and `portrait` returned. params: what the run was told.
+    Returns: the files.
+    """
+    from emlab import report
+
+    if not out_dir:
+        return []
+    folder = Path(out_dir)
+    files = report.write(
+        folder,
+        frame=as_events(samples),
+        release=None,
+        params=params,
+        environment=report.environment("", "plain"),
+        figures={},
+        title="Simulated people",
+    )
+    table.to_csv(folder / "portrait.csv")
+    return [*files, folder / "portrait.csv"]

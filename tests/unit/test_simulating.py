@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from emlab.measure import simulating
@@ -45,3 +48,13 @@ def test_a_portrait_has_a_row_for_each_mode_and_one_for_all() -> None:
     assert table.loc["all", "per_day"] == pytest.approx(len(truth) / 100)
     assert table.loc["WALKING", "distance_m"] == truth.loc[truth["true_mode"] == "WALKING", "distance_m"].median()
     assert (table["detour"] > 1).all()
+
+
+def test_a_run_keeps_its_rates_and_its_portrait(tmp_path: Path) -> None:
+    people = Simulator(2, 2, 3)
+    samples, table = simulating.speed(people, n=2), simulating.portrait(people)
+    assert simulating.write_report("", samples, table, {}) == []
+    files = simulating.write_report(str(tmp_path / "run"), samples, table, {"seed": 3})
+    assert {"events.parquet", "portrait.csv", "report.html"} <= {file.name for file in files}
+    assert all(file.exists() for file in files)
+    assert pd.read_parquet(tmp_path / "run" / "events.parquet")["value"].tolist() == samples["value"].tolist()
