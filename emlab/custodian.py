@@ -36,7 +36,7 @@ from emlab.wire.archive import (
     PageRequest,
     RestoreRequest,
 )
-from emlab.wire.table import FindRequest, Found, Health, LedgerReport, StoreRequest
+from emlab.wire.table import FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
 
 log = logging.getLogger(__name__)
 COMPUTING = 0.7  # of a slot; the rest is for the ledger
@@ -59,7 +59,7 @@ class Custodian:
         store: Store,
         ledger: Ledger,
         *,
-        digest: Callable[[], IntakeReport] | None = None,
+        digest: Callable[[RunPipeline], IntakeReport] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._provision = provision
@@ -114,15 +114,15 @@ class Custodian:
         """How many entries there are of each key."""
         return self._store.counts()
 
-    def run_pipeline(self) -> IntakeReport:
+    def run_pipeline(self, request: RunPipeline) -> IntakeReport:
         """All raw entries are reflected in trips, sections and places. One run after the other."""
         with self._digesting:
-            return self._digest()
+            return self._digest(request)
 
-    def _digest_here(self) -> IntakeReport:
+    def _digest_here(self, request: RunPipeline) -> IntakeReport:
         from emlab import pipeline
 
-        return pipeline.digest(self._store, clock=self._clock)
+        return pipeline.digest(self._store, request.lines, clock=self._clock)
 
     def policy(self) -> Policy:
         """What the owner permits: set by the owner, or else as provisioned."""

@@ -17,7 +17,8 @@ import msgspec
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import JsonObject
 from emlab.entries.codes import Stage
-from emlab.errors import BadEntry
+from emlab.entries.times import zone_named
+from emlab.errors import BadEntry, ConfigError
 from emlab.intake import run
 from emlab.intake.formatting import format_entry
 from emlab.intake.keys import INPUT_KEYS, KEYS
@@ -34,6 +35,7 @@ TRIP = "analysis/confirmed_trip"
 RAW = (FILTERED, MOTION, TRANSITION, *INPUT_KEYS)
 FORMATTED_AT_ONCE = 2_000
 WINDOW = 20_000  # locations that are looked at together: about a month, and 200 MB with all that comes of them
+MAX_LINES_BYTES = 4 << 20
 MARKS = 64  # checkpoints that are kept, so that what comes late does not make all begin anew
 COMPLETE_AFTER_S = 5.0  # how far after the last trip's end e-mission says that it is complete
 
@@ -45,22 +47,33 @@ _NUMBERS = {
 _TEXTS = {FILTERED: ("filter", "metadata.platform", "metadata.time_zone"), MOTION: (), TRANSITION: ()}
 
 
-def digest(store: Store, *, clock: Clock = SYSTEM_CLOCK) -> IntakeReport:
+def digest(store: Store, lines: JsonObject | None = None, *, clock: Clock = SYSTEM_CLOCK) -> IntakeReport:
     """All that is pending is formatted, and all raw entries are reflected in the results.
 
     It goes on from the newest checkpoint before which nothing has arrived since. A store without locations keeps the
-    results that it has, wherever they are from. Raises StoreError, DiskFull.
+    results that it has, wherever they are from.
+
+    Args:
+        lines: public transport, see `intake.run`; kept for later runs. Others than before: all results are made anew.
+            None are those that were kept.
+    Raises:
+        ConfigError: `lines` are none, or have more than MAX_LINES_BYTES. StoreError, DiskFull.
     """
     began = clock.monotonic()
+    told = None if lines is None else _told(lines)
     report = _format(store)
     progress = _resume(store)
+    if told is not None and told != progress.lines:
+        progress = _Progress(complete_ts=progress.complete_ts, lines=told)
+        _keep(store, progress, clock.now())
+    known = msgspec.json.decode(progress.lines) if progress.lines else None
     window, more = WINDOW, True
     while more:
         checkpoint = progress.marks[-1].checkpoint if progress.marks else None
         observed, more = _observe(store, checkpoint, window)
         if observed.locations.empty:
             break
-        outcome = run(observed, checkpoint=checkpoint, now=clock.now())
+        outcome = run(observed, checkpoint=checkpoint, now=clock.now(), lines=known)
         replaced = store.replace_results(outcome.documents, keys=KEYS, from_ts=outcome.replaces_from_ts)
         done = msgspec.structs.replace(outcome.report, written=replaced.written, removed=replaced.removed)
         report = report.plus(done)
@@ -96,10 +109,22 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class _Progress(msgspec.Struct, frozen=True):
-    """What is kept between two runs: checkpoints, oldest first, and until when trips are complete."""
+    """What is kept between two runs: checkpoints, oldest first, until when trips are complete, and lines as JSON."""
 
     marks: list[_Mark] = []
     complete_ts: float | None = None
+    lines: str = ""
+
+
+def _told(lines: JsonObject) -> str:
+    """Lines as they are kept, none as nothing. Raises ConfigError."""
+    from emlab.intake import modes
+
+    known = modes.lines(lines)
+    encoded = msgspec.json.encode(lines)
+    if len(encoded) > MAX_LINES_BYTES:
+        raise ConfigError(f"lines have at most {MAX_LINES_BYTES} bytes as JSON, not {len(encoded)}")
+    return encoded.decode() if known.modes else ""
 
 
 def _resume(store: Store) -> _Progress:
@@ -109,7 +134,7 @@ def _resume(store: Store) -> _Progress:
         progress = _Progress() if kept is None else msgspec.convert(kept, _Progress)
     except msgspec.ValidationError:  # another version's, or an edited archive's: all can be made anew without it
         progress = _Progress()
-    marks = list(progress.marks)
+    marks = [mark for mark in progress.marks if zone_named(mark.checkpoint.cleaned_place.zone)]
     while marks and _older(store, marks[-1].checkpoint) != marks[-1].older:
         marks.pop()
     return msgspec.structs.replace(progress, marks=marks)
@@ -127,7 +152,8 @@ def _advanced(store: Store, progress: _Progress, outcome: Outcome) -> _Progress:
     if len(marks) > MARKS:  # fewer of what is long ago
         marks = [*marks[: MARKS // 2 : 2], *marks[MARKS // 2 :]]
     ends = [cast(float, at(entry, "data.end_ts")) for entry in outcome.documents if at(entry, "metadata.key") == TRIP]
-    return _Progress(marks, max(ends) + COMPLETE_AFTER_S if ends else progress.complete_ts)
+    complete_ts = max(ends) + COMPLETE_AFTER_S if ends else progress.complete_ts
+    return msgspec.structs.replace(progress, marks=marks, complete_ts=complete_ts)
 
 
 def _keep(store: Store, progress: _Progress, now: float) -> None:

@@ -19,7 +19,7 @@ from emlab.intake.report import IntakeReport
 from emlab.policy import HasPublicKey, Policy
 from emlab.state import CloudState, CloudStats
 from emlab.wire.client import DEFAULT_TIMEOUT_S
-from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, StoreRequest
+from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, RunPipeline, StoreRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,13 +170,20 @@ class UserCloud:
             warnings.warn(f"there are more than {limit} entries of {key}", RuntimeWarning, stacklevel=3)
         return (msgspec.json.decode(entry) for entry in found.entries)
 
-    def intake(self) -> IntakeReport:
+    def intake(self, *, lines: Mapping[str, object] | None = None) -> IntakeReport:
         """All raw entries are reflected in trips, sections and places. Again without new data: nothing changes.
 
-        Runs inside the cloud, as a process that is gone afterwards. Raises StoreError, DiskFull. Owner only.
+        Runs inside the cloud, as a process that is gone afterwards. Owner only.
+
+        Args:
+            lines: public transport, so that buses and trains are told from cars: a GeoJSON FeatureCollection, see
+                `intake.modes.lines`. It is kept for later runs, and all trips are looked at again; one without
+                features forgets it.
+        Raises: ConfigError (`lines` are none), StoreError, DiskFull.
         """
         with self._controller.recorder.span("intake", user=self.user, engine=self._controller.engine.name):
-            return self._call("run_pipeline", IntakeReport, timeout_s=INTAKE_TIMEOUT_S)
+            request = RunPipeline(lines=None if lines is None else dict(lines))
+            return self._call("run_pipeline", IntakeReport, request, timeout_s=INTAKE_TIMEOUT_S)
 
     def trips(self) -> pd.DataFrame:
         """The trips that intake found; see `diary.trips`. Owner only."""

@@ -105,7 +105,9 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     ledger = MongoLedger(client, data_dir=mongod.data_dir)
     ledger.recover()
     store = MongoStore(client, user_id, data_dir=mongod.data_dir)
-    custodian = Custodian(provision, store, ledger, digest=lambda: job.run_pipeline(run_dir, mongod.data_dir))
+    custodian = Custodian(
+        provision, store, ledger, digest=lambda request: job.run_pipeline(request, run_dir, mongod.data_dir)
+    )
     return Server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 
 

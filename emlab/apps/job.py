@@ -1,7 +1,8 @@
 """The short-lived program beside the custodian: it loads pandas, runs the pipeline, prints its report and is gone.
 
-Run as `python -m emlab.apps.job --run RUN_DIR --data DATABASE_DIR` while the cloud's mongod answers. Prints the report
-(exit 0) or a problem document (exit 1) as JSON. `run_pipeline` is the custodian's end of it and loads nothing more.
+Run as `python -m emlab.apps.job --run RUN_DIR --data DATABASE_DIR` while the cloud's mongod answers. Reads the request
+and prints the report (exit 0) or a problem document (exit 1), all as JSON. `run_pipeline` is the custodian's end of it
+and loads nothing more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from emlab.errors import EmlabError, StoreError
 from emlab.intake.report import IntakeReport
 from emlab.mongod import Mongod, die_with
 from emlab.wire import problem
+from emlab.wire.table import RunPipeline
 
 log = logging.getLogger("emlab.apps.job")
 MODULE = "emlab.apps.job"
@@ -29,7 +31,7 @@ TIMEOUT_S = 3_600.0
 LOWER_PRIORITY = 5  # answers to asks come first
 
 
-def run_pipeline(run_dir: Path, data_dir: Path, *, timeout_s: float = TIMEOUT_S) -> IntakeReport:
+def run_pipeline(request: RunPipeline, run_dir: Path, data_dir: Path, *, timeout_s: float = TIMEOUT_S) -> IntakeReport:
     """The report of a job that has ended. It dies with this process.
 
     Raises:
@@ -40,7 +42,7 @@ def run_pipeline(run_dir: Path, data_dir: Path, *, timeout_s: float = TIMEOUT_S)
     try:
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=msgspec.json.encode(request),
             stdout=subprocess.PIPE,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             timeout=timeout_s,
@@ -65,15 +67,19 @@ def main(argv: list[str] | None = None) -> int:
     os.nice(LOWER_PRIORITY)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        report = msgspec.json.encode(digest(where.run, where.data))
+        request = msgspec.json.decode(sys.stdin.buffer.read(), type=RunPipeline)
+        reply, status = msgspec.json.encode(digest(request, where.run, where.data)), 0
     except EmlabError as exc:
-        sys.stdout.buffer.write(problem.encode(exc)[1])
-        return 1
-    sys.stdout.buffer.write(report)
-    return 0
+        reply, status = problem.encode(exc)[1], 1
+    except Exception as exc:
+        log.error("the pipeline failed with %s", problem.anonymous(exc))
+        failed = StoreError(f"the pipeline failed with {type(exc).__name__}; what it had finished is kept")
+        reply, status = problem.encode(failed)[1], 1
+    sys.stdout.buffer.write(reply)
+    return status
 
 
-def digest(run_dir: Path, data_dir: Path) -> IntakeReport:
+def digest(request: RunPipeline, run_dir: Path, data_dir: Path) -> IntakeReport:
     """The pipeline has run on the cloud's own mongod. Raises EmlabError."""
     from emlab import pipeline
     from emlab.store import MongoStore
@@ -82,7 +88,7 @@ def digest(run_dir: Path, data_dir: Path) -> IntakeReport:
     provision = provisioning.read(run_dir)
     mongod = Mongod(data_dir, run_dir)  # the custodian's child; here it only says where to find it
     with mongod.client() as client:
-        return pipeline.digest(MongoStore(client, uuid.UUID(provision.cloud), data_dir=data_dir))
+        return pipeline.digest(MongoStore(client, uuid.UUID(provision.cloud), data_dir=data_dir), request.lines)
 
 
 if __name__ == "__main__":

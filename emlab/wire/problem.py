@@ -40,3 +40,12 @@ def decode(status: int, body: bytes) -> EmlabError:
     if kind is None:
         return BadReply(f"status {status} with an unknown kind of error")
     return BadEntry(problem.detail, problem.position) if kind is BadEntry else kind(problem.detail)
+
+
+def anonymous(error: BaseException) -> str:
+    """The class of a foreign exception and where it was raised; its text may hold an entry."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    line = f"{where.tb_frame.f_code.co_name}:{where.tb_lineno}" if where else "?"
+    return f"{type(error).__name__} in {line}"

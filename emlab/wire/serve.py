@@ -92,12 +92,7 @@ class Server:
         except EmlabError as exc:
             return problem.encode(exc)
         except Exception as exc:
-            # the text of a foreign exception may hold an entry: only its class is logged and told
-            where = exc.__traceback__
-            while where is not None and where.tb_next is not None:
-                where = where.tb_next
-            line = f"{where.tb_frame.f_code.co_name}:{where.tb_lineno}" if where else "?"
-            log.error("%s %s failed with %s in %s", method, path, type(exc).__name__, line)
+            log.error("%s %s failed with %s", method, path, problem.anonymous(exc))
             return problem.encode(EmlabError(f"the custodian failed with {type(exc).__name__}"))
 
     def _find(self, method: str, path: str) -> tuple[_Service, list[str]] | None:
@@ -130,7 +125,7 @@ class Server:
             self._actor.authorize_owner(caller.user)
         answer = getattr(service.actor, service.route.name)
         if service.decoder is not None:
-            result = answer(_decode(service.route, service.decoder, body), *parameters)
+            result = answer(_decode(service.route, service.decoder, body or b"{}"), *parameters)
         else:
             result = answer(*parameters)
         return 200, b"" if result is None else msgspec.json.encode(result)

@@ -55,6 +55,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
+class RunPipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Lines of public transport, a GeoJSON FeatureCollection, for this run and all later ones; null: as before."""
+
+    lines: dict[str, object] | None = None
+
+
 class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
     """What has been spent of the owner's budget, and each debit, oldest first."""
 
@@ -120,9 +126,9 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/run/pipeline",
         "owner",
-        None,
+        RunPipeline,
         IntakeReport,
-        (*_OWNER, errors.BadEntry, errors.StoreError, errors.DiskFull),
+        (*_OWNER, errors.BadQuery, errors.ConfigError, errors.StoreError, errors.DiskFull),
         "Turn raw entries into trips, sections and places",
     ),
     Route(

@@ -13,6 +13,7 @@ from emlab.entries import JsonObject
 from emlab.mongod import Mongod
 from emlab.simulate import Simulator
 from emlab.store.archive import COLLECTIONS, ENTRIES
+from emlab.wire.table import RunPipeline
 from tests.contract.rest import Rest, phone_entry
 from tests.unit.test_data_dictionary import dictionary, unlisted
 
@@ -30,7 +31,7 @@ def rest(need: Callable[[str], None]) -> Iterator[Rest]:
         made.ask("/customlabel/insert", inserted_label={"key": "mode", "label": "e-bike"})
         made.store.put(list(Simulator(1, 1, 5).person(0).entries()))
         made.ask("/pipeline/get_range_ts")
-        made.custodian.run_pipeline()
+        made.custodian.run_pipeline(RunPipeline())
         yield made
     shutil.rmtree(folder)
 

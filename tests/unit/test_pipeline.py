@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 
@@ -10,21 +11,22 @@ import pytest
 import emlab as em
 from emlab import pipeline
 from emlab.entries import JsonObject
-from emlab.errors import StoreError
+from emlab.entries.codes import Mode
+from emlab.errors import ConfigError, StoreError
 from emlab.intake.report import IntakeReport
 from emlab.store import MemoryStore
 from emlab.store.base import ANALYSIS, Replaced, at
 from emlab.store.documents import unwritten
 
 USER = uuid.UUID("0123456789abcdef0123456789abcdef")
-DAYS = 2
-TRIP = "analysis/confirmed_trip"
+DAYS, SEED = 2, 9  # who walks and drives
+TRIP, INFERRED = "analysis/confirmed_trip", "analysis/inferred_section"
 
 
 @pytest.fixture(scope="module")
 def entries() -> list[JsonObject]:
     """Some days of a simulated person, in order of writing."""
-    return [dict(entry) for entry in em.Simulator(1, DAYS, seed=3).person(0).entries()]
+    return [dict(entry) for entry in em.Simulator(1, DAYS, seed=SEED).person(0).entries()]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def raw(write_ts: float, **data: object) -> JsonObject:
 
 def test_a_person_s_trips_are_found(entries: list[JsonObject]) -> None:
     store, report = digested(entries)
-    person = em.Simulator(1, DAYS, seed=3).person(0)
+    person = em.Simulator(1, DAYS, seed=SEED).person(0)
     assert report.trips == len(trips(store)) > DAYS
     assert abs(report.trips - len(person.trips)) <= 2
     assert report.written == len(results(store))
@@ -117,6 +119,47 @@ def test_what_an_owner_says_later_does_not_begin_all_anew(
     assert at(trips(store)[-3], "data.user_input.mode_confirm") == "drove_alone"
 
 
+def test_lines_are_kept_until_others_are_told(entries: list[JsonObject]) -> None:
+    store, _ = digested(entries)
+    before = results(store)
+    stops = [at(trip, f"data.{end}_loc.coordinates") for trip in trips(store) for end in ("start", "end")]
+    line = {
+        "type": "Feature",
+        "properties": {"route": "tram"},
+        "geometry": {"type": "MultiPoint", "coordinates": stops},
+    }
+    modes = (Mode.CAR, Mode.BUS, Mode.TRAM)
+    motorised = [at(one, "data.sensed_mode") for one in store.find(INFERRED) if at(one, "data.sensed_mode") in modes]
+    assert set(motorised) == {Mode.CAR}
+    assert pipeline.digest(store, {"type": "FeatureCollection", "features": [line]}).written > 0
+    told = [at(one, "data.sensed_mode") for one in store.find(INFERRED) if at(one, "data.sensed_mode") in modes]
+    assert Mode.CAR not in told
+    assert len(told) == len(motorised)
+    assert pipeline.digest(store).written == 0
+    pipeline.digest(store, {"type": "FeatureCollection", "features": []})
+    assert results(store) == before
+
+
+@pytest.mark.parametrize("lines", [{}, {"type": "FeatureCollection", "features": [{"type": "Feature"}]}])
+def test_lines_that_are_none_change_nothing(entries: list[JsonObject], lines: JsonObject) -> None:
+    store, _ = digested(entries)
+    with pytest.raises(ConfigError, match="line"):
+        pipeline.digest(store, lines)
+    assert pipeline.digest(store).written == 0
+
+
+def test_a_checkpoint_that_makes_no_sense_is_no_harm(entries: list[JsonObject], expected: dict[str, object]) -> None:
+    store, _ = digested(entries)
+    kept = store.progress()
+    assert kept is not None
+    edited: JsonObject = json.loads(json.dumps(kept).replace("America/Los_Angeles", "Moon/Sea"))
+    without: list[JsonObject] = [edited, {"marks": 7}, {**kept, "marks": [{}]}]
+    for broken in without:
+        store.keep_progress(17, None, 0.0, broken)
+        pipeline.digest(store)
+        assert results(store) == expected
+
+
 def test_checkpoints_thin_out(entries: list[JsonObject], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "WINDOW", 200)
     monkeypatch.setattr(pipeline, "MARKS", 4)
@@ -168,7 +211,7 @@ class _Breaking(MemoryStore):
 def test_after_a_crash_it_goes_on(
     entries: list[JsonObject], expected: dict[str, object], nth: int, *, before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "WINDOW", 200)
+    monkeypatch.setattr(pipeline, "WINDOW", 100)
     store = _Breaking(nth, before=before)
     store.put(entries)
     with pytest.raises(StoreError):
