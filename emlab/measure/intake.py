@@ -183,11 +183,20 @@ def _true(trip: TrueTrip) -> Trip:
 
 
 def some_days(folder: str, people: Simulator) -> dict[str, list[JsonObject]]:
-    """Entries to take the time of, by name: the real days of a folder, or else those of the first simulated person."""
+    """Entries to take the time of, by name: the real days of a folder, or else those of the first simulated person.
+
+    Raw ones, so that formatting is timed too; for real days where `rest/NAME.phone_to_server.json.gz` is beside the
+    folder.
+    """
     if folder:
-        return {name: day for name, day, _ in days_of(folder)}
+        return {name: _raw_day(Path(folder), name) or day for name, day, _ in days_of(folder)}
     person = people.person(0)
-    return {person.name: list(person.entries())}
+    return {person.name: list(person.raw_entries())}
+
+
+def _raw_day(folder: Path, name: str) -> list[JsonObject]:
+    file = folder.parent / "rest" / f"{name}.phone_to_server.json.gz"
+    return cast("list[JsonObject]", read_day(file)) if file.is_file() else []
 
 
 def speed(days: Mapping[str, Sequence[JsonObject]], *, n: int, clock: Clock = SYSTEM_CLOCK) -> pd.DataFrame:
@@ -229,7 +238,7 @@ def _time(samples: Samples, name: str, n: int, store: Store, fill: Callable[[], 
 
 def _fill(client: MongoClient[dict[str, object]], store: Store, entries: Sequence[JsonObject]) -> None:
     _empty(client)
-    store.put(entries)
+    store.put(entries, partial=True)  # real phones write entries that no server keeps
 
 
 def _empty(client: MongoClient[dict[str, object]]) -> None:
