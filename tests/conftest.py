@@ -19,6 +19,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
 from emlab.state import Handle
+from tests.guest import guest
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
 TESTS = pytest.StashKey[dict[str, str]]()  # which test has the home of this id
@@ -45,6 +46,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "mounting": _mounting_missing,
     "docker": DockerEngine.missing,
     "mongod": ProcessEngine.missing,
+    "guest": guest.missing,
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
 }
