@@ -32,7 +32,8 @@ class City:
         centrality: share of homes and workplaces that crowd around the center, 0 to 1; the others are spread evenly.
         commute_m: metres, the median distance from home to work as the crow flies.
         walk, bike, car, bus, train: weights of the modes where more than one fits a tour; 0: nobody uses it.
-        walk_mps, bike_mps, bus_mps, train_mps: usual cruising speeds, metres per second.
+        walk_mps, bike_mps, bus_mps, train_mps: usual cruising speeds, metres per second. Walking: Bohannon,
+            "Comfortable and maximum walking speed of adults" (1997), 1.3 to 1.4 m/s; the others are chosen.
         car_mps: the same of cars on streets, arterials and expressways.
         peak_slowdown: what remains of a car's or bus's speed in the rush hours, 0.3 to 1.
     """
