@@ -19,7 +19,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
 from emlab.state import Handle
-from tests.guest import guest
+from tests.guest import guest, routing
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
 TESTS = pytest.StashKey[dict[str, str]]()  # which test has the home of this id
@@ -42,10 +42,17 @@ def _mounting_missing() -> str | None:
     return None if os.geteuid() == 0 and shutil.which("mount") else "mounting a small file system needs root"
 
 
+def _ecryptfs_missing() -> str | None:
+    if "ecryptfs" in Path("/proc/filesystems").read_text().split() and os.geteuid() == 0:
+        return None
+    return "mounting eCryptfs needs root and a kernel that has it: modprobe ecryptfs"
+
+
 MISSING: dict[str, Callable[[], str | None]] = {
     "mounting": _mounting_missing,
     "docker": DockerEngine.missing,
     "mongod": ProcessEngine.missing,
+    "ecryptfs": _ecryptfs_missing,
     "guest": guest.missing,
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
@@ -72,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # all run directories of this session, also those of programs that it starts, lie in one folder
     config.stash[RUN_ROOTS] = Path(tempfile.mkdtemp(prefix="em-"))
     os.environ["XDG_RUNTIME_DIR"] = str(config.stash[RUN_ROOTS])
+    if part := routing.plugin(config, MISSING["ecryptfs"]):
+        config.pluginmanager.register(part, "emlab-guest")
     if unknown := _required(config) - MISSING.keys():
         raise pytest.UsageError(f"--require knows {', '.join(MISSING)}, not {', '.join(sorted(unknown))}")
 

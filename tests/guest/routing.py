@@ -1,0 +1,143 @@
+"""Tests that need eCryptfs run in the guest where this kernel has none, and are reported here as if they had run here.
+
+They are ordinary tests, marked `needs("ecryptfs")` or having the parameter "ecryptfs"; a kernel that has eCryptfs runs
+them directly. In the guest none may be skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.guest import guest
+
+REPORTS = "EMLAB_GUEST_REPORTS"  # inside: the file for reports, one JSON document a line
+PASSED_ON = ("CI", "EMLAB_MONGOD", "EMLAB_PHONE_DAYS")
+LIMIT_S = 600.0
+MEMORY_MB, DISK_MB = 2048, 2048
+LAST_CHARS = 3000
+
+
+def plugin(config: pytest.Config, ecryptfs_missing: Callable[[], str | None]) -> Inside | Outside | None:
+    """What this session registers: one part inside the guest, the other outside, none where eCryptfs is here."""
+    if REPORTS in os.environ:
+        return Inside(config, Path(os.environ[REPORTS]))
+    return None if ecryptfs_missing() is None else Outside(config)
+
+
+class Inside:
+    """Writes each report to the file as soon as there is one, so that none is lost when the guest dies."""
+
+    def __init__(self, config: pytest.Config, file: Path) -> None:
+        self._config = config
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        with self._file.open("a") as file:
+            file.write(json.dumps(data) + "\n")
+
+
+class Outside:
+    """Runs them all in one guest when the first is due."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._reports: dict[str, list[pytest.TestReport]] | None = None
+        self._summary = ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """They come first: so nothing that another test set up has to be torn down between them."""
+        for item in filter(belongs_inside, items):
+            item.add_marker(pytest.mark.needs("guest"), append=False)
+            item.add_marker(pytest.mark.timeout(LIMIT_S + 2 * guest.BOOT_S), append=False)
+        items.sort(key=belongs_inside, reverse=True)
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Reports what happened to the test inside; leaves a test of the outside, or one without a guest, to pytest."""
+        if not belongs_inside(item) or guest.missing() is not None:
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        if self._reports is None:
+            self._reports = self._run([other for other in item.session.items if belongs_inside(other)])
+        for report in self._reports[item.nodeid]:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._summary:
+            terminalreporter.write_line(self._summary)
+
+    def _run(self, items: list[pytest.Item]) -> dict[str, list[pytest.TestReport]]:
+        """The reports of each test, by its id."""
+        with tempfile.TemporaryDirectory(prefix="em-guest-") as folder:
+            begun = time.monotonic()
+            said, status = _inside(Path(folder), [item.nodeid for item in items])
+            self._summary = f"{len(items)} tests ran in the guest in {time.monotonic() - begun:.1f} s"
+            found = self._read(Path(folder) / "reports")
+        reports = {item.nodeid: _complete(item, found.get(item.nodeid, []), said) for item in items}
+        if status != 0 and not any(report.failed for each in reports.values() for report in each):
+            reports[items[-1].nodeid].append(_failure(items[-1], f"pytest ended with {status} in the guest:\n{said}"))
+        return reports
+
+    def _read(self, file: Path) -> dict[str, list[pytest.TestReport]]:
+        found: dict[str, list[pytest.TestReport]] = {}
+        for line in file.read_text().splitlines() if file.exists() else []:
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
+            found.setdefault(report.nodeid, []).append(_not_skipped(report))
+        return found
+
+
+def belongs_inside(item: pytest.Item) -> bool:
+    """Whether the test needs eCryptfs: says so, or has it as a parameter."""
+    parameters = (
+        item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    )
+    return "ecryptfs" in parameters or any("ecryptfs" in mark.args for mark in item.iter_markers("needs"))
+
+
+def _inside(shared: Path, tests: list[str]) -> tuple[str, int | None]:
+    """What pytest said about these tests in the guest, and its status (None if the guest died)."""
+    (shared / "tests").write_text("\n".join(tests))
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"@{shared / 'tests'}"]
+    try:
+        result = guest.run(
+            command,
+            shared,
+            timeout_s=LIMIT_S,
+            memory_mb=MEMORY_MB,
+            disk_mb=DISK_MB,
+            env=env | {REPORTS: str(shared / "reports")},
+        )
+    except guest.GuestError as exc:
+        return str(exc), None
+    said = f"{result.stdout[-LAST_CHARS:]}\n{result.stderr[-LAST_CHARS:]}".strip()
+    return said, result.status
+
+
+def _not_skipped(report: pytest.TestReport) -> pytest.TestReport:
+    """The report; a skip is a failure."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in the guest, where nothing may be: {report.longreprtext}"
+    return report
+
+
+def _complete(item: pytest.Item, reports: list[pytest.TestReport], said: str) -> list[pytest.TestReport]:
+    """The reports of a test; a failure if they do not reach its end."""
+    if any(report.when == "teardown" for report in reports):
+        return reports
+    return [*reports, _failure(item, f"the guest has no result of this test; it said:\n{said}")]
+
+
+def _failure(item: pytest.Item, why: str) -> pytest.TestReport:
+    return pytest.TestReport(item.nodeid, item.location, {}, "failed", why, "call")
