@@ -29,6 +29,7 @@ from .experiment import Experiment as Experiment
 from .idle import Never as Never
 from .idle import PauseAfter as PauseAfter
 from .key import Key as Key
+from .intake.report import IntakeReport as IntakeReport
 from .lab import Lab as Lab
 from .lease import Lease as Lease
 from .policy import Policy as Policy
@@ -37,6 +38,8 @@ from .query import CountUsers as CountUsers
 from .query import Region as Region
 from .query import SumDistance as SumDistance
 from .record import Recorder as Recorder
+from .simulate import City as City
+from .simulate import District as District
 from .simulate import Person as Person
 from .simulate import Simulator as Simulator
 from .state import CloudState as CloudState
