@@ -11,7 +11,10 @@
     │   └── InUse          a leased cloud is not paused or locked
     ├── VaultError
     │   ├── VaultMissing   this host cannot run the vault
+    │   ├── VaultBusy      somebody uses the vault, or works on it; nothing was changed
+    │   ├── VaultDamaged   what is kept of the vault's keys is not what was written
     │   ├── WrongKey       the key does not open this vault
+    │   │   └── MistypedCode  a recovery code contradicts itself
     │   └── Locked         the vault is closed; unlock it first
     ├── StoreError         the database could not keep or read entries
     │   ├── MongodMissing  no mongod on this host
@@ -90,8 +93,20 @@ class VaultMissing(VaultError):
     """This host cannot run the vault; the message says what it lacks and how to get it."""
 
 
+class VaultBusy(VaultError):
+    """Somebody uses the open vault, or works on it, and did not end in time; the message says who. Nothing is lost."""
+
+
+class VaultDamaged(VaultError):
+    """What is kept of a vault's keys is not what was written; restore the file that the message names."""
+
+
 class WrongKey(VaultError):
     """The key does not open this vault."""
+
+
+class MistypedCode(WrongKey):
+    """A recovery code that contradicts itself: it was mistyped. The vault was not even asked."""
 
 
 class Locked(VaultError):

@@ -1,6 +1,8 @@
 """Keys and tokens: what opens a vault, who signs, who may read a sealed answer.
 
-Nothing here prints itself. Python cannot wipe memory: a key lives until its object is collected.
+Nothing here prints itself, and secrets are compared in constant time. Python cannot wipe memory: a secret, and every
+copy that an interpreter or a library made of it, stays until its memory is used again; it may reach swap. So a
+process that held a key counts as one that knows it until it has ended.
 Imports `cryptography` when a pair or a sub-key is made, and nothing of emlab but errors.
 """
 
@@ -9,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Literal
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from emlab.errors import NotPermitted, WrongKey
+from emlab.errors import MistypedCode, NotPermitted, WrongKey
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 TokenKind = Literal["owner", "provider"]
 _PREFIX: dict[TokenKind, str] = {"owner": "emo_", "provider": "emp_"}
+MAX_STRETCH_BYTES = 512 * 2**20  # what a header made by somebody else can make this process use
 
 
 def new_token(kind: TokenKind) -> str:
@@ -43,11 +48,11 @@ def check_token(token: str, kind: TokenKind, expected_hash: str) -> None:
         raise NotPermitted(f"wrong or missing token of the {kind}")
 
 
-def _hkdf(secret: bytes, info: bytes, salt: bytes | None = None) -> bytes:
+def _hkdf(secret: bytes, info: bytes, salt: bytes | None = None, size: int = 32) -> bytes:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(secret)
+    return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
 
 
 class Key:
@@ -65,12 +70,18 @@ class Key:
         """A fresh key from the system's random source."""
         return cls(secrets.token_bytes(32))
 
-    def derive(self, purpose: str) -> bytes:
-        """32 bytes for one purpose, from which nobody can compute the key or another purpose's bytes.
+    def derive(self, purpose: str, *, salt: bytes | None = None, size: int = 32) -> bytes:
+        """Bytes for one purpose, from which nobody can compute the key or another purpose's bytes.
 
+        Args:
+            salt: makes the bytes differ from those of another time. size: how many, at most 8160.
         Source: HKDF-SHA256, RFC 5869.
         """
-        return _hkdf(self._raw, b"emlab/key/" + purpose.encode())
+        return _hkdf(self._raw, b"emlab/key/" + purpose.encode(), salt, size)
+
+    def raw(self) -> bytes:
+        """The 32 bytes themselves, to be encrypted under another key and for nothing else."""
+        return self._raw
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and hmac.compare_digest(self._raw, other._raw)
@@ -80,6 +91,121 @@ class Key:
 
     def __repr__(self) -> str:
         return "Key(32 bytes, not shown)"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one guess at a passphrase costs: scrypt's n (a power of two), r and p; 128 n r bytes of memory.
+
+    The default takes about 0.4 s and 128 MiB. Source: RFC 7914; n as OWASP's password storage cheat sheet advises.
+    """
+
+    n: int = 2**17
+    r: int = 8
+    p: int = 1
+
+    def __post_init__(self) -> None:
+        if not (1 < self.n <= 2**20 and self.n & (self.n - 1) == 0 and 0 < self.r <= 32 and 0 < self.p <= 16):
+            raise ValueError(f"{self} is not a cost of scrypt that emlab works with")
+        if 128 * self.n * self.r > MAX_STRETCH_BYTES:
+            raise ValueError(f"{self} needs more than {MAX_STRETCH_BYTES >> 20} MiB")
+
+
+class Passphrase:
+    """Words that open a vault. Stretched by scrypt, so that each guess costs time and memory; never shown.
+
+    Args:
+        text: 8 to 1024 characters. Different ways to type the same accented letter are the same (NFC).
+    Raises: WrongKey: shorter or longer.
+    """
+
+    MIN, MAX = 8, 1024
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str) or not self.MIN <= len(text) <= self.MAX:
+            raise WrongKey(f"a passphrase has {self.MIN} to {self.MAX} characters")
+        try:
+            self._text = unicodedata.normalize("NFC", text).encode()
+        except UnicodeEncodeError as exc:
+            raise WrongKey("a passphrase is text: half a surrogate pair is none") from exc
+
+    def stretch(self, salt: bytes, cost: Cost) -> Key:
+        """The key of this passphrase for one salt. Source: scrypt, RFC 7914."""
+        from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+        return Key(Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(self._text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Passphrase) and hmac.compare_digest(self._text, other._text)
+
+    def __hash__(self) -> int:
+        return hash(_hkdf(self._text, b"emlab/passphrase/hash"))
+
+    def __repr__(self) -> str:
+        return "Passphrase(not shown)"
+
+
+class RecoveryCode:
+    """A code on paper that opens a vault whose key is lost: 160 random bits and 20 that tell a typing error.
+
+    Args:
+        text: as `reveal` gave it; case, spaces and hyphens do not matter, O counts as 0, I and L as 1.
+    Raises: MistypedCode: it has another length or letter, or its last four letters do not fit the others.
+    """
+
+    ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
+    _SIZE = 20  # bytes
+    _LETTERS = 36  # 32 of the secret, 4 of its checksum
+    __slots__ = ("_raw",)
+
+    def __init__(self, text: str) -> None:
+        letters = "".join(text.split()).replace("-", "").upper().translate(str.maketrans("OIL", "011"))
+        if len(letters) != self._LETTERS:
+            raise MistypedCode(f"a recovery code has {self._LETTERS} letters and digits, not {len(letters)}")
+        strange = sorted(set(letters) - set(self.ALPHABET))
+        if strange:
+            raise MistypedCode(f"{len(strange)} signs of the recovery code never stand in one (such as U)")
+        value = 0
+        for letter in letters[:32]:
+            value = value * 32 + self.ALPHABET.index(letter)
+        self._raw = value.to_bytes(self._SIZE, "big")
+        if not hmac.compare_digest(self._letters(), letters):
+            raise MistypedCode("the recovery code is mistyped: its last four letters do not fit the others")
+
+    @classmethod
+    def random(cls) -> RecoveryCode:
+        """A fresh code from the system's random source."""
+        code = cls.__new__(cls)
+        code._raw = secrets.token_bytes(cls._SIZE)
+        return code
+
+    def reveal(self) -> str:
+        """The code itself, in nine groups of four, to be written down. Whoever reads it can open the vault."""
+        letters = self._letters()
+        return "-".join(letters[i : i + 4] for i in range(0, len(letters), 4))
+
+    def derive(self, purpose: str, *, salt: bytes) -> bytes:
+        """32 bytes for one purpose and salt. Source: HKDF-SHA256, RFC 5869."""
+        return _hkdf(self._raw, b"emlab/code/" + purpose.encode(), salt)
+
+    def _letters(self) -> str:
+        check = int.from_bytes(hashlib.sha256(b"emlab/code/check" + self._raw).digest()[:3], "big") >> 4
+        value = int.from_bytes(self._raw, "big") << 20 | check
+        return "".join(self.ALPHABET[value >> shift & 31] for shift in range(5 * (self._LETTERS - 1), -1, -5))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecoveryCode) and hmac.compare_digest(self._raw, other._raw)
+
+    def __hash__(self) -> int:
+        return hash(self.derive("hash", salt=b""))
+
+    def __repr__(self) -> str:
+        return "RecoveryCode(not shown; reveal() gives it)"
+
+
+OwnerSecret: TypeAlias = Key | Passphrase  # what an owner opens the own vault with
+Secret: TypeAlias = Key | Passphrase | RecoveryCode  # what opens a vault
 
 
 class SigningKey:

@@ -19,7 +19,10 @@ ENGINES = {
     "process": "emlab.engines.process:ProcessEngine",
     "memory": "emlab.engines.memory:MemoryEngine",
 }
-VAULTS = {"plain": "emlab.vaults.plain:PlainVault"}
+VAULTS = {
+    "gocryptfs": "emlab.vaults.gocryptfs:GocryptfsVault",
+    "plain": "emlab.vaults.plain:PlainVault",
+}
 
 
 def emlab_home() -> Path:

@@ -19,6 +19,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
 from emlab.state import Handle
+from emlab.vaults.gocryptfs import GocryptfsVault
 from tests.guest import guest, routing
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
@@ -56,6 +57,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "guest": guest.missing,
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
+    "gocryptfs": GocryptfsVault.missing,
 }
 
 

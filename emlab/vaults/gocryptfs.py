@@ -1,0 +1,101 @@
+"""GocryptfsVault: authenticated encryption through FUSE, on any file system and without root.
+
+gocryptfs ends up as a daemon of its own session, so that neither Ctrl-C in a notebook nor the end of this process takes
+the mount away. Source: gocryptfs(1), whose exit codes are used below; measured with gocryptfs 2.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from emlab.errors import VaultError
+from emlab.key import Key
+from emlab.vaults import mounts
+from emlab.vaults.header import sync_directory
+from emlab.vaults.mounted import MountedVault
+
+TIMEOUT_S = 30.0
+DEVICE = Path("/dev/fuse")
+_MEANING = {
+    10: "the mount point is not empty or cannot be used",
+    12: "its own header does not fit the vault's key",
+    23: "its header gocryptfs.conf cannot be read: restore it from a copy",
+    24: "its header gocryptfs.conf cannot be written",
+}
+
+
+class GocryptfsVault(MountedVault):
+    """Contents (AES-GCM) and names (EME) are encrypted; a changed byte is an error when it is read, not garbage.
+
+    Sizes, times, the number of files and the shape of the tree stay visible.
+    """
+
+    name = "gocryptfs"
+    kind = "fuse.gocryptfs"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """None if gocryptfs is installed and this user may use FUSE, else what to do."""
+        if shutil.which("gocryptfs") is None:
+            return "no gocryptfs on PATH (Debian: apt-get install gocryptfs fuse3)"
+        if mounts.fusermount() is None:
+            return "no fusermount3 on PATH (Debian: apt-get install fuse3)"
+        try:
+            os.close(os.open(DEVICE, os.O_RDWR))
+        except OSError as exc:
+            return (
+                f"{DEVICE} cannot be opened ({exc.strerror}): load the module fuse, or ask root for chmod 666 {DEVICE}"
+            )
+        return None
+
+    @property
+    def _source(self) -> str:
+        return "emlab-" + hashlib.sha256(os.fsencode(self._home.resolve())).hexdigest()[:24]
+
+    def _prepare(self, data_key: Key) -> None:
+        super()._prepare(data_key)
+        # -scryptn: the least that it takes, because the password is random and not a person's
+        self._run("make a vault", ["-init", "-scryptn", "10", str(self._lower)], data_key)
+        sync_directory(self._lower)
+
+    def _mount(self, data_key: Key) -> None:
+        options = ["-nosyslog", "-nosuid", "-nodev", "-noexec", "-fsname", self._source]
+        if os.geteuid() == 0:
+            options.append("-allow_other")  # the cloud runs as another uid than root
+        self._run("open the vault", [*options, str(self._lower), str(self.clear)], data_key)
+
+    def _left(self) -> str | None:
+        wanted = os.fsencode(self._source)
+        for pid, command in mounts.commands():
+            if wanted in command:
+                return f"the daemon gocryptfs (process {pid})"
+        return None
+
+    @staticmethod
+    def _run(what: str, arguments: list[str], data_key: Key) -> None:
+        """gocryptfs has done it. The daemon inherits its outputs: a pipe would never end, a log would tell names."""
+        command = ["gocryptfs", "-q", "-passfile", "/dev/stdin", *arguments]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        try:
+            process.communicate(data_key.derive("gocryptfs").hex().encode() + b"\n", TIMEOUT_S)
+        except BaseException as exc:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(exc, subprocess.TimeoutExpired):
+                raise VaultError(f"cannot {what}: gocryptfs did not end within {TIMEOUT_S:g} s") from exc
+            raise
+        if process.returncode != 0:
+            meaning = _MEANING.get(process.returncode, "see gocryptfs(1)")
+            raise VaultError(f"cannot {what}: gocryptfs ended with {process.returncode}: {meaning}")

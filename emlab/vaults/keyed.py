@@ -1,0 +1,177 @@
+"""What all vaults share: the header with the wrapped data key, the lock, and the order of each verb.
+
+A driver says how its clear directory is prepared, shown, hidden and looked for; see PlainVault for the smallest one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from emlab.clock import wait_until
+from emlab.errors import VaultBusy, VaultError
+from emlab.key import Key, OwnerSecret, RecoveryCode, Secret
+from emlab.vaults.base import Found
+from emlab.vaults.header import HeaderFile, Step, disk_error, new_header, proceed, sync_directory
+
+LOCK_WAIT_S = 30.0  # another process may be stretching a passphrase, mounting, or waiting for who uses the vault
+LOCK = "vault.lock"
+
+
+class KeyedVault(ABC):
+    """The verbs of `Vault`. A driver fills in `_prepare`, `_show`, `_hide` and `_look`.
+
+    Args:
+        home: the vault's own directory; everything of it lies here.
+        step: told what has just been done to the header.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, home: Path, *, step: Step = proceed) -> None:
+        self._home = home
+        self._header = HeaderFile(home / "vault.json", step)
+        self._parent = home / "open"
+
+    # -- what a driver does; the vault's lock is held ----------------------------------------------------------
+
+    @abstractmethod
+    def _prepare(self, data_key: Key) -> None:
+        """Whatever encrypted data needs is there, empty and closed. `_parent` exists."""
+
+    @abstractmethod
+    def _show(self, data_key: Key) -> None:
+        """The clear directory is there, whatever was before. If it fails, it is not."""
+
+    @abstractmethod
+    def _hide(self) -> None:
+        """The clear directory is gone, whatever was before. Raises VaultBusy."""
+
+    @abstractmethod
+    def _look(self) -> Found:
+        """What the system says of the clear directory now; takes no lock."""
+
+    # -- the verbs ---------------------------------------------------------------------------------------------
+
+    @property
+    def parent(self) -> Path:
+        """The directory that is bound into a container."""
+        return self._parent
+
+    @property
+    def clear(self) -> Path:
+        """Where the clear directory is while the vault is open."""
+        return self._parent / "clear"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the clear directory is there and answers now."""
+        return self._look() is Found.OPEN
+
+    def create(self, key: OwnerSecret) -> None:
+        """The vault exists and is closed. If it fails, nothing is left behind. Raises VaultError, DiskFull."""
+        header, data_key = new_header(self.name, key)
+        try:
+            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._alone():
+                self._refuse_what_is_there()
+                try:
+                    self._parent.mkdir(mode=0o700)
+                    self._prepare(data_key)
+                    self._header.write(header)
+                    sync_directory(self._home.parent)
+                except BaseException:
+                    self._erase()
+                    raise
+        except OSError as exc:
+            raise disk_error(exc, self._home, "make a vault") from exc
+
+    def _refuse_what_is_there(self) -> None:
+        if self._header.exists:
+            raise VaultError(f"there is a vault in {self._home} already")
+        if left := sorted({path.name for path in self._home.iterdir()} - {LOCK}):
+            raise VaultError(f"{self._home} is not empty: {', '.join(left[:5])}; a vault is made in a new directory")
+
+    def open(self, key: Secret) -> Path:
+        """The clear directory. Idempotent. Raises WrongKey, VaultDamaged, VaultError, VaultBusy."""
+        with self._alone():
+            self._show(self._header.read(self.name).unlock(key))
+        return self.clear
+
+    def close(self) -> None:
+        """The clear directory is gone, and every key with it. Idempotent. Raises VaultBusy."""
+        if self._home.exists():
+            with self._alone():
+                self._hide()
+
+    def rekey(self, old: Secret, new: OwnerSecret) -> None:
+        """The owner's secret is the new one; no data is rewritten. Raises as `open`, DiskFull."""
+        with self._alone():
+            header = self._header.read(self.name)
+            self._header.write(header.with_owner(header.unlock(old), new))
+
+    def recovery(self, key: Secret) -> RecoveryCode:
+        """A new code that opens the vault, instead of an earlier one. Raises as `rekey`."""
+        code = RecoveryCode.random()
+        with self._alone():
+            header = self._header.read(self.name)
+            self._header.write(header.with_recovery(header.unlock(key), code))
+        return code
+
+    def shred(self) -> None:
+        """Nobody reads the data again: first the keys are gone, then the rest. Idempotent. Raises VaultBusy."""
+        if self._home.exists():
+            with self._alone():
+                self._header.destroy()
+                self._hide()
+                self._erase()
+
+    def repair(self) -> Found:
+        """What was found; a dead mount, or an open vault without keys, is closed then. Raises VaultBusy."""
+        if not self._home.exists():
+            return Found.CLOSED
+        with self._alone():
+            found = self._look()
+            if found is not Found.OPEN or not self._header.exists:
+                self._hide()
+        return found
+
+    # -- alone -------------------------------------------------------------------------------------------------
+
+    def _erase(self) -> None:
+        """Everything of the vault but its lock is gone."""
+        for path in self._home.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other thread or process works on this vault meanwhile. Raises VaultBusy, VaultError (no vault)."""
+        try:
+            lock = os.open(self._home / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError as exc:
+            raise VaultError(f"there is no vault in {self._home}") from exc
+        except OSError as exc:
+            raise disk_error(exc, self._home, "lock the vault") from exc
+        try:
+            if not wait_until(lambda: _take(lock), LOCK_WAIT_S):
+                raise VaultBusy(f"another process works on the vault in {self._home} since {LOCK_WAIT_S:g} s")
+            yield
+        finally:
+            os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

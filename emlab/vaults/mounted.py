@@ -1,0 +1,113 @@
+"""What vaults that mount share: never twice, dead mounts found, and after closing a look at the whole system."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from emlab.clock import wait_until
+from emlab.errors import VaultBusy, VaultError
+from emlab.key import Key
+from emlab.vaults import mounts
+from emlab.vaults.base import Found
+from emlab.vaults.header import Step, proceed
+from emlab.vaults.keyed import KeyedVault
+from emlab.vaults.mounts import Mount
+
+BUSY_WAIT_S = 1.0  # a program that was just stopped still closes its files
+GONE_WAIT_S = 5.0  # for a daemon to end and the kernel to drop its keys
+SAFE_FLAGS = frozenset({"nosuid", "nodev", "noexec"})
+
+
+class MountedVault(KeyedVault):
+    """A clear directory that is a mount over an encrypted one. The bare mount point has mode 0500, and stays empty."""
+
+    kind: ClassVar[str]  # as the mount table names the file system
+
+    def __init__(self, home: Path, *, step: Step = proceed) -> None:
+        super().__init__(home, step=step)
+        self._lower = home / "lower"
+
+    # -- what a driver does ------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _source(self) -> str:
+        """What the mount table names as the source of this vault's mount, and of no other's."""
+
+    @abstractmethod
+    def _mount(self, data_key: Key) -> None:
+        """It is mounted, or an error says why not; nothing was there."""
+
+    @abstractmethod
+    def _left(self) -> str | None:
+        """Who still has a key of this vault after unmounting, None if nobody."""
+
+    # -- the verbs of KeyedVault -------------------------------------------------------------------------------
+
+    def _prepare(self, data_key: Key) -> None:
+        self._lower.mkdir(mode=0o700)
+        self.clear.mkdir(mode=0o500)
+
+    def _look(self) -> Found:
+        there = mounts.at(self.clear)
+        if not there:
+            return Found.CLOSED
+        if not self._is_mine(there[-1]):
+            raise VaultError(f"something else is mounted on {self.clear}: {there[-1].kind} of {there[-1].source}")
+        return Found.OPEN if mounts.answers(self.clear) else Found.DEAD
+
+    def _show(self, data_key: Key) -> None:
+        found = self._look()
+        if found is Found.DEAD:
+            self._hide()
+        if found is not Found.OPEN:
+            self._mount_on_bare(data_key)
+
+    def _mount_on_bare(self, data_key: Key) -> None:
+        if left := os.listdir(self.clear):  # noqa: PTH208
+            raise VaultError(f"{self.clear} is the bare mount point and yet holds {left[0][:80]!r}: move it away")
+        try:
+            self._mount(data_key)
+            self._check()
+        except BaseException:
+            while mounts.at(self.clear) and mounts.unmount(self.clear, lazy=True):
+                pass
+            raise
+
+    def _check(self) -> None:
+        """Returns if exactly one mount is there and it is as it was asked for. Raises VaultError."""
+        there = mounts.at(self.clear)
+        if len(there) != 1 or not self._is_mine(there[0]):
+            raise VaultError(f"after mounting there are {len(there)} mounts on {self.clear}, not one of this vault")
+        if lacks := SAFE_FLAGS - there[0].flags:
+            raise VaultError(f"{self.clear} was mounted without {', '.join(sorted(lacks))}")
+
+    def _hide(self) -> None:
+        while (found := self._look()) is not Found.CLOSED:
+            if found is Found.DEAD:
+                mounts.unmount(self.clear, lazy=True)  # nobody reads anything from it
+            elif not wait_until(self._unmounted, BUSY_WAIT_S):
+                raise VaultBusy(f"{self.clear} stays open: {self._who()} still uses it")
+        if not wait_until(lambda: self._kept_by() is None, GONE_WAIT_S):
+            raise VaultBusy(f"{self.clear} was unmounted, but {self._kept_by()} still has it open: stop that first")
+
+    def _unmounted(self) -> bool:
+        """Unmounts, unless a namespace that would not follow keeps the mount: it would stay alive there unseen."""
+        return not self._stays() and mounts.unmount(self.clear)
+
+    def _stays(self) -> list[mounts.Holder]:
+        return [holder for holder in mounts.elsewhere(self._is_mine) if not holder.follows]
+
+    def _who(self) -> str:
+        holders = [*self._stays(), *mounts.users(self.clear)]
+        return ", ".join(map(str, holders)) or "somebody whom this user may not see"
+
+    def _kept_by(self) -> str | None:
+        holders = mounts.elsewhere(self._is_mine)
+        return ", ".join(map(str, holders)) or self._left()
+
+    def _is_mine(self, mount: Mount) -> bool:
+        return mount.kind == self.kind and mount.source == self._source
