@@ -21,6 +21,7 @@ ENGINES = {
 }
 VAULTS = {
     "gocryptfs": "emlab.vaults.gocryptfs:GocryptfsVault",
+    "fscrypt": "emlab.vaults.fscrypt:FscryptVault",
     "plain": "emlab.vaults.plain:PlainVault",
 }
 
@@ -70,6 +71,25 @@ def make_vault(name: str) -> Callable[[Path], Vault]:
     if lacks is not None:
         raise VaultMissing(lacks)
     return vault
+
+
+def choose_vault(folder: Path) -> tuple[str, str]:
+    """The vault that protects best of those that work in a folder, and the reason.
+
+    First gocryptfs, the only one that notices changed data; then fscrypt and eCryptfs, which do not, and of which the
+    kernel's own is faster and has a key for each file. If only "plain" is left, the reason says that nothing is
+    encrypted, and the caller must pass that on.
+    """
+    lacks: list[str] = []
+    for name in VAULTS:
+        vault: Vault = load(VAULTS, name, "vault")  # type: ignore[assignment]
+        reason = vault.missing_in(folder)
+        if name == "plain":
+            return name, f"nothing is encrypted: {'; '.join(lacks)}"
+        if reason is None:
+            return name, "; ".join([f"{name} works here", *lacks])
+        lacks.append(reason)
+    raise AssertionError("plain works everywhere")
 
 
 def choose_engine() -> tuple[str, str]:

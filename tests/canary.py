@@ -7,6 +7,7 @@ that the same search does find it where nothing is encrypted.
 from __future__ import annotations
 
 import base64
+import errno
 import mmap
 import os
 import struct
@@ -72,8 +73,20 @@ def _in_one(folder: Path, path: Path, wanted: list[tuple[str, bytes]]) -> Iterat
     named = os.fsencode(path.relative_to(folder))
     yield from (Hit(path, f"{name} in its name") for name, form in wanted if form in named)
     if path.is_symlink():
-        target = os.fsencode(path.readlink())
-        yield from (Hit(path, f"{name} in its target") for name, form in wanted if form in target)
+        yield from _in_target(path, wanted)
     elif path.is_file() and path.stat().st_size:
+        yield from _in_contents(path, wanted)
+
+
+def _in_target(path: Path, wanted: list[tuple[str, bytes]]) -> Iterator[Hit]:
+    target = os.fsencode(path.readlink())
+    yield from (Hit(path, f"{name} in its target") for name, form in wanted if form in target)
+
+
+def _in_contents(path: Path, wanted: list[tuple[str, bytes]]) -> Iterator[Hit]:
+    try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
             yield from (Hit(path, name) for name, form in wanted if raw.find(form) >= 0)
+    except OSError as exc:
+        if exc.errno != errno.ENOKEY:  # a closed fscrypt vault: search the disk's image for its contents
+            raise

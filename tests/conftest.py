@@ -19,6 +19,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
 from emlab.state import Handle
+from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
 from tests.guest import guest, routing
 
@@ -58,6 +59,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,
     "gocryptfs": GocryptfsVault.missing,
+    "fscrypt": FscryptVault.missing,
 }
 
 
@@ -81,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # all run directories of this session, also those of programs that it starts, lie in one folder
     config.stash[RUN_ROOTS] = Path(tempfile.mkdtemp(prefix="em-"))
     os.environ["XDG_RUNTIME_DIR"] = str(config.stash[RUN_ROOTS])
-    if part := routing.plugin(config, MISSING["ecryptfs"]):
+    if part := routing.plugin(config, MISSING):
         config.pluginmanager.register(part, "emlab-guest")
     if unknown := _required(config) - MISSING.keys():
         raise pytest.UsageError(f"--require knows {', '.join(MISSING)}, not {', '.join(sorted(unknown))}")
@@ -159,6 +161,23 @@ def small_disk(need: Callable[[str], None]) -> Iterator[Path]:
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
     folder.rmdir()
+
+
+@pytest.fixture
+def encrypting_disk(need: Callable[[str], None]) -> Iterator[Path]:
+    """A file system of 64 MB that can encrypt directories."""
+    need("mounting")
+    need("fscrypt")
+    folder = Path(tempfile.mkdtemp(prefix="em-"))
+    image, disk = folder / "image", folder / "disk"
+    image.touch()
+    os.truncate(image, 64 << 20)
+    disk.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-O", "encrypt", "-b", "4096", "-m", "0", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

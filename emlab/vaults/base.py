@@ -35,6 +35,10 @@ class Vault(Protocol):
     def missing(cls) -> str | None:
         """None if this host can run the vault, else one sentence: what it lacks and how to get it."""
 
+    @classmethod
+    def missing_in(cls, folder: Path) -> str | None:
+        """None if vaults of this kind work in a folder that exists, else one sentence; `missing` is part of it."""
+
     @property
     def parent(self) -> Path:
         """The directory that is bound into a container; it holds the open directory `clear` and nothing of others."""

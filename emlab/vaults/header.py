@@ -184,7 +184,7 @@ class HeaderFile:
     def read(self, kind: str) -> Header:
         """The header. Raises VaultError (none, or of another kind), VaultDamaged."""
         try:
-            with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            with open(self._path, "rb", opener=_no_link_no_pipe) as file:
                 raw = file.read(MAX_BYTES + 1)
         except FileNotFoundError as exc:
             raise VaultError(f"there is no vault in {self._path.parent}") from exc
@@ -247,6 +247,10 @@ class HeaderFile:
         sync_directory(self._path.parent)
 
 
+def _no_link_no_pipe(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _overwrite(file: int) -> None:
     size = os.fstat(file).st_size
     os.pwrite(file, secrets.token_bytes(size), 0)
@@ -265,6 +269,6 @@ def sync_directory(path: Path) -> None:
 def disk_error(exc: OSError, path: Path, what: str) -> DiskFull | VaultError:
     """The error to raise for a failed system call of a vault: DiskFull if the disk is full."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        found = os.statvfs(path)
+        found = os.statvfs(path if path.exists() else path.parent)
         return DiskFull(f"the disk under {path} is full ({found.f_bavail * found.f_frsize} bytes free): cannot {what}")
     return VaultError(f"cannot {what} in {path}: {exc.strerror}")

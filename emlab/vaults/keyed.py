@@ -26,7 +26,7 @@ LOCK = "vault.lock"
 
 
 class KeyedVault(ABC):
-    """The verbs of `Vault`. A driver fills in `_prepare`, `_show`, `_hide` and `_look`.
+    """The verbs of `Vault`. A driver fills in `missing`, `_prepare`, `_show`, `_hide` and `_look`.
 
     Args:
         home: the vault's own directory; everything of it lies here.
@@ -40,7 +40,17 @@ class KeyedVault(ABC):
         self._header = HeaderFile(home / "vault.json", step)
         self._parent = home / "open"
 
+    @classmethod
+    def missing_in(cls, folder: Path) -> str | None:
+        """None if vaults of this kind can be made in a folder that exists, else what is lacking there."""
+        return cls.missing()
+
     # -- what a driver does; the vault's lock is held ----------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def missing(cls) -> str | None:
+        """None if this host can run the vault, else what it lacks and how to get it."""
 
     @abstractmethod
     def _prepare(self, data_key: Key) -> None:
