@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TREE = HERE.parent.parent
 ECRYPTFS = ("crypto/cbc", "crypto/ecb", "security/keys/encrypted-keys/encrypted-keys", "fs/ecryptfs/ecryptfs")
-DOCKER = ("fs/overlayfs/overlay", "net/802/stp", "net/llc/llc", "net/bridge/bridge", "drivers/net/veth")
+DOCKER = ("fs/overlayfs/overlay",)
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S = 60.0  # takes one second on an idle machine
 LAST_LINES = 30

@@ -11,25 +11,27 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.guest import guest
+from tests.guest import dockerd, guest
+
+Missing = Mapping[str, Callable[[], str | None]]
 
 REPORTS = "EMLAB_GUEST_REPORTS"  # inside: the file for reports, one JSON document a line
 PASSED_ON = ("CI", "EMLAB_MONGOD", "EMLAB_PHONE_DAYS")
 LIMIT_S = 600.0
-MEMORY_MB, DISK_MB = 2048, 2048
+MEMORY_MB, DISK_MB = 2048, 4096
 LAST_CHARS = 3000
 
 
-def plugin(config: pytest.Config, ecryptfs_missing: Callable[[], str | None]) -> Inside | Outside | None:
+def plugin(config: pytest.Config, missing: Missing) -> Inside | Outside | None:
     """What this session registers: one part inside the guest, the other outside, none where eCryptfs is here."""
     if REPORTS in os.environ:
         return Inside(config, Path(os.environ[REPORTS]))
-    return None if ecryptfs_missing() is None else Outside(config)
+    return None if missing["ecryptfs"]() is None else Outside(config, missing)
 
 
 class Inside:
@@ -46,12 +48,13 @@ class Inside:
 
 
 class Outside:
-    """Runs them all in one guest when the first is due."""
+    """Runs them all in one guest when the first is due, and those that need Docker, too, in another."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, missing: Missing) -> None:
         self._config = config
-        self._reports: dict[str, list[pytest.TestReport]] | None = None
-        self._summary = ""
+        self._missing = missing
+        self._reports: dict[str, list[pytest.TestReport]] = {}
+        self._summary: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """They come first: so nothing that another test set up has to be torn down between them."""
@@ -61,32 +64,39 @@ class Outside:
         items.sort(key=belongs_inside, reverse=True)
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Reports what happened to the test inside; leaves a test of the outside, or one without a guest, to pytest."""
-        if not belongs_inside(item) or guest.missing() is not None:
+        """Reports what happened to the test inside; one that does not belong there or lacks more is left to pytest."""
+        if not self._runs_inside(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        if self._reports is None:
-            self._reports = self._run([other for other in item.session.items if belongs_inside(other)])
+        if item.nodeid not in self._reports:
+            self._run([other for other in item.session.items if self._in_same_guest(other, item)])
         for report in self._reports[item.nodeid]:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._summary:
-            terminalreporter.write_line(self._summary)
+        for line in self._summary:
+            terminalreporter.write_line(line)
 
-    def _run(self, items: list[pytest.Item]) -> dict[str, list[pytest.TestReport]]:
-        """The reports of each test, by its id."""
+    def _runs_inside(self, item: pytest.Item) -> bool:
+        others = (needs(item) & self._missing.keys()) - {"ecryptfs"} | {"guest"}
+        return belongs_inside(item) and all(self._missing[name]() is None for name in others)
+
+    def _in_same_guest(self, one: pytest.Item, other: pytest.Item) -> bool:
+        return self._runs_inside(one) and ("docker" in needs(one)) == ("docker" in needs(other))
+
+    def _run(self, items: list[pytest.Item]) -> None:
+        """There are reports of each of these tests."""
+        begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="em-guest-") as folder:
-            begun = time.monotonic()
-            said, status = _inside(Path(folder), [item.nodeid for item in items])
-            self._summary = f"{len(items)} tests ran in the guest in {time.monotonic() - begun:.1f} s"
+            said, status = _inside(Path(folder), [item.nodeid for item in items], docker="docker" in needs(items[0]))
             found = self._read(Path(folder) / "reports")
         reports = {item.nodeid: _complete(item, found.get(item.nodeid, []), said) for item in items}
         if status != 0 and not any(report.failed for each in reports.values() for report in each):
             reports[items[-1].nodeid].append(_failure(items[-1], f"pytest ended with {status} in the guest:\n{said}"))
-        return reports
+        self._reports |= reports
+        self._summary.append(f"{len(items)} tests ran in a guest in {time.monotonic() - begun:.1f} s")
 
     def _read(self, file: Path) -> dict[str, list[pytest.TestReport]]:
         found: dict[str, list[pytest.TestReport]] = {}
@@ -96,19 +106,28 @@ class Outside:
         return found
 
 
-def belongs_inside(item: pytest.Item) -> bool:
-    """Whether the test needs eCryptfs: says so, or has it as a parameter."""
+def needs(item: pytest.Item) -> set[str]:
+    """What the test needs: the names of its marks, and its parameters, among which are engines and vaults."""
     parameters = (
         item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
     )
-    return "ecryptfs" in parameters or any("ecryptfs" in mark.args for mark in item.iter_markers("needs"))
+    named = [str(name) for mark in item.iter_markers("needs") for name in mark.args]
+    return {*named, *(value for value in parameters if isinstance(value, str))}
 
 
-def _inside(shared: Path, tests: list[str]) -> tuple[str, int | None]:
+def belongs_inside(item: pytest.Item) -> bool:
+    """Whether the test needs eCryptfs."""
+    return "ecryptfs" in needs(item)
+
+
+def _inside(shared: Path, tests: list[str], *, docker: bool) -> tuple[str, int | None]:
     """What pytest said about these tests in the guest, and its status (None if the guest died)."""
     (shared / "tests").write_text("\n".join(tests))
-    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"@{shared / 'tests'}"]
+    if docker:
+        dockerd.save_image(shared / "image.tar")
+        command = [sys.executable, "-m", "tests.guest.dockerd", str(shared / "image.tar"), *command]
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     try:
         result = guest.run(
             command,
@@ -117,6 +136,7 @@ def _inside(shared: Path, tests: list[str]) -> tuple[str, int | None]:
             memory_mb=MEMORY_MB,
             disk_mb=DISK_MB,
             env=env | {REPORTS: str(shared / "reports")},
+            modules=(*guest.ECRYPTFS, *guest.DOCKER),
         )
     except guest.GuestError as exc:
         return str(exc), None

@@ -1,4 +1,4 @@
-"""A real eCryptfs, driven by the two system calls alone."""
+"""A real eCryptfs, driven by the two system calls alone, and clouds whose mongod keeps its data on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+import emlab as em
+from emlab.errors import Locked
+
 pytestmark = pytest.mark.needs("ecryptfs")
 
 ADD_KEY, KEYCTL, KEYCTL_UNLINK, PROCESS_KEYRING = 248, 250, 9, -2
+EVER = (0.0, 2e9)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,3 +56,26 @@ def test_what_is_written_to_ecryptfs_is_ciphertext_below(clear: Path) -> None:
     assert below.name.startswith("ECRYPTFS_FNEK_ENCRYPTED.")
     assert below.stat().st_size > len(words)
     assert words[:20] not in below.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "engine", ["process", pytest.param("docker", marks=[pytest.mark.needs("docker"), pytest.mark.slow])]
+)
+@pytest.mark.needs("mongod")
+def test_a_day_is_stored_made_a_diary_of_locked_unlocked_and_asked(engine: str, clear: Path) -> None:
+    person = em.Simulator(1, 1, seed=5).person(0)
+    exact = em.Aggregator(exact=True)
+    with em.Lab(engine, "plain", default_policy=em.Policy.open(), aggregator=exact, home=clear / "home") as lab:
+        cloud = lab.controller.signup(person.name, key=person.key)
+        stored = cloud.store(person.entries())
+        assert stored.inserted == stored.received > 100
+        assert cloud.intake().trips >= 1
+        trips = cloud.trips()
+        cloud.lock()
+        with pytest.raises(Locked):
+            cloud.trips()
+        cloud.unlock(person.key)
+        assert cloud.trips().equals(trips)
+        planner = lab.controller.register_provider("planner")
+        release = planner.ask(em.CountUsers(None, *EVER), epsilon=1.0, min_users=1)
+        assert (release.value, release.answered, release.failed) == (1, 1, 0)
