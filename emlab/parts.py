@@ -22,6 +22,7 @@ ENGINES = {
 VAULTS = {
     "gocryptfs": "emlab.vaults.gocryptfs:GocryptfsVault",
     "fscrypt": "emlab.vaults.fscrypt:FscryptVault",
+    "ecryptfs": "emlab.vaults.ecryptfs:EcryptfsVault",
     "plain": "emlab.vaults.plain:PlainVault",
 }
 

@@ -19,6 +19,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
 from emlab.state import Handle
+from emlab.vaults.ecryptfs import EcryptfsVault
 from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
 from tests.guest import guest, routing
@@ -44,17 +45,11 @@ def _mounting_missing() -> str | None:
     return None if os.geteuid() == 0 and shutil.which("mount") else "mounting a small file system needs root"
 
 
-def _ecryptfs_missing() -> str | None:
-    if "ecryptfs" in Path("/proc/filesystems").read_text().split() and os.geteuid() == 0:
-        return None
-    return "mounting eCryptfs needs root and a kernel that has it: modprobe ecryptfs"
-
-
 MISSING: dict[str, Callable[[], str | None]] = {
     "mounting": _mounting_missing,
     "docker": DockerEngine.missing,
     "mongod": ProcessEngine.missing,
-    "ecryptfs": _ecryptfs_missing,
+    "ecryptfs": EcryptfsVault.missing,
     "guest": guest.missing,
     "notebooks": _notebooks_missing,
     "phone-days": _phone_days_missing,

@@ -24,7 +24,7 @@ from emlab.vaults import header
 from emlab.vaults.base import Found, Vault
 from tests.canary import Canary, search
 
-NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting")}
+NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting"), "ecryptfs": ("ecryptfs",)}
 COORDINATE = 47.376886412345
 CANARIES: list[Canary] = ["Zebra-Crossing-4711", COORDINATE]
 
@@ -335,7 +335,7 @@ def write_more(file: FileIO, size: int) -> bool:
 
 
 def mounts_below(where: Path) -> int:
-    return Path("/proc/self/mountinfo").read_text().count(str(where))
+    return sum(str(where) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 class TestCrash:
