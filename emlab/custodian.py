@@ -19,7 +19,7 @@ from emlab import ask as asking
 from emlab.ask import Ask, AskRequest, Envelope
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import StoreReport
-from emlab.errors import BadQuery, Refused, StoreError, VaultError
+from emlab.errors import BadQuery, InUse, Refused, StoreError, VaultError
 from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_token
 from emlab.ledger import Ledger, Note, Row, merged
@@ -68,7 +68,7 @@ class Custodian:
         self._clock = clock
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._digest = digest or self._digest_here
-        self._digesting, self._adopting = threading.Lock(), threading.Lock()
+        self._digesting, self._adopting = _Turns(), threading.Lock()
         if ledger.balance().seq < provision.ledger_seq:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
         ledger.carry(provision.spent_micro)
@@ -115,8 +115,11 @@ class Custodian:
         return self._store.counts()
 
     def run_pipeline(self, request: RunPipeline) -> IntakeReport:
-        """All raw entries are reflected in trips, sections and places. One run after the other."""
-        with self._digesting:
+        """All raw entries are reflected in trips, sections and places. One run after the other.
+
+        Raises InUse at once if another run waits already: each one that waits takes a thread from the other routes.
+        """
+        with self._digesting.turn("a run of the pipeline waits already, which will see all that is stored by now"):
             return self._digest(request)
 
     def _digest_here(self, request: RunPipeline) -> IntakeReport:
@@ -244,6 +247,33 @@ class Custodian:
         finally:
             spent = self._clock.monotonic() - start
             self._clock.wait(max(1, math.ceil(spent / slot_s)) * slot_s - spent)
+
+
+class _Turns:
+    """One at a time, and one that waits for its turn. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = self._waiting = False
+
+    @contextmanager
+    def turn(self, refusal: str) -> Iterator[None]:
+        """Nobody else has a turn. Raises InUse, with this message, if somebody waits already."""
+        with self._changed:
+            if self._waiting:
+                raise InUse(refusal)
+            self._waiting = True
+            try:
+                self._changed.wait_for(lambda: not self._running)
+            finally:
+                self._waiting = False
+            self._running = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running = False
+                self._changed.notify()
 
 
 class _Hurried:

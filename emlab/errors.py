@@ -8,7 +8,7 @@
     │   ├── ImageMissing   the engine has no image of this tree
     │   ├── StartTimeout   a cloud did not answer in time; carries its last log lines
     │   ├── CloudGone      the engine no longer knows the cloud
-    │   └── InUse          a leased cloud is not paused or locked
+    │   └── InUse          a cloud is busy: leased, or with a run of its pipeline and one that waits
     ├── VaultError
     │   ├── VaultMissing   this host cannot run the vault
     │   ├── VaultBusy      somebody uses the vault, or works on it; nothing was changed
@@ -78,7 +78,7 @@ class CloudGone(EngineError):
 
 
 class InUse(EngineError):
-    """Somebody uses this cloud: it is neither paused nor locked before the lease ends."""
+    """Somebody uses this cloud: it is not paused or locked before the lease ends, nor do runs of its pipeline queue."""
 
     status = 409
 

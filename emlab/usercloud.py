@@ -179,7 +179,8 @@ class UserCloud:
             lines: public transport, so that buses and trains are told from cars: a GeoJSON FeatureCollection, see
                 `intake.modes.lines`. It is kept for later runs, and all trips are looked at again; one without
                 features forgets it.
-        Raises: ConfigError (`lines` are none), StoreError, DiskFull.
+        Raises: ConfigError (`lines` are none), InUse (one run is under way, and another one waits), StoreError,
+            DiskFull.
         """
         with self._controller.recorder.span("intake", user=self.user, engine=self._controller.engine.name):
             request = RunPipeline(lines=None if lines is None else dict(lines))

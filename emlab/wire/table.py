@@ -128,7 +128,7 @@ ROUTES: tuple[Route, ...] = (
         "owner",
         RunPipeline,
         IntakeReport,
-        (*_OWNER, errors.BadQuery, errors.ConfigError, errors.StoreError, errors.DiskFull),
+        (*_OWNER, errors.BadQuery, errors.ConfigError, errors.InUse, errors.StoreError, errors.DiskFull),
         "Turn raw entries into trips, sections and places",
     ),
     Route(

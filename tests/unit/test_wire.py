@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import queue
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -11,9 +14,10 @@ import pytest
 
 from emlab import errors
 from emlab.ask import AskRequest, Envelope, disclose
-from emlab.clock import ManualClock
+from emlab.clock import ManualClock, wait_until
 from emlab.custodian import Custodian
-from emlab.errors import BadEntry, BadReply, EmlabError, NotPermitted
+from emlab.errors import BadEntry, BadReply, EmlabError, InUse, NotPermitted
+from emlab.intake.report import IntakeReport
 from emlab.key import new_token, token_hash
 from emlab.ledger import MemoryLedger
 from emlab.policy import Policy
@@ -24,7 +28,7 @@ from emlab.wire import openapi, problem
 from emlab.wire.client import CloudClient
 from emlab.wire.emission import EMISSION_ROUTES
 from emlab.wire.serve import Server
-from emlab.wire.table import ROUTES, FindRequest, Found, Health, LedgerReport, StoreRequest
+from emlab.wire.table import ROUTES, FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
 from emlab.wire.transport import MemoryTransport
 from tests.unit.asks import CLOUD, NOW, World
 
@@ -229,6 +233,45 @@ def test_an_aggregator_s_key_that_nothing_can_be_sealed_to_spends_nothing(client
     with pytest.raises(NotPermitted, match="aggregator"):
         client.call("ask", Envelope, world.request(ask))
     assert client.call("ledger", LedgerReport, token=OWNER).spent_micro == 0
+
+
+@pytest.mark.parametrize("error", [None, errors.StoreError("the job died")])
+def test_one_run_of_the_pipeline_waits_for_another_and_no_more_do(world: World, error: EmlabError | None) -> None:
+    began: queue.Queue[None] = queue.Queue()
+    until = threading.Event()
+
+    def digest(_: RunPipeline) -> IntakeReport:
+        began.put(None)
+        assert until.wait(30)
+        if error is not None:
+            raise error
+        return IntakeReport()
+
+    custodian = Custodian(provision(world), MemoryStore(uuid.UUID(CLOUD)), MemoryLedger(), digest=digest)
+    client = CloudClient(MemoryTransport(Server(custodian)))
+
+    def run() -> object:
+        try:
+            return client.call("run_pipeline", IntakeReport, RunPipeline(), token=OWNER)
+        except EmlabError as exc:
+            return exc
+
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(run)
+        began.get(timeout=30)
+        rest = [pool.submit(run) for _ in range(19)]
+        assert wait_until(lambda: sum(one.done() for one in rest) == 18, 30)
+        assert not first.done()
+        assert client.call("counts", dict[str, int], token=OWNER) == {}
+        until.set()
+    refused = [one.result() for one in rest if isinstance(one.result(), InUse)]
+    assert len(refused) == 18
+    assert {str(one) for one in refused} == {
+        "a run of the pipeline waits already, which will see all that is stored by now"
+    }
+    assert began.qsize() == 1  # the one that waited
+    assert isinstance(first.result(), IntakeReport if error is None else errors.StoreError)
+    assert type(run()) is type(first.result())
 
 
 def test_find_says_when_there_is_more(client: CloudClient) -> None:
