@@ -24,6 +24,7 @@ DEVICE = Path("/dev/fuse")
 _MEANING = {
     10: "the mount point is not empty or cannot be used",
     12: "its own header does not fit the vault's key",
+    19: "the kernel or fusermount3 refused the mount (it serves no user without a name in /etc/passwd)",
     23: "its header gocryptfs.conf cannot be read: restore it from a copy",
     24: "its header gocryptfs.conf cannot be written",
 }
@@ -60,14 +61,14 @@ class GocryptfsVault(MountedVault):
     def _prepare(self, data_key: Key) -> None:
         super()._prepare(data_key)
         # -scryptn: the least that it takes, because the password is random and not a person's
-        self._run("make a vault", ["-init", "-scryptn", "10", str(self._lower)], data_key)
+        self._run("make a vault", ["-init", "-scryptn", "10", str(self._lower.absolute())], data_key)
         sync_directory(self._lower)
 
     def _mount(self, data_key: Key) -> None:
         options = ["-nosyslog", "-nosuid", "-nodev", "-noexec", "-fsname", self._source]
         if os.geteuid() == 0:
             options.append("-allow_other")  # the cloud runs as another uid than root
-        self._run("open the vault", [*options, str(self._lower), str(self.clear)], data_key)
+        self._run("open the vault", [*options, str(self._lower.absolute()), str(self.clear.absolute())], data_key)
 
     def _left(self) -> str | None:
         wanted = os.fsencode(self._source)

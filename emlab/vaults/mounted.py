@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,7 @@ from emlab.vaults.mounts import Mount
 BUSY_WAIT_S = 1.0  # a program that was just stopped still closes its files
 GONE_WAIT_S = 5.0  # for a daemon to end and the kernel to drop its keys
 SAFE_FLAGS = frozenset({"nosuid", "nodev", "noexec"})
+_BARE, _WRITABLE = 0o500, 0o700  # modes of a mount point on which nothing is mounted
 
 
 class MountedVault(KeyedVault):
@@ -49,7 +51,7 @@ class MountedVault(KeyedVault):
 
     def _prepare(self, data_key: Key) -> None:
         self._lower.mkdir(mode=0o700)
-        self.clear.mkdir(mode=0o500)
+        self.clear.mkdir(mode=_BARE)
 
     def _look(self) -> Found:
         there = mounts.at(self.clear)
@@ -69,12 +71,15 @@ class MountedVault(KeyedVault):
     def _mount_on_bare(self, data_key: Key) -> None:
         if left := os.listdir(self.clear):  # noqa: PTH208
             raise VaultError(f"{self.clear} is the bare mount point and yet holds {left[0][:80]!r}: move it away")
+        if os.geteuid() != 0:
+            self.clear.chmod(_WRITABLE)  # or fusermount3 refuses
         try:
             self._mount(data_key)
             self._check()
         except BaseException:
             while mounts.at(self.clear) and mounts.unmount(self.clear, lazy=True):
                 pass
+            self._bare()
             raise
 
     def _check(self) -> None:
@@ -91,8 +96,14 @@ class MountedVault(KeyedVault):
                 mounts.unmount(self.clear, lazy=True)  # nobody reads anything from it
             elif not wait_until(self._unmounted, BUSY_WAIT_S):
                 raise VaultBusy(f"{self.clear} stays open: {self._who()} still uses it")
+        self._bare()
         if not wait_until(lambda: self._kept_by() is None, GONE_WAIT_S):
             raise VaultBusy(f"{self.clear} was unmounted, but {self._kept_by()} still has it open: stop that first")
+
+    def _bare(self) -> None:
+        """What was a mount point for an ordinary user takes no files any more."""
+        if self.clear.is_dir() and stat.S_IMODE(self.clear.stat().st_mode) != _BARE:
+            self.clear.chmod(_BARE)
 
     def _unmounted(self) -> bool:
         """Unmounts, unless a namespace that would not follow keeps the mount: it would stay alive there unseen."""

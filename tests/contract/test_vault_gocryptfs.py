@@ -1,0 +1,285 @@
+"""What is GocryptfsVault's own: a daemon that can die, data that must not change, a user who is not root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from emlab.clock import wait_until
+from emlab.errors import VaultBusy, VaultError
+from emlab.key import Key
+from emlab.vaults import mounts
+from emlab.vaults.base import Found
+from emlab.vaults.gocryptfs import GocryptfsVault
+from tests.canary import search_bytes
+
+pytestmark = pytest.mark.needs("gocryptfs")
+
+WAIT_S = 10.0
+USER = pwd.getpwnam("nobody").pw_uid  # fusermount3 serves no user without a name
+AS_USER = """
+import os, sys
+from pathlib import Path
+from emlab.errors import VaultBusy
+from emlab.key import Key
+from emlab.vaults.gocryptfs import GocryptfsVault
+
+assert os.geteuid() != 0
+assert GocryptfsVault.missing() is None
+vault, key = GocryptfsVault(Path(sys.argv[1]) / "vault"), Key.random()
+vault.create(key)
+with (vault.open(key) / "file").open("w") as file:
+    try:
+        vault.close()
+    except VaultBusy as exc:
+        assert str(os.getpid()) in str(exc)
+    else:
+        raise AssertionError("closed a vault in use")
+    file.write("kept")
+vault.close()
+clear = vault.parent / "clear"
+assert (vault.is_open, list(clear.iterdir()), clear.stat().st_mode & 0o777) == (False, [], 0o500)
+assert (vault.open(key) / "file").read_text() == "kept"
+vault.shred()
+"""
+
+
+@pytest.fixture
+def key() -> Key:
+    return Key.random()
+
+
+@pytest.fixture
+def vault(tmp_path: Path, key: Key) -> Iterator[GocryptfsVault]:
+    made = GocryptfsVault(tmp_path / "vault")
+    made.create(key)
+    yield made
+    made.close()
+
+
+def daemon(vault: GocryptfsVault) -> int:
+    """The process that shows this vault."""
+    (pid,) = [pid for pid, command in mounts.commands() if os.fsencode(vault.clear) in command]
+    return pid
+
+
+def kill(vault: GocryptfsVault) -> None:
+    """Its daemon is dead."""
+    os.kill(daemon(vault), signal.SIGKILL)
+    assert wait_until(lambda: not mounts.answers(vault.clear), WAIT_S)
+
+
+@contextmanager
+def in_use(path: Path) -> Iterator[int]:
+    """A file that is open, and whose daemon may die meanwhile."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            os.close(file)
+
+
+class TestDaemon:
+    def test_a_dead_daemon_is_noticed_and_its_mount_closed(self, vault: GocryptfsVault, key: Key) -> None:
+        (vault.open(key) / "file").write_text("kept")
+        kill(vault)
+        assert not vault.is_open
+        with pytest.raises(OSError, match="not connected"):
+            (vault.clear / "file").read_text()
+        assert vault.repair() is Found.DEAD
+        assert vault.repair() is Found.CLOSED
+        assert mounts.at(vault.clear) == []
+        assert (vault.open(key) / "file").read_text() == "kept"
+
+    def test_opening_replaces_a_dead_mount(self, vault: GocryptfsVault, key: Key) -> None:
+        with in_use(vault.open(key) / "file") as file:
+            os.write(file, b"kept")
+            os.fsync(file)
+            kill(vault)
+            assert (vault.open(key) / "file").read_bytes() == b"kept"
+            assert len(mounts.at(vault.clear)) == 1
+            with pytest.raises(OSError, match="not connected"):
+                os.write(file, b"to nobody")
+        assert vault.is_open
+
+    def test_closing_a_dead_mount_is_closing(self, vault: GocryptfsVault, key: Key) -> None:
+        with in_use(vault.open(key) / "file"):
+            kill(vault)
+            vault.close()
+        assert mounts.at(vault.clear) == []
+
+    def test_an_interrupt_does_not_reach_it(self, vault: GocryptfsVault, key: Key) -> None:
+        vault.open(key)
+        assert os.getsid(daemon(vault)) != os.getsid(0)
+        assert os.getpgid(daemon(vault)) != os.getpgid(0)
+
+    def test_it_ends_when_the_vault_is_closed(self, vault: GocryptfsVault, key: Key) -> None:
+        vault.open(key)
+        pid = daemon(vault)
+        vault.close()
+        assert not Path(f"/proc/{pid}/cmdline").exists() or Path(f"/proc/{pid}/cmdline").read_bytes() == b""
+
+    def test_others_see_no_key_of_it(self, vault: GocryptfsVault, key: Key) -> None:
+        vault.open(key)
+        header = vault._header.read("gocryptfs")
+        data_key = header.unlock(key)
+        secrets = [data_key.raw(), data_key.derive("gocryptfs"), key.raw()]
+        for name in ("cmdline", "environ"):
+            text = Path(f"/proc/{daemon(vault)}/{name}").read_bytes()
+            assert text
+            assert search_bytes(text, secrets) == []
+        assert search_bytes(Path("/proc/self/mountinfo").read_bytes(), secrets) == []
+
+
+class TestDamage:
+    def test_a_changed_byte_is_an_error_and_not_garbage(self, vault: GocryptfsVault, key: Key) -> None:
+        (vault.open(key) / "file").write_bytes(b"0123456789" * 2000)
+        vault.close()
+        (lower,) = [path for path in (vault._lower).iterdir() if not path.name.startswith("gocryptfs.")]
+        raw = bytearray(lower.read_bytes())
+        raw[9000] ^= 1
+        lower.write_bytes(raw)
+        with (vault.open(key) / "file").open("rb", buffering=0) as file:
+            assert file.read(4096) == (b"0123456789" * 410)[:4096]
+            with pytest.raises(OSError, match="Input/output") as caught:
+                file.read()
+            assert caught.value.errno == errno.EIO
+
+    @pytest.mark.parametrize("bad", [b"", b"{}", b"\0" * 100])
+    def test_a_damaged_header_of_its_own_is_named(self, vault: GocryptfsVault, key: Key, bad: bytes) -> None:
+        conf = vault._lower / "gocryptfs.conf"
+        conf.chmod(0o600)
+        conf.write_bytes(bad)
+        with pytest.raises(VaultError, match="gocryptfs ended with"):
+            vault.open(key)
+        assert not vault.is_open
+
+    def test_a_lower_directory_of_another_vault_is_named(self, vault: GocryptfsVault, tmp_path: Path, key: Key) -> None:
+        other = GocryptfsVault(tmp_path / "other")
+        other.create(key)
+        vault._lower.rename(tmp_path / "away")
+        other._lower.rename(vault._lower)
+        with pytest.raises(VaultError, match="does not fit"):
+            vault.open(key)
+        assert not vault.is_open
+
+
+class TestMountPoint:
+    def test_what_lies_in_the_bare_mount_point_is_not_hidden(self, vault: GocryptfsVault, key: Key) -> None:
+        (vault.clear / "stray").touch()
+        with pytest.raises(VaultError, match="'stray'"):
+            vault.open(key)
+        (vault.clear / "stray").unlink()
+        vault.open(key)
+
+    @pytest.mark.needs("mounting")
+    def test_something_else_that_is_mounted_there_is_named(self, vault: GocryptfsVault, key: Key) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "strange", str(vault.clear)], check=True)
+        try:
+            with pytest.raises(VaultError, match=r"something else .* tmpfs of strange"):
+                vault.open(key)
+            with pytest.raises(VaultError, match="something else"):
+                vault.close()
+        finally:
+            subprocess.run(["umount", str(vault.clear)], check=True)
+        vault.open(key)
+
+    @pytest.mark.needs("mounting")
+    def test_a_mount_on_top_of_it_is_closed_with_it(self, vault: GocryptfsVault, key: Key) -> None:
+        vault.open(key)
+        subprocess.run(["mount", "--bind", str(vault.clear), str(vault.clear)], check=True)
+        assert len(mounts.at(vault.clear)) == 2
+        vault.close()
+        assert mounts.at(vault.clear) == []
+
+    def test_it_gives_no_rights_to_programs_and_devices(self, vault: GocryptfsVault, key: Key) -> None:
+        vault.open(key)
+        assert mounts.at(vault.clear)[0].flags >= {"nosuid", "nodev", "noexec"}
+
+
+@pytest.mark.needs("mounting")
+class TestNamespaces:
+    """A container has a mount namespace of its own, in which a mount can outlive the one here."""
+
+    @pytest.mark.parametrize("propagation", ["private", "slave"])
+    def test_what_another_namespace_keeps_open_is_not_called_closed(
+        self, vault: GocryptfsVault, key: Key, propagation: str
+    ) -> None:
+        vault.open(key)
+        waiting = ["unshare", "-m", "--propagation", propagation, "cat"]
+        with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+            assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
+            with pytest.raises(VaultBusy, match=rf"(unshare|cat) \(process {other.pid}\)"):
+                vault.close()
+            assert vault.is_open
+            assert (vault.clear / "file").write_text("still here") == 10
+            assert other.stdin is not None
+            other.stdin.close()
+            other.wait()
+            vault.close()
+        assert not vault.is_open
+
+    def test_a_namespace_that_follows_lets_go_with_us(self, vault: GocryptfsVault, key: Key) -> None:
+        top = str(vault.parent)
+        subprocess.run(["mount", "--bind", top, top], check=True)
+        subprocess.run(["mount", "--make-shared", top], check=True)
+        try:
+            vault.open(key)
+            waiting = ["unshare", "-m", "--propagation", "slave", "cat"]
+            with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+                assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
+                vault.close()
+                assert mounts.elsewhere(vault._is_mine) == []
+                assert other.stdin is not None
+                other.stdin.close()
+        finally:
+            subprocess.run(["umount", top], check=True)
+
+
+class TestWithoutRoot:
+    @pytest.mark.needs("mounting")
+    def test_an_ordinary_user_needs_no_more_than_the_device(self) -> None:
+        script = (
+            'mount -t tmpfs emlab "$0" && mknod "$0/fuse" c 10 229 && chmod 666 "$0/fuse"'
+            ' && mount --bind "$0/fuse" /dev/fuse && mkdir "$0/home" && chown "$1" "$0/home"'
+            ' && exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" -c "$3" "$0/home"'
+        )
+        with tempfile.TemporaryDirectory(prefix="em-") as folder:
+            command = ["unshare", "-m", "sh", "-c", script, folder, str(USER), sys.executable, AS_USER]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("emlab.vaults.gocryptfs.DEVICE", tmp_path / "fuse")
+        assert "chmod 666" in str(GocryptfsVault.missing())
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert "apt-get install gocryptfs" in str(GocryptfsVault.missing())
+        for name in ("gocryptfs", "fusermount"):
+            assert GocryptfsVault.missing() is not None
+            (tmp_path / name).touch(mode=0o755)
+        assert "fuse cannot be opened" in str(GocryptfsVault.missing())
+
+
+def test_a_daemon_that_never_answers_is_ended(
+    vault: GocryptfsVault, key: Key, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gocryptfs").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "gocryptfs").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.setattr("emlab.vaults.gocryptfs.TIMEOUT_S", 0.2)
+        with pytest.raises(VaultError, match=r"did not end within 0\.2 s"):
+            vault.open(key)
+    assert not vault.is_open
+    vault.open(key)
