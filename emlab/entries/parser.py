@@ -55,7 +55,7 @@ def parse(raw: object, position: int = 0) -> JsonObject:
     try:
         return _parsed(raw)
     except Fault as fault:
-        raise BadEntry(message(raw, position, fault), position) from None
+        raise BadEntry(message(_shown_of(raw), position, fault), position) from None
 
 
 def parse_each(raws: Iterable[object]) -> Iterator[JsonObject | Rejected]:
@@ -64,7 +64,7 @@ def parse_each(raws: Iterable[object]) -> Iterator[JsonObject | Rejected]:
         try:
             yield _parsed(raw)
         except Fault as fault:  # costs nothing unless raised, since Python 3.11
-            yield Rejected(position, fault.reason, message(raw, position, fault))
+            yield Rejected(position, fault.reason, message(_shown_of(raw), position, fault))
 
 
 def parse_all(raws: Iterable[object]) -> tuple[list[JsonObject], list[Rejected]]:
@@ -126,6 +126,14 @@ def _decoded(raw: msgspec.Raw) -> object:
         raise Fault("the entry", "is no JSON") from None
     except RecursionError:
         raise Fault("the entry", f"is nested deeper than {MAX_DEPTH}") from None
+
+
+def _shown_of(raw: object) -> object:
+    """What a message may name of a malformed entry: nothing if it is no JSON."""
+    try:
+        return _decoded(raw) if type(raw) is msgspec.Raw else raw
+    except Fault:
+        return None
 
 
 def _is_plain(raw: JsonObject) -> bool:

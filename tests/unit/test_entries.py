@@ -256,6 +256,18 @@ def test_the_sentence_names_key_field_and_value() -> None:
     assert str(caught.value) == "entry 17 (background/location): data.latitude 123.4 is not within -90..90"
 
 
+def test_the_sentence_of_an_entry_that_came_as_json_names_its_key_too() -> None:
+    entry = changed(raw(), "data/latitude", 95)
+    for sent in (entry, msgspec.Raw(msgspec.json.encode(entry))):
+        with pytest.raises(BadEntry) as caught:
+            parse(sent, 3)
+        (rejected,) = parse_all([sent])[1]
+        assert str(caught.value).startswith(f"entry 3 ({entry['metadata']['key']}): data.latitude 95")  # type: ignore[index]
+        assert rejected.message.startswith(f"entry 0 ({entry['metadata']['key']}): data.latitude 95")  # type: ignore[index]
+    for nothing in (b"{", b"\xff", b"7", b'{"metadata": {"key": "a b"}}', b"[" * 100_000):
+        assert parse_all([msgspec.Raw(nothing)])[1][0].message.startswith("entry 0 (no key): ")
+
+
 def test_a_raw_entry_needs_a_type_and_a_formatted_one_does_not() -> None:
     parse(changed(formatted(), "metadata/type", GONE))
     with pytest.raises(BadEntry, match=r"metadata\.type is missing, which only formatted entries may lack"):
