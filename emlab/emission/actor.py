@@ -299,7 +299,9 @@ def _date(day: str) -> wire.LocalDate:
     try:
         found = date.fromisoformat(day)
     except ValueError:
-        raise BadQuery("a day is written YYYY-MM-DD") from None
+        found = None
+    if found is None or found.isoformat() != day:  # Python reads 20150827 and 2015-W35-4 too
+        raise BadQuery("a day is written YYYY-MM-DD")
     return wire.LocalDate(year=found.year, month=found.month, day=found.day)
 
 

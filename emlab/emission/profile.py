@@ -20,6 +20,7 @@ FRESH: JsonObject = {
     "purpose": {},
 }
 RESERVED = frozenset({"_id", "user_id", "create_ts", "update_ts", "pipeline_range", "total_trips", "labeled_trips"})
+RESERVED |= {"user"}  # in a request it holds the owner's token, which must not be kept
 LABELLED = frozenset({"mode", "purpose"})  # hold labels with their uses, which have routes of their own
 MAX_BYTES = 200_000  # of a profile's JSON
 MAX_FIELDS = 200

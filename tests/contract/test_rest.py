@@ -149,7 +149,7 @@ class TestProfile:
         assert profile["last_call_ts"] == rest.clock.now()
 
     def test_a_field_that_would_break_it_is_refused(self, rest: Rest) -> None:
-        for wrong in ({"user_id": 1}, {"$inc": {"a": 1}}, {"a.b": 1}, {"a": {"$oid": "x"}}):
+        for wrong in ({"user_id": 1}, {"user": OWNER}, {"$inc": {"a": 1}}, {"a.b": 1}, {"a": {"$oid": "x"}}):
             assert rest.post("/profile/update", {"update_doc": wrong})[0] == 400
         rest.ask("/profile/update", update_doc={"link": {"$oid": "0" * 24}, "when": {"$date": 5}})
         assert rest.ask("/profile/get")["when"] == {"$date": 5}
@@ -185,6 +185,7 @@ class TestUploads:
         report = rest.ask("/usercache/put", phone_to_server=[phone_entry(1), *bad, phone_entry(4)])
         assert (report["received"], report["inserted"], sum(report["rejected"].values())) == (10, 2, 8)
         assert report["examples"][0]["position"] == 1
+        assert report["examples"][0]["message"].startswith("entry 1 (background/location): data.latitude 95")
         assert numbers(find(rest)) == [1, 4]
 
     def test_an_upload_without_a_good_entry_is_refused(self, rest: Rest) -> None:
@@ -350,7 +351,20 @@ class TestBeforeThePipeline:
         heat = rest.ask("/result/heatmap/pop.route/timestamp", modes=None, sel_region=None, **EVER)
         assert heat == {"lnglat": []}
 
-    @pytest.mark.parametrize("day", ["notaday", "2015-02-30", "2015-08-27T00:00", "%00", "0000-01-01", "x" * 5000])
+    @pytest.mark.parametrize(
+        "day",
+        [
+            "notaday",
+            "2015-02-30",
+            "2015-08-27T00:00",
+            "%00",
+            "0000-01-01",
+            "20150827",
+            "2015-W35-4",
+            "2015W354",
+            "x" * 5000,
+        ],
+    )
     def test_a_day_that_is_none_is_refused(self, rest: Rest, day: str) -> None:
         assert rest.post(f"/timeline/getTrips/{day}")[0] == 400
 
