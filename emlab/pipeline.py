@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILTERED, MOTION, TRANSITION = "background/filtered_location", "background/motion_activity", "statemachine/transition"
-TRIP = "analysis/confirmed_trip"
-RAW = (FILTERED, MOTION, TRANSITION, *INPUT_KEYS)
+TRIP, PLACE = "analysis/confirmed_trip", "analysis/confirmed_place"
+RAW = {
+    "data.ts": [FILTERED, MOTION, TRANSITION],
+    "data.start_ts": [key for key in INPUT_KEYS if not key.startswith("manual/place_")],
+    "data.enter_ts": [key for key in INPUT_KEYS if key.startswith("manual/place_")],
+}
 FORMATTED_AT_ONCE = 2_000
 WINDOW = 20_000  # locations that are looked at together: about a month, and 200 MB with all that comes of them
 MAX_LINES_BYTES = 4 << 20
@@ -62,7 +66,7 @@ def digest(store: Store, lines: JsonObject | None = None, *, clock: Clock = SYST
     began = clock.monotonic()
     told = None if lines is None else _told(lines)
     report = _format(store)
-    progress = _resume(store)
+    progress = _resume(store, clock)
     if told is not None and told != progress.lines:
         progress = _Progress(complete_ts=progress.complete_ts, lines=told)
         _keep(store, progress, clock.now())
@@ -74,7 +78,12 @@ def digest(store: Store, lines: JsonObject | None = None, *, clock: Clock = SYST
         if observed.locations.empty:
             break
         outcome = run(observed, checkpoint=checkpoint, now=clock.now(), lines=known)
-        replaced = store.replace_results(outcome.documents, keys=KEYS, from_ts=outcome.replaces_from_ts)
+        # results that a later window will make anew stay until then
+        until_ts = float(observed.locations["ts"].iloc[-1]) if more else None
+        replaced = store.replace_results(
+            outcome.documents, keys=KEYS, from_ts=outcome.replaces_from_ts, until_ts=until_ts
+        )
+        _renew_first_place(store, outcome)
         done = msgspec.structs.replace(outcome.report, written=replaced.written, removed=replaced.removed)
         report = report.plus(done)
         progress = _advanced(store, progress, outcome)
@@ -82,6 +91,14 @@ def digest(store: Store, lines: JsonObject | None = None, *, clock: Clock = SYST
         # one trip may be longer than a window
         window = WINDOW if outcome.checkpoint != checkpoint else 2 * window
     return msgspec.structs.replace(report, duration_s=clock.monotonic() - began)
+
+
+def _renew_first_place(store: Store, outcome: Outcome) -> None:
+    """The trip before the checkpoint is not made anew, but the place at its end, which it embeds, may have changed."""
+    places = (entry for entry in outcome.documents if at(entry, "metadata.key") == PLACE)
+    first = next(places, None)
+    if first is not None:
+        store.embed_place(first)
 
 
 def _format(store: Store) -> IntakeReport:
@@ -127,21 +144,33 @@ def _told(lines: JsonObject) -> str:
     return encoded.decode() if known.modes else ""
 
 
-def _resume(store: Store) -> _Progress:
-    """What was kept, without the checkpoints before which something has arrived since."""
+def _resume(store: Store, clock: Clock) -> _Progress:
+    """What was kept, without the checkpoints before which something has arrived or changed since."""
     kept = store.progress()
     try:
-        progress = _Progress() if kept is None else msgspec.convert(kept, _Progress)
+        progress = _Progress() if kept.checkpoint is None else msgspec.convert(kept.checkpoint, _Progress)
     except msgspec.ValidationError:  # another version's, or an edited archive's: all can be made anew without it
         progress = _Progress()
     marks = [mark for mark in progress.marks if zone_named(mark.checkpoint.cleaned_place.zone)]
+    if kept.changed_ts is not None:
+        marks = [mark for mark in marks if _reach_ts(mark.checkpoint) <= kept.changed_ts]
     while marks and _older(store, marks[-1].checkpoint) != marks[-1].older:
         marks.pop()
-    return msgspec.structs.replace(progress, marks=marks)
+    progress = msgspec.structs.replace(progress, marks=marks)
+    if kept.changes:
+        _keep(store, progress, clock.now())  # from here on the marks tell of the changes
+        store.forget_changes(kept.changes)
+    return progress
+
+
+def _reach_ts(checkpoint: Checkpoint) -> float:
+    """What is older has been settled."""
+    return max(checkpoint.since_ts, checkpoint.resume_ts)
 
 
 def _older(store: Store, checkpoint: Checkpoint) -> int:
-    return store.count(RAW, before_ts=max(checkpoint.since_ts, checkpoint.resume_ts))
+    before_ts = _reach_ts(checkpoint)
+    return sum(store.count(keys, before_ts=before_ts, time_key=time_key) for time_key, keys in RAW.items())
 
 
 def _advanced(store: Store, progress: _Progress, outcome: Outcome) -> _Progress:
@@ -171,13 +200,15 @@ def _observe(store: Store, checkpoint: Checkpoint | None, window: int) -> tuple[
         locations=locations,
         motions=_frame(store, MOTION, since, until),
         transitions=_frame(store, TRANSITION, since, until),
-        inputs=[entry for key in INPUT_KEYS for entry in store.find(key, start_ts=since, time_key=_start_of(key))],
+        inputs=[
+            entry
+            for time_key, keys in RAW.items()
+            for key in keys
+            if key in INPUT_KEYS
+            for entry in store.find(key, start_ts=since, time_key=time_key)
+        ],
     )
     return observed, more
-
-
-def _start_of(input_key: str) -> str:
-    return "data.enter_ts" if input_key.startswith("manual/place_") else "data.start_ts"
 
 
 def _frame(

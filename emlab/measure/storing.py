@@ -84,7 +84,7 @@ def _is_data(collection: str) -> bool:
 
 def emptied(database: Database[dict[str, object]], collections: Iterable[str]) -> None:
     """These collections are there, empty and with indexes."""
-    from emlab.store.mongo import indexes
+    from emlab.store.indexes import indexes
 
     for name in collections:
         database.drop_collection(name)

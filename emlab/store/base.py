@@ -16,6 +16,20 @@ from emlab.errors import BadQuery
 Fix = tuple[float, float, float]
 
 
+class Progress(NamedTuple):
+    """How far the pipeline got.
+
+    Attributes:
+        checkpoint: what it kept; None before it ran.
+        changes: how many times formatted entries were replaced by others of the same id since then.
+        changed_ts: the earliest time of such an entry, before or after; None if there is none.
+    """
+
+    checkpoint: JsonObject | None
+    changes: int
+    changed_ts: float | None
+
+
 class Replaced(NamedTuple):
     """How many computed entries were written because they were new or had changed, and how many removed."""
 
@@ -25,6 +39,8 @@ class Replaced(NamedTuple):
 
 TIMESERIES, ANALYSIS, USERCACHE = "Stage_timeseries", "Stage_analysis_timeseries", "Stage_usercache"
 STARTS = ("ts", "start_ts", "enter_ts")  # of which an entry has one, with few exceptions
+COMPOSITE = "analysis/composite_trip"
+CHANGES, CHANGED = "emlab_changes", "emlab_changed_ts"  # in the pipeline's state
 ERRORS, PIPELINE = "Stage_timeseries_error", "Stage_pipeline_state"
 TIME_KEYS = frozenset({"metadata.write_ts", *(f"data.{name}" for name in TIME_FIELDS)})
 
@@ -98,11 +114,13 @@ class Store(Protocol):
             a column for each field, and `_id` (hex).
         """
 
-    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
-        """How many entries of these keys have a data.ts, start_ts or enter_ts before that."""
+    def count(self, keys: Sequence[str], *, before_ts: float, time_key: str) -> int:
+        """How many formatted entries of these keys have a time before that, those marked invalid too."""
 
-    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
-        """Computed entries are these, from `from_ts` on (None: at all); what is the same but written later stays.
+    def replace_results(
+        self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None, until_ts: float | None
+    ) -> Replaced:
+        """Computed entries of a time are these; what is the same but written later stays.
 
         A reader meanwhile sees old and new ones; after a crash, calling it again ends it.
 
@@ -110,12 +128,19 @@ class Store(Protocol):
             results: formatted entries in wire form, each with its `_id`.
             keys: whose earlier entries are removed if `results` lacks them; an entry's time is its data.ts, start_ts
                 or enter_ts (exit_ts where that is missing).
+            from_ts, until_ts: the time, both included; None is no bound.
         Raises:
             BadEntry: one is malformed; nothing was stored.
         """
 
-    def progress(self) -> JsonObject | None:
-        """What `keep_progress` was last given; None before."""
+    def embed_place(self, place: JsonObject) -> None:
+        """Composite trips that end at this confirmed place show it as it is now."""
+
+    def progress(self) -> Progress:
+        """What `keep_progress` was last given, and what has changed since."""
+
+    def forget_changes(self, changes: int) -> None:
+        """`progress` tells no more of the changes that it told of; one that has come since makes it tell all again."""
 
     def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
         """How far the pipeline got, where e-mission's tools look for it, is journaled.
@@ -194,6 +219,12 @@ def at(entry: Mapping[str, object], path: str) -> object:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def start_of(entry: Mapping[str, object]) -> float:
+    """When an entry is of or begins, UTC seconds; 0 if it does not say."""
+    times = (at(entry, f"data.{name}") for name in STARTS)
+    return next((time for time in times if isinstance(time, float)), 0.0)
 
 
 def oid_of(entry: JsonObject) -> str:

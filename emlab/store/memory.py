@@ -20,11 +20,13 @@ from emlab.errors import BadQuery
 from emlab.store.archive import accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
+    COMPOSITE,
     ERRORS,
     STARTS,
     TIMESERIES,
     USERCACHE,
     Fix,
+    Progress,
     Replaced,
     at,
     check_find,
@@ -32,6 +34,7 @@ from emlab.store.base import (
     oid_of,
     order_of,
     path_of,
+    start_of,
 )
 from emlab.store.documents import WIRE, accept, legacy, report, unwritten
 
@@ -46,15 +49,14 @@ class MemoryStore:
         self._user = legacy(user_id)
         self._lock = threading.Lock()
         self._kept: dict[str, dict[ObjectId, bytes]] = {TIMESERIES: {}, ANALYSIS: {}, USERCACHE: {}, ERRORS: {}}
-        self._progress: JsonObject | None = None
+        self._progress = Progress(None, 0, None)
 
     def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
         """Keep entries; see Store."""
         accepted, rejected = accept(entries, self._user, partial=partial)
         with self._lock:
             inserted = sum(len(documents.keys() - self._kept[name].keys()) for name, documents in accepted.items())
-            for name, documents in accepted.items():
-                self._kept[name].update(documents)
+            self._write(accepted)
         return report(len(entries), inserted, rejected)
 
     def find(
@@ -82,8 +84,7 @@ class MemoryStore:
         accepted, rejected = accept(formatted, self._user, partial=True)
         bad = {*failed, *(oid_of(formatted[one.position]) for one in rejected)}
         with self._lock:
-            for name, documents in accepted.items():
-                self._kept[name].update(documents)
+            self._write(accepted)
             for oid in map(ObjectId, bad):
                 self._kept[ERRORS][oid] = self._kept[USERCACHE][oid]
             for oid in map(ObjectId, {*bad, *map(oid_of, formatted)}):
@@ -104,31 +105,49 @@ class MemoryStore:
         paths = {"_id": "_id.$oid", **{field: path_of(field) for field in fields}}
         return {field: [at(entry, path) for entry in found] for field, path in paths.items()}
 
-    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
+    def count(self, keys: Sequence[str], *, before_ts: float, time_key: str) -> int:
         """How many entries are older; see Store."""
-        times = ([at(entry, f"data.{name}") for name in STARTS] for key in keys for entry in self._of(key))
-        return sum(any(isinstance(ts, float) and ts < before_ts for ts in some) for some in times)
+        times = (at(entry, time_key) for key in keys for entry in self._of(key))
+        return sum(isinstance(ts, float) and ts < before_ts for ts in times)
 
-    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+    def replace_results(
+        self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None, until_ts: float | None
+    ) -> Replaced:
         """Computed entries are these; see Store."""
         accepted, _ = accept(results, self._user, partial=False)
         fresh = accepted.get(ANALYSIS, {})
         with self._lock:
             kept = self._kept[ANALYSIS]
-            stale = [oid for oid, encoded in kept.items() if oid not in fresh and _is_result(encoded, keys, from_ts)]
+            others = {oid: encoded for oid, encoded in kept.items() if oid not in fresh}
+            stale = [oid for oid, encoded in others.items() if _is_result(encoded, keys, from_ts, until_ts)]
             for oid in stale:
                 del kept[oid]
             changed = {oid: new for oid, new in fresh.items() if oid not in kept or _differ(kept[oid], new)}
             kept.update(changed)
         return Replaced(len(changed), len(stale))
 
-    def progress(self) -> JsonObject | None:
+    def embed_place(self, place: JsonObject) -> None:
+        """Composite trips that end at this place have it as it is now; see Store."""
+        embedded = {name: value for name, value in place.items() if name != "user_id"}
+        for trip in self._of(COMPOSITE):
+            data = cast(JsonObject, trip["data"])
+            if at(data, "end_confirmed_place._id") == place["_id"]:
+                self.put([{**trip, "data": {**data, "end_confirmed_place": embedded}}])
+
+    def progress(self) -> Progress:
         """How far the pipeline got; see Store."""
         return self._progress
 
+    def forget_changes(self, changes: int) -> None:
+        """Changes are seen to; see Store."""
+        with self._lock:
+            if self._progress.changes == changes:
+                self._progress = Progress(self._progress.checkpoint, 0, None)
+
     def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
         """How far the pipeline got is kept; see Store."""
-        self._progress = checkpoint
+        with self._lock:
+            self._progress = self._progress._replace(checkpoint=checkpoint)
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is one; see Store."""
@@ -166,7 +185,7 @@ class MemoryStore:
         with self._lock:
             kept = self._kept.setdefault(collection, {})
             inserted = len(accepted.keys() - kept.keys())
-            kept.update(accepted)
+            self._write({collection: accepted})
         return report(len(documents), inserted, rejected)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
@@ -180,6 +199,17 @@ class MemoryStore:
             key = cast(str, at(entry, "metadata.key"))
             total[key] = total.get(key, 0) + 1
         return total
+
+    def _write(self, accepted: Mapping[str, Mapping[ObjectId, bytes]]) -> None:
+        """The documents are there; that some were others is noted."""
+        for name, documents in accepted.items():
+            kept = self._kept[name]
+            changed = [oid for oid, encoded in documents.items() if kept.get(oid, encoded) != encoded]
+            if name == TIMESERIES and changed and self._progress.checkpoint is not None:
+                times = [start_of(bson.decode(one)) for oid in changed for one in (kept[oid], documents[oid])]
+                earliest = min([*times, *filter(None, [self._progress.changed_ts])])
+                self._progress = Progress(self._progress.checkpoint, self._progress.changes + 1, earliest)
+            kept.update(documents)
 
     def _all(self, *collections: str, holding: str = "") -> list[JsonObject]:
         """Fresh copies of what is there, holds this text and was not marked invalid."""
@@ -199,11 +229,11 @@ def _within(time: object, start_ts: float | None, end_ts: float | None) -> bool:
     return isinstance(time, float) and (start_ts is None or start_ts <= time) and (end_ts is None or time <= end_ts)
 
 
-def _is_result(encoded: bytes, keys: Sequence[str], from_ts: float | None) -> bool:
+def _is_result(encoded: bytes, keys: Sequence[str], from_ts: float | None, until_ts: float | None) -> bool:
     entry = bson.decode(encoded, codec_options=WIRE)
     times = (at(entry, f"data.{name}") for name in (*STARTS, "exit_ts"))
     time = next((ts for ts in times if isinstance(ts, float)), None)
-    return at(entry, "metadata.key") in keys and (from_ts is None or (time is not None and time >= from_ts))
+    return at(entry, "metadata.key") in keys and _within(time, from_ts, until_ts)
 
 
 def _differ(old: bytes, new: bytes) -> bool:

@@ -24,20 +24,26 @@ from emlab.mongod import disk_full, free_bytes
 from emlab.store.archive import SINGLE, accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
+    CHANGED,
+    CHANGES,
+    COMPOSITE,
     ERRORS,
     PIPELINE,
     STARTS,
     TIMESERIES,
     USERCACHE,
     Fix,
+    Progress,
     Replaced,
     check_find,
     check_shape,
     oid_of,
     order_of,
     path_of,
+    start_of,
 )
-from emlab.store.documents import WIRE, accept, legacy, report, unwritten
+from emlab.store.documents import WIRE, accept, legacy, report, typed, unwritten
+from emlab.store.indexes import COMPOUND, indexes
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -51,63 +57,18 @@ NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads no
 RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
 _DUPLICATE_KEY = 11000
 _PLAIN: CodecOptions[dict[str, object]] = CodecOptions()  # ids stay as they are kept
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _INDEXED = frozenset({TIMESERIES, ANALYSIS, USERCACHE})
-_UP, _DOWN, _GEO = pymongo.ASCENDING, pymongo.DESCENDING, pymongo.GEOSPHERE
+_UP = pymongo.ASCENDING
 
 
-def _plain(*fields: str) -> list[pymongo.IndexModel]:
-    return [pymongo.IndexModel([(field, _UP)]) for field in fields]
-
-
-def _sparse(direction: int, *fields: str) -> list[pymongo.IndexModel]:
-    return [pymongo.IndexModel([(field, direction)], sparse=True) for field in fields]
-
-
-def _compound(name: str) -> pymongo.IndexModel:
-    fields = ("user_id", "metadata.key", "metadata.write_ts", "data.ts", "data.start_ts", "data.end_ts")
-    return pymongo.IndexModel([(field, _UP) for field in fields], name=name)
-
-
-def _local_dates() -> list[str]:
-    prefixes = ("start_", "end_", "enter_", "exit_", "")
-    parts = ("year", "month", "day", "hour", "minute", "second", "weekday")
-    return [f"data.{prefix}local_dt.{part}" for prefix in prefixes for part in parts]
-
-
-def indexes(collection: str) -> list[pymongo.IndexModel]:
-    """The indexes that e-mission's server makes on this collection, by its names."""
-    by_write_ts = pymongo.IndexModel([("metadata.write_ts", _DOWN)])
-    if collection == USERCACHE:
-        order = [("user_id", _UP), ("metadata.type", _UP), ("metadata.key", _UP)]
-        hack = pymongo.IndexModel(
-            [*order, ("metadata.write_ts", _DOWN), ("data.ts", _DOWN)], name="usercache_compound_hack"
-        )
-        plain = _plain("user_id", "metadata.type", "metadata.key")
-        return [*plain, by_write_ts, *_sparse(_DOWN, "data.ts"), hack]
-    plain = _plain("user_id", "metadata.key")
-    if collection == TIMESERIES:
-        times = _sparse(_DOWN, "data.ts", "data.start_ts")
-        return [*plain, by_write_ts, *times, *_geo("data.loc"), _compound("timeseries_compound_hack")]
-    times = _sparse(
-        _DOWN, *(f"data.{name}" for name in ("start_ts", "end_ts", "enter_ts", "exit_ts", "ts", "duration"))
-    )
-    links = _sparse(_UP, "data.mode", "data.section", "data.cleaned_section")
-    places = _geo("data.start_loc", "data.end_loc", "data.location", "data.loc")
-    return [*plain, *times, *links, *places, *_sparse(_DOWN, *_local_dates()), _compound("analysis_compound_hack")]
-
-
-def _geo(*fields: str) -> list[pymongo.IndexModel]:
-    return [pymongo.IndexModel([(field, _GEO)]) for field in fields]
-
-
-def _results(keys: Sequence[str], from_ts: float | None) -> dict[str, object]:
-    """The query of results of these keys from a time on."""
+def _results(keys: Sequence[str], from_ts: float | None, until_ts: float | None) -> dict[str, object]:
+    """The query of results of these keys in a time."""
     query: dict[str, object] = {"metadata.key": {"$in": list(keys)}}
-    if from_ts is not None:
-        since = {"$gte": from_ts}
+    within = {sign: ts for sign, ts in (("$gte", from_ts), ("$lte", until_ts)) if ts is not None}
+    if within:
         first: dict[str, object] = {"data.enter_ts": {"$exists": False}, "data.start_ts": {"$exists": False}}
-        later = [{f"data.{name}": since} for name in STARTS]
-        query["$or"] = [*later, {**first, "data.exit_ts": since}]
+        query["$or"] = [*({f"data.{name}": within} for name in STARTS), {**first, "data.exit_ts": within}]
     return query
 
 
@@ -230,14 +191,16 @@ class MongoStore:
         columns = {field: [row.get(f"c{number}") for row in rows] for number, field in enumerate(fields)}
         return {"_id": [oid_of(row) for row in rows], **columns}
 
-    def count(self, keys: Sequence[str], *, before_ts: float) -> int:
+    def count(self, keys: Sequence[str], *, before_ts: float, time_key: str) -> int:
         """How many entries are older; see Store."""
-        query = {"user_id": self._user, "metadata.key": {"$in": list(keys)}, "invalid": {"$exists": False}}
-        older = [{f"data.{name}": {"$lt": before_ts}} for name in STARTS]
+        # all of it stands in one index, so no document is read, of however many years
+        query = {"user_id": self._user, "metadata.key": {"$in": list(keys)}, time_key: {"$lt": before_ts}}
         with self._errors("count entries"):
-            return self._database[TIMESERIES].count_documents({**query, "$or": older})
+            return self._collection(TIMESERIES).count_documents(query, hint=COMPOUND[TIMESERIES])
 
-    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+    def replace_results(
+        self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None, until_ts: float | None
+    ) -> Replaced:
         """Computed entries are these; see Store."""
         accepted, _ = accept(results, self._user, partial=False)
         fresh = accepted.get(ANALYSIS, {})
@@ -253,15 +216,29 @@ class MongoStore:
                 if oid not in known or unwritten(known[oid]) != unwritten(bson.decode(encoded))
             ]
             self._write({ANALYSIS: dict(changed)} if changed else {})
-            query = {"user_id": self._user, "_id": {"$nin": list(fresh)}, **_results(keys, from_ts)}
+            query = {"user_id": self._user, "_id": {"$nin": list(fresh)}, **_results(keys, from_ts, until_ts)}
             return Replaced(len(changed), collection.delete_many(query).deleted_count)
 
-    def progress(self) -> JsonObject | None:
+    def embed_place(self, place: JsonObject) -> None:
+        """Composite trips that end at this place have it as it is now; see Store."""
+        embedded = typed({name: value for name, value in place.items() if name != "user_id"})
+        ends_here = {"data.end_confirmed_place._id": ObjectId(oid_of(place))}
+        query = {"user_id": self._user, "metadata.key": COMPOSITE, **ends_here}
+        with self._errors("renew a place"):
+            self._database[ANALYSIS].update_many(query, {"$set": {"data.end_confirmed_place": embedded}})
+
+    def progress(self) -> Progress:
         """How far the pipeline got; see Store."""
-        query = {"user_id": self._user, "emlab": {"$exists": True}}
         with self._errors("read how far the pipeline got"):
-            found = self._database[PIPELINE].find_one(query)
-        return None if found is None else cast(JsonObject, found["emlab"])
+            found = self._database[PIPELINE].find_one({"user_id": self._user, "emlab": {"$exists": True}}) or {}
+        checkpoint, changed_ts = cast("JsonObject | None", found.get("emlab")), cast("float | None", found.get(CHANGED))
+        return Progress(checkpoint, cast(int, found.get(CHANGES, 0)), changed_ts)
+
+    def forget_changes(self, changes: int) -> None:
+        """Changes are seen to; see Store."""
+        query = {"user_id": self._user, "emlab": {"$exists": True}, CHANGES: changes}
+        with self._errors("note that changes are seen to"):
+            self._database[PIPELINE].update_one(query, {"$unset": {CHANGES: 1, CHANGED: 1}})
 
     def keep_progress(self, stage: int, last_ts: float | None, now: float, checkpoint: JsonObject) -> None:
         """How far the pipeline got is journaled; see Store."""
@@ -354,10 +331,28 @@ class MongoStore:
                 raise
         else:
             return len(raw)
-        known = [fault["index"] for fault in faults]
-        replacing = [pymongo.ReplaceOne({"_id": documents[at][0]}, raw[at], upsert=True) for at in known]
-        collection.bulk_write(replacing, ordered=False)
+        known = dict(documents[fault["index"]] for fault in faults)
+        self._replace(collection, known)
         return len(raw) - len(known)
+
+    def _replace(self, collection: Documents, documents: Mapping[ObjectId, bytes]) -> None:
+        """What was there already is this now; that the pipeline has to look at it again is noted first."""
+        found = collection.with_options(_RAW).find({"_id": {"$in": list(documents)}})
+        old = {document["_id"]: bytes(document.raw) for document in found}
+        changed = {oid: encoded for oid, encoded in documents.items() if old.get(oid) != encoded}
+        if not changed:
+            return
+        if collection.name == TIMESERIES:
+            self._note_change([*changed.values(), *(old[oid] for oid in changed if oid in old)])
+        collection.bulk_write(
+            [pymongo.ReplaceOne({"_id": oid}, RawBSONDocument(one), upsert=True) for oid, one in changed.items()],
+            ordered=False,
+        )
+
+    def _note_change(self, encoded: Iterable[bytes]) -> None:
+        """The pipeline, if it ever ran, has to look at the time of these entries again."""
+        note = {"$min": {CHANGED: min(start_of(bson.decode(one)) for one in encoded)}, "$inc": {CHANGES: 1}}
+        self._database[PIPELINE].update_one({"user_id": self._user, "emlab": {"$exists": True}}, note)
 
     def _make_room(self, size: int) -> None:
         """Returns if `size` bytes fit beside what mongod needs to write its next checkpoint. Raises DiskFull."""

@@ -296,47 +296,86 @@ class TestStore:
 
     def test_older_entries_are_counted(self, store: Store) -> None:
         store.put([*map(fix, range(5)), fix(6, key="background/battery")])
-        assert store.count([LOCATION], before_ts=TS + 120) == 2
-        assert store.count([LOCATION, "background/battery"], before_ts=2e9) == 6
+        assert store.count([LOCATION], before_ts=TS + 120, time_key="data.ts") == 2
+        assert store.count([LOCATION, "background/battery"], before_ts=2e9, time_key="data.ts") == 6
         store.put([fix(number, key="manual/mode_confirm", ts=None, start_ts=TS + number) for number in (7, 8, 9)])
-        assert store.count(["manual/mode_confirm"], before_ts=TS + 9) == 2
+        assert store.count(["manual/mode_confirm"], before_ts=TS + 9, time_key="data.start_ts") == 2
 
     def test_results_are_replaced_from_a_time_on(self, store: Store) -> None:
         keys = ["analysis/cleaned_trip"]
-        assert store.replace_results([trip(1), trip(5), trip(9)], keys=keys, from_ts=None) == (3, 0)
-        assert store.replace_results([trip(5), trip(7)], keys=keys, from_ts=TS + 300) == (1, 1)
+        assert store.replace_results([trip(1), trip(5), trip(9)], keys=keys, from_ts=None, until_ts=None) == (3, 0)
+        assert store.replace_results([trip(5), trip(7)], keys=keys, from_ts=TS + 300, until_ts=None) == (1, 1)
         assert ids(store.find(keys[0], time_key="data.start_ts")) == [1, 5, 7]
-        assert store.replace_results([trip(1)], keys=["analysis/other"], from_ts=None) == (0, 0)
-        assert store.replace_results([trip(1)], keys=keys, from_ts=None) == (0, 2)
+        assert store.replace_results([trip(1)], keys=["analysis/other"], from_ts=None, until_ts=None) == (0, 0)
+        assert store.replace_results([trip(1)], keys=keys, from_ts=None, until_ts=None) == (0, 2)
         assert ids(store.find(keys[0], time_key="data.start_ts")) == [1]
 
+    def test_results_are_replaced_until_a_time(self, store: Store) -> None:
+        keys = ["analysis/cleaned_trip"]
+        store.replace_results([trip(1), trip(5), trip(9)], keys=keys, from_ts=None, until_ts=None)
+        assert store.replace_results([], keys=keys, from_ts=TS + 300, until_ts=TS + 480) == (0, 1)
+        assert ids(store.find(keys[0], time_key="data.start_ts")) == [1, 9]
+        assert store.replace_results([], keys=keys, from_ts=None, until_ts=TS + 60) == (0, 1)
+        assert ids(store.find(keys[0], time_key="data.start_ts")) == [9]
+
+    def test_a_trip_shows_the_place_at_its_end_as_it_is_now(self, store: Store) -> None:
+        place = fix(3, key="analysis/confirmed_place")
+        composite = fix(1, key="analysis/composite_trip", start_ts=TS)
+        composite["data"] = {"start_ts": TS, "end_confirmed_place": {**place, "data": {"duration": 1.0}}}
+        other = {**fix(2, key="analysis/composite_trip"), "data": {"start_ts": TS + 1, "end_confirmed_place": {}}}
+        store.put([composite, other])
+        store.embed_place(place)
+        first, second = store.find("analysis/composite_trip", time_key="data.start_ts")
+        assert first["data"] == {
+            "start_ts": TS,
+            "end_confirmed_place": {name: value for name, value in place.items() if name != "user_id"},
+        }
+        assert second["data"] == other["data"]
+
     def test_a_result_that_only_was_written_later_stays(self, store: Store) -> None:
-        store.replace_results([trip(1)], keys=[], from_ts=None)
+        store.replace_results([trip(1)], keys=[], from_ts=None, until_ts=None)
         later = trip(1)
         later["metadata"] = {**later["metadata"], "write_ts": TS + 1e6, "write_fmt_time": "2020"}  # type: ignore[dict-item]
         changed = trip(2)
-        assert store.replace_results([later, changed], keys=[], from_ts=None) == (1, 0)
+        assert store.replace_results([later, changed], keys=[], from_ts=None, until_ts=None) == (1, 0)
         first, _ = store.find("analysis/cleaned_trip", time_key="data.start_ts")
         assert first == own(trip(1))
 
     def test_a_place_without_beginning_counts_by_its_end(self, store: Store) -> None:
         place = fix(1, key="analysis/cleaned_place")
         place["data"] = {"exit_ts": TS + 60}
-        store.replace_results([place], keys=["analysis/cleaned_place"], from_ts=None)
-        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 61) == (0, 0)
-        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 59) == (0, 1)
+        store.replace_results([place], keys=["analysis/cleaned_place"], from_ts=None, until_ts=None)
+        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 61, until_ts=None) == (0, 0)
+        assert store.replace_results([], keys=["analysis/cleaned_place"], from_ts=TS + 59, until_ts=None) == (0, 1)
 
     def test_a_malformed_result_leaves_the_others_as_they_are(self, store: Store) -> None:
-        store.replace_results([trip(1)], keys=[], from_ts=None)
+        store.replace_results([trip(1)], keys=[], from_ts=None, until_ts=None)
         with pytest.raises(BadEntry):
-            store.replace_results([trip(2), {}], keys=["analysis/cleaned_trip"], from_ts=None)
+            store.replace_results([trip(2), {}], keys=["analysis/cleaned_trip"], from_ts=None, until_ts=None)
         assert ids(store.find("analysis/cleaned_trip", time_key="data.start_ts")) == [1]
 
     def test_how_far_the_pipeline_got_is_kept(self, store: Store) -> None:
-        assert store.progress() is None
+        assert store.progress() == (None, 0, None)
         store.keep_progress(17, TS, TS + 9, {"since_ts": TS, "places": [{"n": 1}]})
         store.keep_progress(17, None, TS + 9, {"since_ts": TS + 1})
-        assert store.progress() == {"since_ts": TS + 1}
+        assert store.progress() == ({"since_ts": TS + 1}, 0, None)
+
+    def test_the_pipeline_is_told_of_entries_that_became_others(self, store: Store) -> None:
+        store.put([fix(1), fix(2), fix(3), trip(4)])
+        store.put([fix(1, lat=37.86)])
+        assert store.progress().changes == 0
+        store.keep_progress(17, None, TS, {})
+        store.put([fix(1, lat=37.86), fix(2), fix(9), trip(4)])
+        assert store.progress() == ({}, 0, None)
+        store.put([fix(3, lat=37.86)])
+        store.put([fix(2, ts=TS + 400.0)])
+        assert store.progress() == ({}, 2, TS + 120)
+        store.forget_changes(1)
+        assert store.progress().changes == 2
+        store.forget_changes(2)
+        assert store.progress() == ({}, 0, None)
+        store.put([trip(4) | {"data": {"start_ts": TS}}])
+        assert store.progress().changes == 0
 
     def test_a_hole_is_outside(self, store: Store) -> None:
         hole = [[-122.26, 37.84], [-122.24, 37.84], [-122.24, 37.86], [-122.26, 37.86], [-122.26, 37.84]]
@@ -441,7 +480,7 @@ ENTRIES: st.SearchStrategy[JsonObject] = st.one_of(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(ENTRIES, max_size=6), max_size=3), NUMBERS, NUMBERS)
 def test_both_stores_answer_alike(client: Client, puts: list[list[JsonObject]], start: int, end: int) -> None:
     for name in client["Stage_database"].list_collection_names():

@@ -103,6 +103,40 @@ def test_what_comes_late_finds_its_place(entries: list[JsonObject], expected: di
     assert results(store) == expected
 
 
+def test_entries_that_became_others_are_looked_at_again(
+    entries: list[JsonObject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "WINDOW", 150)
+    moved = [_moved(entry) if number > len(entries) / 2 else entry for number, entry in enumerate(entries)]
+    store, _ = digested(entries)
+    before = results(store)
+    store.put(moved)
+    pipeline.digest(store)
+    assert results(store) == results(digested(moved)[0]) != before
+
+
+def _moved(entry: JsonObject) -> JsonObject:
+    """The entry 100 m farther north, if it is a position."""
+    data = entry["data"]
+    assert isinstance(data, dict)
+    if "latitude" not in data:
+        return entry
+    latitude = data["latitude"] + 0.001
+    return {
+        **entry,
+        "data": {**data, "latitude": latitude, "loc": {**data["loc"], "coordinates": [data["longitude"], latitude]}},
+    }
+
+
+def test_what_comes_late_and_out_of_order_is_as_if_it_had_come_at_once(entries: list[JsonObject]) -> None:
+    whole = results(digested(entries)[0])
+    for step in (7, 11):
+        store, _ = digested([entry for number, entry in enumerate(entries) if number % step])
+        store.put([entry for number, entry in enumerate(entries) if number % step == 0])
+        pipeline.digest(store)
+        assert results(store) == whole
+
+
 def test_what_an_owner_says_later_does_not_begin_all_anew(
     entries: list[JsonObject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +149,7 @@ def test_what_an_owner_says_later_does_not_begin_all_anew(
     store.put([{"metadata": metadata, "data": {**said, "label": "drove_alone"}}])
     report = pipeline.digest(store)
     assert report.formatted == 1
-    assert 0 < report.locations < store.count([pipeline.FILTERED], before_ts=2e9)
+    assert 0 < report.locations < store.count([pipeline.FILTERED], before_ts=2e9, time_key="data.ts")
     assert at(trips(store)[-3], "data.user_input.mode_confirm") == "drove_alone"
 
 
@@ -150,7 +184,7 @@ def test_lines_that_are_none_change_nothing(entries: list[JsonObject], lines: Js
 
 def test_a_checkpoint_that_makes_no_sense_is_no_harm(entries: list[JsonObject], expected: dict[str, object]) -> None:
     store, _ = digested(entries)
-    kept = store.progress()
+    kept = store.progress().checkpoint
     assert kept is not None
     edited: JsonObject = json.loads(json.dumps(kept).replace("America/Los_Angeles", "Moon/Sea"))
     without: list[JsonObject] = [edited, {"marks": 7}, {**kept, "marks": [{}]}]
@@ -164,7 +198,7 @@ def test_checkpoints_thin_out(entries: list[JsonObject], monkeypatch: pytest.Mon
     monkeypatch.setattr(pipeline, "WINDOW", 200)
     monkeypatch.setattr(pipeline, "MARKS", 4)
     store, _ = digested(entries)
-    kept = store.progress()
+    kept = store.progress().checkpoint
     assert kept is not None
     assert isinstance(kept["marks"], list)
     assert 2 <= len(kept["marks"]) <= 4
@@ -196,11 +230,13 @@ class _Breaking(MemoryStore):
         super().__init__(USER)
         self.left, self.before = nth, before
 
-    def replace_results(self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None) -> Replaced:
+    def replace_results(
+        self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None, until_ts: float | None
+    ) -> Replaced:
         self.left -= 1
         if self.left == 0 and self.before:
             raise StoreError("gone")
-        replaced = super().replace_results(results, keys=keys, from_ts=from_ts)
+        replaced = super().replace_results(results, keys=keys, from_ts=from_ts, until_ts=until_ts)
         if self.left == 0:
             raise StoreError("gone")
         return replaced
