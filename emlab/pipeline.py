@@ -104,7 +104,7 @@ def _renew_first_place(store: Store, outcome: Outcome) -> None:
 def _format(store: Store) -> IntakeReport:
     """Every pending entry is in the time series or, if it cannot be formatted, among the errors."""
     count, reasons = 0, Counter[str]()
-    while pending := list(store.pending(FORMATTED_AT_ONCE)):
+    while pending := store.claim(FORMATTED_AT_ONCE):
         formatted, failed = [], []
         for entry in pending:
             try:

@@ -40,6 +40,7 @@ class Replaced(NamedTuple):
 TIMESERIES, ANALYSIS, USERCACHE = "Stage_timeseries", "Stage_analysis_timeseries", "Stage_usercache"
 STARTS = ("ts", "start_ts", "enter_ts")  # of which an entry has one, with few exceptions
 COMPOSITE = "analysis/composite_trip"
+CLAIMED = "emlab_claimed"  # a raw entry that is being formatted
 CHANGES, CHANGED = "emlab_changes", "emlab_changed_ts"  # in the pipeline's state
 ERRORS, PIPELINE = "Stage_timeseries_error", "Stage_pipeline_state"
 TIME_KEYS = frozenset({"metadata.write_ts", *(f"data.{name}" for name in TIME_FIELDS)})
@@ -87,11 +88,14 @@ class Store(Protocol):
     def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries, which nobody has formatted yet, in wire form and order of metadata.write_ts."""
 
+    def claim(self, limit: int) -> list[JsonObject]:
+        """The first pending entries, for `settle`. One that is stored again before that is claimed no more."""
+
     def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
-        """These raw entries are pending no more: each has its formatted form, or lies in the collection of errors.
+        """These claimed entries are pending no more: each has its formatted form, or lies in the collection of errors.
 
         Args:
-            formatted: what became of pending entries, with their `_id`.
+            formatted: what became of claimed entries, with their `_id`.
             failed: ids (hex) of those of which nothing could become.
         Returns:
             the malformed ones among `formatted`, which count as failed too.

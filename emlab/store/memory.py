@@ -49,6 +49,7 @@ class MemoryStore:
         self._user = legacy(user_id)
         self._lock = threading.Lock()
         self._kept: dict[str, dict[ObjectId, bytes]] = {TIMESERIES: {}, ANALYSIS: {}, USERCACHE: {}, ERRORS: {}}
+        self._claimed: dict[ObjectId, bytes] = {}
         self._progress = Progress(None, 0, None)
 
     def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
@@ -79,16 +80,24 @@ class MemoryStore:
         found = sorted(self._all(USERCACHE), key=lambda entry: order_of(entry, "metadata.write_ts"))
         return itertools.islice(found, limit)
 
+    def claim(self, limit: int) -> list[JsonObject]:
+        """The first pending entries; see Store."""
+        claimed = list(self.pending(limit))
+        with self._lock:
+            self._claimed = {oid: self._kept[USERCACHE][oid] for oid in map(ObjectId, map(oid_of, claimed))}
+        return claimed
+
     def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
-        """Raw entries are pending no more; see Store."""
+        """Claimed entries are pending no more; see Store."""
         accepted, rejected = accept(formatted, self._user, partial=True)
         bad = {*failed, *(oid_of(formatted[one.position]) for one in rejected)}
         with self._lock:
             self._write(accepted)
-            for oid in map(ObjectId, bad):
-                self._kept[ERRORS][oid] = self._kept[USERCACHE][oid]
             for oid in map(ObjectId, {*bad, *map(oid_of, formatted)}):
-                self._kept[USERCACHE].pop(oid, None)
+                if self._kept[USERCACHE].get(oid) is self._claimed.get(oid):  # not another one since
+                    encoded = self._kept[USERCACHE].pop(oid, None)
+                    if encoded is not None and str(oid) in bad:
+                        self._kept[ERRORS][oid] = encoded
         return rejected
 
     def columns(

@@ -26,6 +26,7 @@ from emlab.store.base import (
     ANALYSIS,
     CHANGED,
     CHANGES,
+    CLAIMED,
     COMPOSITE,
     ERRORS,
     PIPELINE,
@@ -125,7 +126,8 @@ class MongoStore:
     def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries; see Store."""
         order = [("metadata.write_ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
-        return self._read(self._database[USERCACHE].find({"user_id": self._user}).sort(order).limit(limit or 0))
+        found = self._database[USERCACHE].find({"user_id": self._user}, {CLAIMED: 0})
+        return self._read(found.sort(order).limit(limit or 0))
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is one; see Store."""
@@ -158,6 +160,14 @@ class MongoStore:
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
         return self._read(heapq.merge(*map(_fixes, found)))
 
+    def claim(self, limit: int) -> list[JsonObject]:
+        """The first pending entries; see Store. What replaces one of them lacks the mark."""
+        chosen = {"_id": {"$in": [ObjectId(oid_of(entry)) for entry in self.pending(limit)]}}
+        pending = self._database[USERCACHE]
+        with self._errors("claim raw entries"):
+            pending.update_many(chosen, {"$set": {CLAIMED: True}})
+            return list(pending.find({**chosen, CLAIMED: True}, {CLAIMED: 0}))
+
     def settle(self, formatted: Sequence[JsonObject], failed: Sequence[str]) -> list[Rejected]:
         """Raw entries are pending no more; see Store."""
         accepted, rejected = accept(formatted, self._user, partial=True)
@@ -165,10 +175,10 @@ class MongoStore:
         with self._errors("settle raw entries"):
             self._write(accepted)
             pending = self._database[USERCACHE].with_options(_PLAIN)
-            for document in pending.find({"_id": {"$in": [ObjectId(oid) for oid in bad]}}):
+            for document in pending.find({"_id": {"$in": [ObjectId(oid) for oid in bad]}, CLAIMED: True}, {CLAIMED: 0}):
                 self._database[ERRORS].replace_one({"_id": document["_id"]}, document, upsert=True)
             gone = [ObjectId(oid) for oid in {*bad, *map(oid_of, formatted)}]
-            pending.delete_many({"_id": {"$in": gone}})
+            pending.delete_many({"_id": {"$in": gone}, CLAIMED: True})
         return rejected
 
     def columns(
@@ -257,7 +267,7 @@ class MongoStore:
         """Documents by id; see Store."""
         start = page_after(collection, after)
         query = {"user_id": self._user, **({} if start is None else {"_id": {"$gt": start}})}
-        return self._read(self._database[collection].find(query).sort("_id", _UP).batch_size(100))
+        return self._read(self._database[collection].find(query, {CLAIMED: 0}).sort("_id", _UP).batch_size(100))
 
     def restore(self, collection: str, documents: Sequence[object], *, partial: bool = False) -> StoreReport:
         """Documents are kept with their ids; see Store."""

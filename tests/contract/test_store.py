@@ -271,7 +271,8 @@ class TestStore:
 
     def test_raw_entries_are_settled_and_the_failed_ones_kept_apart(self, store: Store) -> None:
         store.put([raw(TS + number) for number in range(5)])
-        first, second, third, fourth = store.pending(4)
+        fourth = list(store.pending())[3]
+        first, second, third = store.claim(3)
         good = {**fix(0, key="statemachine/transition"), "_id": first["_id"]}
         bad = {**fix(1, latitude=99), "_id": second["_id"]}
         (rejected,) = store.settle([good, bad], [third["_id"]["$oid"]])  # type: ignore[index]
@@ -280,6 +281,17 @@ class TestStore:
         assert list(store.find("statemachine/transition")) == [own(good)]
         assert store.settle([good], []) == []
         assert len(list(store.pending())) == 2
+
+    def test_what_is_stored_again_while_it_is_formatted_stays_pending(self, store: Store) -> None:
+        store.put([raw(TS), raw(TS + 1)])
+        claimed = store.claim(9)
+        store.put([raw(TS, n=2)])
+        formatted = [{**fix(number), "_id": entry["_id"]} for number, entry in enumerate(claimed)]
+        assert store.settle(formatted, []) == []
+        (left,) = store.pending()
+        assert left["data"] == raw(TS, n=2)["data"]
+        assert {**left, "_id": None} == {**own(raw(TS, n=2)), "_id": None}
+        assert store.claim(9) == [left]
 
     def test_columns_are_equally_long_and_by_time(self, store: Store) -> None:
         store.put([fix(3, speed=2.5), fix(1), fix(2, speed=1)])
