@@ -70,6 +70,14 @@ class Transition(enum.IntEnum):
     BLE_BEACON_LOST = 19
 
 
+class BeaconEvent(enum.IntEnum):
+    """What a phone hears of a vehicle's beacon: eventType of background/bluetooth_ble (BLEEventTypes)."""
+
+    REGION_ENTER = 0
+    REGION_EXIT = 1
+    RANGE_UPDATE = 2
+
+
 class Stage(enum.IntEnum):
     """The stages of e-mission's pipeline that its tools ask about (pipeline_stage of Stage_pipeline_state)."""
 

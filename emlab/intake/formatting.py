@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from zoneinfo import ZoneInfo
 
 from emlab.entries import DEFAULT_TIME_ZONE, TIME_FIELDS, JsonObject
-from emlab.entries.codes import Motion, State, Transition
+from emlab.entries.codes import BeaconEvent, Motion, State, Transition
 from emlab.entries.times import time_fields, zone_named
 from emlab.entries.view import MILLISECONDS_FROM
 from emlab.errors import BadEntry
@@ -48,6 +48,7 @@ TRANSITIONS = {
     "T_TRIP_ENDED": int(Transition.STOPPED_MOVING),
     "T_FORCE_STOP_TRACKING": int(Transition.STOP_TRACKING),
 }
+BEACON_EVENTS = {event.name: int(event) for event in BeaconEvent}
 ANDROID_BATTERY = {1: 0, 2: 2, 3: 1, 4: 4, 5: 3}  # BatteryManager's codes as e-mission's
 BATTERY_CODES = frozenset(range(5))
 
@@ -70,8 +71,8 @@ class _Written:
 def format_entry(raw: JsonObject) -> JsonObject:
     """The entry in the form that the pipeline reads; a formatted one as it is.
 
-    Fields that nobody here knows pass unchanged, and so do the keys without a form of their own (stats/*, manual/*,
-    config/*), whose times get their components and texts.
+    Fields that nobody here knows pass unchanged, and so do the keys without a form of their own (manual/*, config/*),
+    whose times get their components and texts. Of stats/* only the names of fields change, which get _ for dots.
 
     Args:
         raw: an entry in wire form. It is not changed; unchanged parts are shared with the result.
@@ -87,7 +88,8 @@ def format_entry(raw: JsonObject) -> JsonObject:
         raise BadEntry("metadata.key is missing or no text")
     written = _written(metadata, key)
     new_metadata = {**metadata, "time_zone": written.zone.key, **time_fields(written.ts, written.zone, "write_")}
-    return {**raw, "metadata": new_metadata, "data": _FORMATTERS.get(key, _other)(data, written)}
+    formatter = _stats if key.startswith("stats/") else _FORMATTERS.get(key, _other)
+    return {**raw, "metadata": new_metadata, "data": formatter(data, written)}
 
 
 def _part(raw: JsonObject, name: str) -> JsonObject:
@@ -207,6 +209,27 @@ def _battery(data: JsonObject, written: _Written) -> JsonObject:
     return new
 
 
+def _beacon(data: JsonObject, written: _Written) -> JsonObject:
+    """Its local times are those of its writing, as the real server has them, whatever `ts` the phone set."""
+    event = _code(data.get("eventType"), BEACON_EVENTS, "data.eventType is none of those that e-mission has")
+    times = time_fields(written.ts, written.zone)
+    if data.get("ts") is not None:
+        times["ts"] = _seconds(data, "ts")
+    return {**data, "eventType": event, **times}
+
+
+def _stats(data: JsonObject, _written: _Written) -> JsonObject:
+    return {name.replace(".", "_"): _without_dots(value) for name, value in data.items()}
+
+
+def _without_dots(value: object) -> object:
+    if type(value) is list:
+        return [_without_dots(item) for item in value]
+    if type(value) is not dict:
+        return value
+    return {name.replace(".", "_"): _without_dots(item) for name, item in value.items()}
+
+
 def _other(data: JsonObject, written: _Written) -> JsonObject:
     """Any other key: whatever times it has, written out in the zone of the phone."""
     new = data
@@ -222,4 +245,5 @@ _FORMATTERS: dict[str, _Formatter] = {
     "background/motion_activity": _motion,
     "statemachine/transition": _transition,
     "background/battery": _battery,
+    "background/bluetooth_ble": _beacon,
 }

@@ -16,7 +16,7 @@ from hypothesis import given
 from emlab.entries import parse
 from emlab.entries.times import time_fields, zone_named
 from emlab.errors import BadEntry
-from emlab.intake.formatting import TRANSITIONS, TYPE_AND_CONFIDENCE, format_entry
+from emlab.intake.formatting import BEACON_EVENTS, TRANSITIONS, TYPE_AND_CONFIDENCE, format_entry
 
 Entry = dict[str, Any]
 RECORDED = ".phone_to_server.json.gz"
@@ -202,11 +202,38 @@ def test_labels_and_answers_get_the_times_that_they_have() -> None:
 
 
 def test_unknown_keys_and_fields_pass() -> None:
-    entry = raw("stats/client_time", {"name": "sync", "reading": None, "ts": TS}) | {"invalid": True}
+    entry = raw("manual/no_such_key", {"name": "sync", "reading": None, "ts": TS}) | {"invalid": True}
     formatted: Entry = format_entry(entry)
     assert formatted["invalid"] is True
     assert formatted["data"]["reading"] is None
     assert formatted["data"]["fmt_time"] == "2015-08-27T08:18:27.867000-07:00"
+
+
+@pytest.mark.parametrize("platform", ["android", "ios"])
+def test_statistics_stay_as_they_were_but_for_dots_in_names(platform: str) -> None:
+    data = {"name": "a.b", "ts": 5, "reading": {"x.y.z": [{"u.v": None}], "w": 1.5}, "client.app": "1.2"}
+    formatted: Entry = format_entry(raw("stats/client_time", data, platform=platform))
+    assert formatted["metadata"]["write_fmt_time"] == "2015-08-27T08:18:27.867000-07:00"
+    kept = {"name": "a.b", "ts": 5, "reading": {"x_y_z": [{"u_v": None}], "w": 1.5}, "client_app": "1.2"}
+    assert formatted["data"] == kept
+    assert "x.y.z" in cast(Entry, data["reading"])
+    settings: Entry = format_entry(raw("config/app_ui_config", {"a.b": 1}))
+    assert settings["data"] == {"a.b": 1}
+
+
+@pytest.mark.parametrize("platform", ["android", "ios"])
+@pytest.mark.parametrize(("name", "code"), [("REGION_ENTER", 0), ("REGION_EXIT", 1), ("RANGE_UPDATE", 2)])
+def test_what_is_heard_of_a_beacon_is_a_code_with_the_local_time_of_its_writing(
+    platform: str, name: str, code: int
+) -> None:
+    heard = {"eventType": name, "uuid": "dfc0", "major": 1, "minor": 4, "rssi": -60}
+    for ts in ({}, {"ts": TS - 5}, {"ts": (TS - 5) * 1000}):
+        formatted: Entry = format_entry(raw("background/bluetooth_ble", {**heard, **ts}, platform=platform))
+        assert formatted["data"]["eventType"] == code
+        assert formatted["data"]["fmt_time"] == formatted["metadata"]["write_fmt_time"]
+        assert formatted["data"]["local_dt"] == formatted["metadata"]["write_local_dt"]
+        assert formatted["data"]["ts"] == pytest.approx(TS - 5 if ts else TS)
+        assert formatted["data"].items() >= {"minor": 4, "rssi": -60}.items()
 
 
 @pytest.mark.parametrize(
@@ -241,6 +268,12 @@ def test_unknown_keys_and_fields_pass() -> None:
             raw("statemachine/transition", {"currState": "STATE_START", "transition": {}}),
             "data.transition is none of those that e-mission has",
         ),
+        (raw("background/bluetooth_ble", {"eventType": "NEAR"}), "data.eventType is none of those that e-mission has"),
+        (raw("background/bluetooth_ble", {}), "data.eventType is none of those that e-mission has"),
+        (
+            raw("background/bluetooth_ble", {"eventType": 2, "ts": "now"}),
+            "data.ts is missing or no number",
+        ),
         (raw("background/battery", {"battery_status": 9}), "data.battery_status is none of those that e-mission has"),
     ],
 )
@@ -267,10 +300,14 @@ names = st.sampled_from(
         "transition",
         "battery_status",
         "battery_level_ratio",
+        "eventType",
         "x",
+        "x.y",
     ]
 )
-words = st.sampled_from([*TRANSITIONS, "STATE_START", "local.state.start", "high", "low", 0, 3, 7, 50.0, TS, 37.0])
+words = st.sampled_from(
+    [*TRANSITIONS, *BEACON_EVENTS, "STATE_START", "local.state.start", "high", "low", 0, 3, 7, 50.0, TS, 37.0]
+)
 things = scalars | words | st.lists(scalars, max_size=2) | st.dictionaries(st.text(max_size=3), scalars, max_size=2)
 keys = st.sampled_from(
     [
@@ -279,6 +316,7 @@ keys = st.sampled_from(
         "background/motion_activity",
         "statemachine/transition",
         "background/battery",
+        "background/bluetooth_ble",
         "manual/mode_confirm",
         "config/consent",
         "stats/client_time",
@@ -316,6 +354,13 @@ good: dict[str, st.SearchStrategy[Entry]] = {
     ),
     "statemachine/transition": st.fixed_dictionaries(
         {"currState": st.just("STATE_START"), "transition": st.sampled_from([None, *TRANSITIONS])}
+    ),
+    "background/bluetooth_ble": st.fixed_dictionaries(
+        {"eventType": st.sampled_from(sorted(BEACON_EVENTS))}, optional={"ts": st.floats(0, 9e10)}
+    ),
+    "stats/client_time": st.fixed_dictionaries(
+        {"name": st.text(max_size=5)},
+        optional={"ts": st.floats(0, 9e10), "a.b": st.dictionaries(st.just("c.d"), words)},
     ),
     "manual/mode_confirm": st.fixed_dictionaries({"start_ts": st.floats(0, 9e10), "end_ts": st.floats(0, 9e10)}),
 }
