@@ -55,7 +55,16 @@ def _hkdf(secret: bytes, info: bytes, salt: bytes | None = None, size: int = 32)
     return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
 
 
-class Key:
+class _Unshown:
+    """Is neither pickled nor copied: that would write it to a file, a cache or another process without a word."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"a {type(self).__name__} must not be pickled: it would be written somewhere in the clear")
+
+
+class Key(_Unshown):
     """The 32 bytes that open one person's vault. Equal in constant time; its repr shows nothing of it."""
 
     __slots__ = ("_raw",)
@@ -111,7 +120,7 @@ class Cost:
             raise ValueError(f"{self} needs more than {MAX_STRETCH_BYTES >> 20} MiB")
 
 
-class Passphrase:
+class Passphrase(_Unshown):
     """Words that open a vault. Stretched by scrypt, so that each guess costs time and memory; never shown.
 
     Args:
@@ -146,7 +155,7 @@ class Passphrase:
         return "Passphrase(not shown)"
 
 
-class RecoveryCode:
+class RecoveryCode(_Unshown):
     """A code on paper that opens a vault whose key is lost: 160 random bits and 20 that tell a typing error.
 
     Args:

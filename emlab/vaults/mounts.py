@@ -39,7 +39,7 @@ class Mount:
 
 def parse(text: str) -> list[Mount]:
     """The mounts in the text of a mountinfo, lowest first; later ones on the same point hide earlier ones."""
-    return [_parse_line(line) for line in text.splitlines()]
+    return [_parse_line(line) for line in text.split("\n") if line]
 
 
 def _parse_line(line: str) -> Mount:

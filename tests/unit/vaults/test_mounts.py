@@ -1,0 +1,71 @@
+"""The kernel's mount table, read from its text."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emlab.vaults import mounts
+from emlab.vaults.mounts import Mount
+
+LINES = r"""27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+43 27 0:39 / /vaults/a\040b/clear rw,nosuid,nodev,noexec,relatime shared:7 - fuse.gocryptfs emlab-1\054 rw,user_id=0
+44 27 0:40 / /c rw,relatime shared:12 master:7 propagate_from:2 - ecryptfs /l\134ow rw,ecryptfs_sig=ab,ecryptfs_key=32
+45 27 0:41 /sub /d ro unbindable - tmpfs none ro
+"""
+
+
+def test_a_line_has_a_point_a_kind_a_source_flags_options_and_groups() -> None:
+    root, go, ecryptfs, tmpfs = mounts.parse(LINES)
+    assert (root.point, root.kind, root.source, root.groups) == ("/", "ext4", "/dev/vda", frozenset())
+    assert (go.point, go.source) == ("/vaults/a b/clear", "emlab-1,")
+    assert go.flags == {"rw", "nosuid", "nodev", "noexec", "relatime"}
+    assert ecryptfs.source == r"/l\ow"
+    assert ecryptfs.groups == {"7", "12"}
+    assert ecryptfs.options == {"rw": "", "ecryptfs_sig": "ab", "ecryptfs_key": "32"}
+    assert tmpfs.flags == {"ro"}
+    assert tmpfs.groups == frozenset()
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw and b"/" not in raw))
+def test_any_name_comes_back_as_python_names_it(raw: bytes) -> None:
+    """As the kernel writes it: blanks and backslashes in octal, all else, also what is no text, as it is."""
+    written = raw
+    for sign in (b"\\", b" ", b"\t", b"\n"):
+        written = written.replace(sign, b"\\%03o" % sign[0])
+    line = os.fsdecode(b"1 2 0:3 / /" + written + b" rw - tmpfs none rw\n")
+    (found,) = mounts.parse(line)
+    assert found.point == "/" + os.fsdecode(raw)
+
+
+@pytest.mark.parametrize("sign", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_sign_that_ends_lines_elsewhere_does_not_end_one_here(sign: str) -> None:
+    (found,) = mounts.parse(f"1 2 0:3 / /a{sign}b rw - tmpfs none rw\n")
+    assert found.point == f"/a{sign}b"
+
+
+def test_the_table_of_this_process_is_read() -> None:
+    assert [mount.kind for mount in mounts.at(Path("/proc"))][-1:] == ["proc"]
+    assert mounts.at(Path("/proc/self")) == []
+    assert any(mount.point == "/" for mount in mounts.read())
+
+
+def test_what_is_open_below_a_directory_names_its_process(tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    assert mounts.users(tmp_path) == []
+    with (tmp_path / "with" / "file").open("w"):
+        (holder,) = mounts.users(tmp_path)
+        assert holder.pid == os.getpid()
+        assert f"(process {os.getpid()})" in str(holder)
+        assert mounts.users(tmp_path / "wit") == []
+
+
+def test_no_other_namespace_sees_a_mount_that_is_nowhere() -> None:
+    def nothing(_mount: Mount) -> bool:
+        return False
+
+    assert mounts.elsewhere(nothing) == []
