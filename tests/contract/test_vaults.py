@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import signal
 import subprocess
@@ -199,6 +201,15 @@ class TestVault:
         odd.close()
         assert is_gone(odd)
 
+    def test_a_relative_path_will_do(self, kind: str, where: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(where.parent)
+        vault = make_vault(kind)(Path("vault"))
+        vault.create(key)
+        (vault.open(key) / "file").write_text("kept")
+        assert vault.is_open
+        vault.close()
+        assert is_gone(vault)
+
     def test_a_link_to_it_is_the_same_vault(self, kind: str, vault: Vault, where: Path, key: Key) -> None:
         vault.create(key)
         where.with_name("link").symlink_to(where)
@@ -214,9 +225,6 @@ class TestFiles:
     """What a database does with files works there."""
 
     def test_files_are_renamed_linked_locked_mapped_and_cut(self, vault: Vault, key: Key) -> None:
-        import fcntl
-        import mmap
-
         vault.create(key)
         clear = vault.open(key)
         with (clear / "a").open("w+b") as file:
@@ -357,6 +365,34 @@ class TestCrash:
     def test_whoever_dies_with_the_lock_leaves_it(self, vault: Vault, make: Make, key: Key) -> None:
         vault.create(key)
         assert dies(lambda: make(step=killer(0)).recovery(key)) == -signal.SIGKILL
+        vault.open(key)
+
+    @pytest.mark.parametrize("number", range(5))
+    def test_a_vault_whose_making_was_cut_short_is_there_or_is_not(
+        self, vault: Vault, make: Make, key: Key, number: int
+    ) -> None:
+        assert dies(lambda: make(step=killer(number)).create(key)) == -signal.SIGKILL
+        assert vault.repair() is Found.CLOSED
+        if number < 2:
+            with pytest.raises(VaultError, match="no vault"):
+                vault.open(key)
+            with pytest.raises(VaultError, match="not empty"):
+                vault.create(key)
+            vault.shred()
+            vault.create(key)
+        vault.open(key)
+
+    def test_whoever_works_on_it_too_long_is_not_waited_for(
+        self, vault: Vault, where: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        vault.create(key)
+        monkeypatch.setattr("emlab.vaults.keyed.LOCK_WAIT_S", 0.05)
+        acts: list[Callable[[], object]] = [lambda: vault.open(key), vault.close, vault.repair, vault.shred]
+        with (where / "vault.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for act in acts:
+                with pytest.raises(VaultBusy, match="another process works"):
+                    act()
         vault.open(key)
 
     def test_a_shred_that_was_cut_short_is_finished(self, vault: Vault, make: Make, where: Path, key: Key) -> None:
