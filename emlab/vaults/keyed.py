@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from emlab.clock import wait_until
 from emlab.errors import VaultBusy, VaultError
@@ -33,7 +32,7 @@ class KeyedVault(ABC):
         step: told what has just been done to the header.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, home: Path, *, step: Step = proceed) -> None:
         self._home = home

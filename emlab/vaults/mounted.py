@@ -69,6 +69,8 @@ class MountedVault(KeyedVault):
             self._mount_on_bare(data_key)
 
     def _mount_on_bare(self, data_key: Key) -> None:
+        if not stat.S_ISDIR(self.clear.lstat().st_mode):  # mounting would follow a link
+            raise VaultError(f"{self.clear} is no directory: the bare mount point was replaced")
         if left := os.listdir(self.clear):  # noqa: PTH208
             raise VaultError(f"{self.clear} is the bare mount point and yet holds {left[0][:80]!r}: move it away")
         if os.geteuid() != 0:

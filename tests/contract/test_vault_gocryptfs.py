@@ -183,6 +183,14 @@ class TestMountPoint:
         (vault.clear / "stray").unlink()
         vault.open(key)
 
+    def test_a_link_in_its_place_is_not_followed(self, vault: GocryptfsVault, tmp_path: Path, key: Key) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        vault.clear.rmdir()
+        vault.clear.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(VaultError, match="no directory"):
+            vault.open(key)
+        assert mounts.at(tmp_path / "elsewhere") == []
+
     @pytest.mark.needs("mounting")
     def test_something_else_that_is_mounted_there_is_named(self, vault: GocryptfsVault, key: Key) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "strange", str(vault.clear)], check=True)

@@ -24,9 +24,14 @@ from emlab.key import Cost, Key, Passphrase, RecoveryCode, Secret
 from emlab.parts import VAULTS, make_vault
 from emlab.vaults import header
 from emlab.vaults.base import Found, Vault
+from emlab.vaults.ecryptfs import EcryptfsVault
+from emlab.vaults.fscrypt import FscryptVault
+from emlab.vaults.gocryptfs import GocryptfsVault
+from emlab.vaults.plain import PlainVault
 from tests.canary import Canary, search
 
 NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting"), "ecryptfs": ("ecryptfs",)}
+AS_TYPED: list[Callable[[Path], Vault]] = [PlainVault, GocryptfsVault, FscryptVault, EcryptfsVault]  # for mypy
 COORDINATE = 47.376886412345
 CANARIES: list[Canary] = ["Zebra-Crossing-4711", COORDINATE]
 
@@ -98,13 +103,21 @@ def takes_nothing(clear: Path) -> bool:
 
 def dies(act: Callable[[], object]) -> int:
     """The signal that ended a process which did this."""
+    return os.waitstatus_to_exitcode(os.waitpid(begin(act), 0)[1])
+
+
+def begin(act: Callable[[], object], closing: int | None = None) -> int:
+    """A process that does this, and ends with 1 if it raises."""
     pid = os.fork()
     if pid == 0:
         try:
+            if closing is not None:
+                os.close(closing)
             act()
-        finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        finally:
+            os._exit(1)
+    return pid
 
 
 def killer(number: int) -> Callable[[str], None]:
@@ -289,6 +302,21 @@ class TestUse:
         assert mounts_below(where) <= 1
         vault.close()
         assert is_gone(vault)
+
+    def test_processes_that_open_it_at_once_share_one(self, vault: Vault, make: Make, where: Path, key: Key) -> None:
+        vault.create(key)
+
+        def act() -> None:
+            os.read(start, 1)  # ends for all of them at once
+            make().open(key)
+
+        start, end = os.pipe()
+        children = [begin(act, closing=end) for _ in range(4)]
+        os.close(end)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+        os.close(start)
+        assert mounts_below(where) <= 1
+        assert vault.is_open
 
     def test_opening_while_closing_is_one_after_the_other(
         self, vault: Vault, make: Make, where: Path, key: Key
