@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -13,7 +14,7 @@ from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.emission import labels, metrics, profile
 from emlab.emission.span import local_dates, where
 from emlab.emission.timeline import Travel, data_of, oid, trip_feature
-from emlab.emission.truncation import truncate
+from emlab.emission.truncation import places
 from emlab.emission.uploads import last_times
 from emlab.entries import JsonObject, StoreReport
 from emlab.entries.codes import Motion
@@ -29,6 +30,7 @@ POINT, INCIDENT = "analysis/recreated_location", "manual/incident"
 LASTS: JsonObject = {f"data.{name}": {"$type": "number"} for name in ("start_ts", "end_ts")}
 LIES: JsonObject = {"data.loc.type": "Point"}
 MAX_REPLY_BYTES = 128 << 20
+MANY = 10_000  # entries after which it is worth to ask how large all are
 MAX_TRIPS, MAX_POINTS, MAX_SECTIONS = 1_000, 100_000, 100_000
 
 
@@ -121,11 +123,10 @@ class Emission:
     def find_entries(self, request: wire.FindEntries, _time_type: str) -> wire.PhoneData:
         """Entries by time. The path's last word does not matter, as at e-mission's server: the fields decide."""
         query, order = where(request, key_time=request.key_time, key_local_date=request.key_local_date)
-        found: Iterable[JsonObject] = self._documents.find(request.key_list, query, order=order)
-        if request.max_entries:
-            count = self._documents.matching(request.key_list, query)
-            found = truncate(found, count, request.max_entries, request.trunc_method)
-        encoded = _encoded(found)
+        most, keys = request.max_entries, request.key_list
+        pick = functools.partial(places, max_entries=most, method=request.trunc_method) if most else None
+        found = self._documents.find(keys, query, order=order, pick=pick)
+        encoded = _encoded(found, size=None if most else lambda: self._documents.size(keys, query))
         self._note("find_entries")
         return wire.PhoneData(encoded)
 
@@ -268,17 +269,21 @@ class Emission:
         return wire.Labels(labels.listed(changed))
 
 
-def _encoded(found: Iterable[JsonObject]) -> list[msgspec.Raw]:
-    """Entries as JSON, one after the other, so that their mappings need no memory. Raises BadQuery if too much."""
+def _encoded(found: Iterable[JsonObject], *, size: Callable[[], int] | None) -> list[msgspec.Raw]:
+    """Entries as JSON, one after the other, so that their mappings need no memory. Raises BadQuery if too much.
+
+    Args:
+        size: the bytes of them all, as they are kept; None if most are not to be answered. Asked when there are many.
+    """
     encoder = msgspec.json.Encoder()
     encoded: list[msgspec.Raw] = []
-    size = 0
+    so_far = 0
     for entry in found:
         one = encoder.encode(entry)
-        size += len(one)
-        if size > MAX_REPLY_BYTES:
-            raise BadQuery(f"that is more than {MAX_REPLY_BYTES} bytes: ask for a shorter time, or with max_entries")
+        so_far += len(one)
         encoded.append(msgspec.Raw(one))
+        if so_far > MAX_REPLY_BYTES or (size is not None and len(encoded) == MANY and size() > MAX_REPLY_BYTES):
+            raise BadQuery(f"that is more than {MAX_REPLY_BYTES} bytes: ask for a shorter time, or with max_entries")
     return encoded
 
 

@@ -6,7 +6,7 @@ Imports pymongo, and of emlab errors, mongo_errors and the store.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
@@ -28,6 +28,7 @@ FOUND_LIMIT = {TIMESERIES: 250_000, ANALYSIS: 250_000, USERCACHE: 100_000}  # as
 # mostly their order at e-mission's server, too.
 TIES = ("metadata.write_ts", "data.start_ts", "data.ts", "_id")
 BATCH = 500  # entries that are mappings at once
+TAIL = 10_000  # entries that are read from the end, and turned round in memory
 Where = Mapping[str, object]
 
 
@@ -123,24 +124,33 @@ class EmissionStore:
         with self._errors("read results"):
             return {cast("dict[str, str]", one["_id"])["$oid"]: one for one in self._database[ANALYSIS].find(query)}
 
-    def find(self, keys: Sequence[str] | None, where: Where, *, order: str) -> Iterator[JsonObject]:
+    def find(
+        self, keys: Sequence[str] | None, where: Where, *, order: str, pick: Callable[[int], range] | None = None
+    ) -> Iterator[JsonObject]:
         """Entries in wire form, as e-mission answers: the time series', then computed ones, then unformatted ones.
 
         Args:
             keys: null for all; an empty list finds unformatted ones of all keys, and no others, as e-mission does.
             where: the rest of the query. order: by which path each of the three is sorted.
+            pick: of how many there are, which are wanted, by their places; all without it. No others are read.
         """
         with self._errors("find entries"):
-            for name, query in self._queries(keys, where):
-                yield from self._sorted(name, query, order)
+            queries = list(self._queries(keys, where))
+            if pick is None:
+                for name, query in queries:
+                    yield from self._read(name, query, order)
+            else:
+                yield from self._picked(queries, order, pick)
 
-    def matching(self, keys: Sequence[str] | None, where: Where) -> int:
-        """How many entries `find` gives."""
-        with self._errors("count entries"):
-            return sum(
-                min(self._database[name].count_documents(query), FOUND_LIMIT[name])
-                for name, query in self._queries(keys, where)
-            )
+    def size(self, keys: Sequence[str] | None, where: Where) -> int:
+        """How many bytes the entries have that `find` gives, as they are kept."""
+        sizes: list[JsonObject] = [{"$group": {"_id": None, "bytes": {"$sum": {"$bsonSize": "$$ROOT"}}}}]
+        total = 0
+        with self._errors("measure entries"):
+            for name, query in self._queries(keys, where):
+                steps: list[JsonObject] = [{"$match": query}, {"$limit": FOUND_LIMIT[name]}, *sizes]
+                total += sum(cast(int, group["bytes"]) for group in self._database[name].aggregate(steps))
+        return total
 
     def _queries(self, keys: Sequence[str] | None, where: Where) -> Iterator[tuple[str, JsonObject]]:
         computed = None if keys is None else [key for key in keys if key.startswith(RESULT_PREFIXES)]
@@ -149,10 +159,42 @@ class EmissionStore:
             if wanted is None or wanted:
                 yield name, {**self._mine(wanted), **where}
 
-    def _sorted(self, name: str, query: JsonObject, order: str) -> Iterator[JsonObject]:
+    def _picked(
+        self, queries: Sequence[tuple[str, JsonObject]], order: str, pick: Callable[[int], range]
+    ) -> Iterator[JsonObject]:
+        totals = [self._database[name].count_documents(query) for name, query in queries]
+        counts = [min(total, FOUND_LIMIT[name]) for total, (name, _) in zip(totals, queries, strict=True)]
+        wanted, before = pick(sum(counts)), 0
+        for (name, query), total, count in zip(queries, totals, counts, strict=True):
+            if at := part(wanted, before, count):
+                yield from self._some(name, query, order, at, total)
+            before += count
+
+    def _some(self, name: str, query: JsonObject, order: str, at: range, total: int) -> Iterator[JsonObject]:
+        if at.step > 1:
+            return self._sampled(name, query, order, at)
+        if at.start and len(at) <= TAIL:  # so mongod need not sort the others
+            last = self._read(name, query, order, skip=total - at.stop, limit=len(at), down=True)
+            return reversed(list(last))
+        return self._read(name, query, order, skip=at.start, limit=len(at))
+
+    def _sampled(self, name: str, query: JsonObject, order: str, at: range) -> Iterator[JsonObject]:
+        """Of entries that are not wanted, only times and ids are sorted, and only ids are read."""
+        by = _by(order)
+        steps: list[JsonObject] = [{"$match": query}, {"$project": by}, {"$sort": by}, {"$limit": at.stop}]
+        steps.append({"$project": {"_id": True}})
+        batches = self._database[name].aggregate_raw_batches(steps, allowDiskUse=True)
+        ids = [entry["_id"] for batch in batches for entry in bson.decode_all(cast(bytes, batch))][at.start :: at.step]
+        for start in range(0, len(ids), BATCH):
+            yield from self._read(name, {**query, "_id": {"$in": ids[start : start + BATCH]}}, order)
+
+    def _read(
+        self, name: str, query: JsonObject, order: str, *, skip: int = 0, limit: int | None = None, down: bool = False
+    ) -> Iterator[JsonObject]:
         """In batches, which takes less Python to decode, and without the user, who is the same: a fifth faster."""
-        by = [(path, pymongo.ASCENDING) for path in dict.fromkeys((order, *TIES))]
-        found = self._database[name].find_raw_batches(query, {"user_id": False}).sort(by).limit(FOUND_LIMIT[name])
+        by = list(_by(order, pymongo.DESCENDING if down else pymongo.ASCENDING).items())
+        found = self._database[name].find_raw_batches(query, {"user_id": False}).sort(by).skip(skip)
+        found = found.limit(FOUND_LIMIT[name] if limit is None else limit)
         user: JsonObject = {"user_id": {"$uuid": self._uuid.hex}}
         for batch in found.batch_size(BATCH).allow_disk_use(True):
             yield from (entry | user for entry in bson.decode_all(cast(bytes, batch), WIRE))
@@ -165,6 +207,18 @@ class EmissionStore:
 
     def _errors(self, doing: str) -> AbstractContextManager[None]:
         return wrapped(doing, self._data_dir)
+
+
+def part(at: range, before: int, count: int) -> range:
+    """Which of `count` entries are wanted, by places in a list where so many come before them; by their own places."""
+    first, last = (-(-(place - at.start) // at.step) for place in (before, before + count))
+    inner = at[max(0, first) : max(0, last)]
+    return range(inner.start - before, inner.stop - before, at.step)
+
+
+def _by(order: str, direction: int = pymongo.ASCENDING) -> dict[str, int]:
+    """What entries are sorted by: no two of them are the same in all of it."""
+    return dict.fromkeys((order, *TIES), direction)
 
 
 def _date(now: float) -> DatetimeMS:

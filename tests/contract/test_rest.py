@@ -257,15 +257,6 @@ class TestFinding:
         assert numbers(find(rest, key_time="data.ts", start_time=start, end_time=end)) == [2, 3, 4, 5]
         assert find(rest, start_time=end, end_time=start) == []
 
-    def test_too_many_are_cut(self, rest: Rest) -> None:
-        assert numbers(find(rest, max_entries=3, trunc_method="first")) == [0, 1, 2]
-        assert numbers(find(rest, max_entries=3, trunc_method="last")) == [5, 7, 9]
-        assert numbers(find(rest, max_entries=3, trunc_method="sample")) == [0, 3, 7]
-        assert len(find(rest, max_entries=0, trunc_method="sample")) == 8
-        assert len(find(rest, max_entries=8)) == 8
-        assert rest.post(FIND, {"key_list": None, **EVER, "max_entries": 7})[0] == 400
-        assert rest.post(FIND, {"key_list": None, **EVER, "max_entries": -1, "trunc_method": "last"})[0] == 400
-
     def test_formatted_and_computed_entries_come_before_pending_ones(self, rest: Rest) -> None:
         formatted, trip = (phone_entry(n, key=key) for n, key in ((8, BATTERY), (6, "analysis/cleaned_trip")))
         for entry in (formatted, trip):

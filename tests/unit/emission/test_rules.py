@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from emlab.emission import labels, profile
 from emlab.emission.span import local_dates, where
-from emlab.emission.truncation import truncate
+from emlab.emission.truncation import places
 from emlab.emission.uploads import last_times
 from emlab.entries import JsonObject
 from emlab.errors import BadQuery
+from emlab.store.emission import part
 from emlab.wire.emission import FindEntries, LocalDate
 
 NOW = 1_700_000_000.25
@@ -87,7 +88,7 @@ def test_hours_go_over_midnight_when_the_first_is_the_later(low: int, high: int,
 
 @given(st.lists(st.integers(), max_size=60), st.integers(0, 70), st.sampled_from(["first", "last", "sample"]))
 def test_of_too_many_entries_some_are_answered_in_their_order(found: list[int], most: int, method: str) -> None:
-    got = list(truncate(iter(found), len(found), most, method))
+    got = [found[place] for place in places(len(found), most, method)]
     if not most or len(found) <= most:
         assert got == found
         return
@@ -98,10 +99,23 @@ def test_of_too_many_entries_some_are_answered_in_their_order(found: list[int], 
         assert got == (found[:most] if method == "first" else found[-most:])
 
 
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.data())
+def test_the_parts_of_what_is_wanted_are_all_of_it(counts: list[int], data: st.DataObject) -> None:
+    count = sum(counts)
+    wanted = places(count, data.draw(st.integers(0, 40)), data.draw(st.sampled_from(["first", "last", "sample"])))
+    found: list[int] = []
+    for number, inner in enumerate(counts):
+        before = sum(counts[:number])
+        mine = part(wanted, before, inner)
+        assert all(0 <= place < inner for place in mine)
+        found += [before + place for place in mine]
+    assert found == list(wanted)
+
+
 def test_a_bound_without_a_method_is_refused_only_when_it_is_exceeded() -> None:
-    assert list(truncate([1, 2], 2, 2, None)) == [1, 2]
+    assert places(2, 2, None) == range(2)
     with pytest.raises(BadQuery, match="trunc_method"):
-        truncate([1, 2, 3], 3, 2, None)
+        places(3, 2, None)
 
 
 def test_a_fresh_profile_has_the_mileage_that_e_mission_gives_everybody() -> None:
