@@ -94,7 +94,7 @@ def test_too_large_an_answer_is_refused_before_all_of_it_is_read(rest: Rest, mon
 
 def test_how_large_all_are_is_asked_once_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actor, "MANY", 3)
-    entries = ({"n": n} for n in range(10))
+    entries: Iterator[dict[str, object]] = ({"n": n} for n in range(10))
     with pytest.raises(BadQuery, match="more than"):
         actor._encoded(entries, size=lambda: actor.MAX_REPLY_BYTES + 1)
     assert next(entries) == {"n": 3}
