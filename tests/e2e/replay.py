@@ -28,19 +28,18 @@ WRITTEN = ("write_ts", "write_local_dt", "write_fmt_time")  # of entries that th
 
 # What intake computes, by e-mission's names: how far it may be from what the real pipeline computed.
 TOLERANCES = {
-    "ts": 300.0,  # seconds, of any time
-    "duration": 600.0,
-    "distance": 50.0,  # metres, or 5 %
-    "coordinates": 0.005,  # degrees
-    "lnglat": 0.005,
+    "ts": 1.0,  # seconds, of any time
+    "duration": 1.0,
+    "distance": 0.1,  # metres, or 0.1 %
+    "coordinates": 1e-6,  # degrees, a tenth of a metre
+    "lnglat": 1e-6,
     "heading": 0.001,  # degrees
-    "times": 300.0,  # seconds
-    "timestamps": 300_000.0,  # milliseconds
-    "speed": 0.01,  # metres a second
-    "speeds": 0.01,
+    "times": 1.0,  # seconds
+    "timestamps": 1_000.0,  # milliseconds
+    "speed": 0.001,  # metres a second
+    "speeds": 0.001,
 }
-SHARE = 0.05  # of a distance, and of the number of points
-TRACKS = {"times", "timestamps", "speeds", "distances", "lnglat", "locations", "deleted_points"}
+SHARE = 0.001  # of a distance
 
 
 class Difference(NamedTuple):
@@ -250,20 +249,10 @@ def _list_faults(recorded: Sequence[Json], got: Json, where: str, computed: bool
     if not isinstance(got, list):
         yield f"{where}: a list became {type(got).__name__}"
     elif len(got) != len(recorded):
-        if not (computed and _is_track(where) and abs(len(got) - len(recorded)) <= _spare(len(recorded))):
-            yield f"{where}: {len(recorded)} became {len(got)}"
+        yield f"{where}: {len(recorded)} became {len(got)}"
     else:
         for number, (one, other) in enumerate(zip(recorded, got, strict=True)):
             yield from faults(one, other, where=f"{where}[{number}]", computed=computed)
-
-
-def _is_track(where: str) -> bool:
-    """Whether a list has one item for each point of a track, of which there may be a few more or fewer."""
-    return where.rpartition(".")[2].partition("[")[0] in TRACKS
-
-
-def _spare(count: int) -> int:
-    return max(2, round(SHARE * count))
 
 
 def _reduced_faults(recorded: Mapping[str, Json], got: Json, where: str, computed: bool) -> Iterator[str]:
@@ -278,7 +267,7 @@ def _reduced_faults(recorded: Mapping[str, Json], got: Json, where: str, compute
     if "key_counts" in recorded:
         got = got if len(got) == count else _expected(got, recorded["key_counts"])
         yield from _entries_faults(recorded, got, where)
-    elif len(got) != count and not (computed and abs(len(got) - count) <= _spare(count)):
+    elif len(got) != count:
         yield f"{where}: {count} became {len(got)}"
     if "sum" in recorded and where.endswith("distances"):
         yield from faults(recorded["sum"], sum(got), where=where, computed=computed)
@@ -307,8 +296,7 @@ def _entries_faults(recorded: Mapping[str, Json], got: list[Any], where: str) ->
     counts, wanted = Counter(one["metadata"]["key"] for one in got), recorded["key_counts"]
     assert isinstance(wanted, dict)
     for key in sorted(wanted.keys() | counts.keys()):
-        spare = _spare(wanted.get(key, 0)) if key == "analysis/recreated_location" else 0
-        if abs(wanted.get(key, 0) - counts[key]) > spare:
+        if wanted.get(key, 0) != counts[key]:
             yield f"{where}: {wanted.get(key, 0)} of {key} became {counts[key]}"
     all_raw = counts == wanted and not any(key.startswith(RESULTS) for key in counts)
     if all_raw and recorded["order_sha256"] not in _orders(got):
