@@ -28,8 +28,8 @@ from .errors import WrongKey as WrongKey
 from .experiment import Experiment as Experiment
 from .idle import Never as Never
 from .idle import PauseAfter as PauseAfter
-from .key import Key as Key
 from .intake.report import IntakeReport as IntakeReport
+from .key import Key as Key
 from .lab import Lab as Lab
 from .lease import Lease as Lease
 from .policy import Policy as Policy
