@@ -8,14 +8,33 @@ from pathlib import Path
 
 import pytest
 
-from emlab.errors import VaultError, WrongKey
+from emlab.errors import VaultBusy, VaultError, WrongKey
 from emlab.key import Key
 from emlab.vaults import fscrypt_calls as kernel
+from emlab.vaults.base import Found, Vault
 from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.fscrypt_calls import KeyStatus
 from tests.canary import Canary, search
+from tests.contract.ordinary import USER, as_user
 
 CANARIES: list[Canary] = ["Zebra-Crossing-4711"]
+
+
+def use_it(vault: Vault) -> None:
+    """All that can be done with a vault, by an ordinary user."""
+    assert os.geteuid() != 0
+    key = Key.random()
+    vault.create(key)
+    with (vault.open(key) / "file").open("w") as file:
+        with pytest.raises(VaultBusy, match=str(os.getpid())):
+            vault.close()
+        (vault.open(key) / "new").touch()
+        file.write("kept")
+    vault.close()
+    assert not vault.is_open
+    assert not (vault.parent / "clear" / "file").exists()
+    assert (vault.open(key) / "file").read_text() == "kept"
+    vault.shred()
 
 
 @pytest.fixture
@@ -48,7 +67,7 @@ def test_the_image_of_the_disk_does_not_hold_what_is_inside(encrypting_disk: Pat
     vault.close()
     assert search(written(encrypting_disk), CANARIES) == []
     (encrypting_disk / "beside").write_text("Zebra-Crossing-4711" * 1000)
-    assert {hit.path.name for hit in search(written(encrypting_disk), CANARIES)} == {"image", "beside"}
+    assert {hit.path.name for hit in search(written(encrypting_disk), CANARIES)} == {"image"}
 
 
 @pytest.mark.needs("fscrypt")
@@ -89,4 +108,27 @@ def test_while_a_file_is_open_the_rest_is_closed_already(encrypting_disk: Path, 
         file.write("goes on")
     vault.close()
     assert (vault.open(key) / "file").read_text() == "goes on"
+    vault.close()
+
+
+def test_an_ordinary_user_can_do_all_of_it(encrypting_disk: Path) -> None:
+    home = encrypting_disk / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, USER.pw_uid, USER.pw_gid)
+    encrypting_disk.parent.chmod(0o711)
+    assert as_user(lambda: use_it(FscryptVault(home / "vault"))) == ""
+
+
+def test_after_a_restart_of_the_machine_it_is_closed(encrypting_disk: Path, key: Key) -> None:
+    """Keys belong to the mounted file system, and end with it."""
+    vault = FscryptVault(encrypting_disk / "vault")
+    vault.create(key)
+    (vault.open(key) / "file").write_text("kept")
+    image = encrypting_disk.with_name("image")
+    subprocess.run(["umount", str(encrypting_disk)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(encrypting_disk)], check=True)
+    assert not vault.is_open
+    assert vault.repair() is Found.CLOSED
+    assert not (vault.parent / "clear" / "file").exists()
+    assert (vault.open(key) / "file").read_text() == "kept"
     vault.close()

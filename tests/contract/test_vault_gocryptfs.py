@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import signal
+import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,38 +19,48 @@ from emlab.errors import VaultBusy, VaultError
 from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
-from emlab.vaults.gocryptfs import GocryptfsVault
+from emlab.vaults.gocryptfs import DEVICE, GocryptfsVault
 from tests.canary import search_bytes
+from tests.contract.ordinary import USER, as_user
 
 pytestmark = pytest.mark.needs("gocryptfs")
 
 WAIT_S = 10.0
-USER = pwd.getpwnam("nobody").pw_uid  # fusermount3 serves no user without a name
-AS_USER = """
-import os, sys
-from pathlib import Path
-from emlab.errors import VaultBusy
-from emlab.key import Key
-from emlab.vaults.gocryptfs import GocryptfsVault
+NEW_NAMESPACE = 0x20000
 
-assert os.geteuid() != 0
-assert GocryptfsVault.missing() is None
-vault, key = GocryptfsVault(Path(sys.argv[1]) / "vault"), Key.random()
-vault.create(key)
-with (vault.open(key) / "file").open("w") as file:
-    try:
-        vault.close()
-    except VaultBusy as exc:
-        assert str(os.getpid()) in str(exc)
-    else:
-        raise AssertionError("closed a vault in use")
-    file.write("kept")
-vault.close()
-clear = vault.parent / "clear"
-assert (vault.is_open, list(clear.iterdir()), clear.stat().st_mode & 0o777) == (False, [], 0o500)
-assert (vault.open(key) / "file").read_text() == "kept"
-vault.shred()
-"""
+
+def use_it(vault: GocryptfsVault) -> None:
+    """All that can be done with a vault, by an ordinary user."""
+    assert os.geteuid() != 0
+    assert GocryptfsVault.missing() is None
+    key = Key.random()
+    vault.create(key)
+    with (vault.open(key) / "file").open("w") as file:
+        with pytest.raises(VaultBusy, match=str(os.getpid())):
+            vault.close()
+        file.write("kept")
+    vault.close()
+    assert not vault.is_open
+    assert list(vault.clear.iterdir()) == []
+    assert vault.clear.stat().st_mode & 0o777 == 0o500
+    assert (vault.open(key) / "file").read_text() == "kept"
+    kill(vault)
+    assert vault.repair() is Found.DEAD
+    assert (vault.open(key) / "file").read_text() == "kept"
+    vault.shred()
+
+
+def give_device(folder: Path) -> None:
+    """In a mount namespace of this process's own, everybody may use FUSE, and the folder is the user's."""
+    assert mounts.libc().unshare(NEW_NAMESPACE) == 0
+    mounts.mount("none", Path("/"), "none", 1 << 18 | 1 << 14, "")  # private, and all below
+    device = folder / "fuse"
+    os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
+    device.chmod(0o666)
+    mounts.mount(str(device), DEVICE, "none", 1 << 12, "")  # bind
+    (folder / "home").mkdir()
+    os.chown(folder / "home", USER.pw_uid, USER.pw_gid)
+    folder.chmod(0o711)
 
 
 @pytest.fixture
@@ -258,15 +267,9 @@ class TestNamespaces:
 class TestWithoutRoot:
     @pytest.mark.needs("mounting")
     def test_an_ordinary_user_needs_no_more_than_the_device(self) -> None:
-        script = (
-            'mount -t tmpfs emlab "$0" && mknod "$0/fuse" c 10 229 && chmod 666 "$0/fuse"'
-            ' && mount --bind "$0/fuse" /dev/fuse && mkdir "$0/home" && chown "$1" "$0/home"'
-            ' && exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" -c "$3" "$0/home"'
-        )
-        with tempfile.TemporaryDirectory(prefix="em-") as folder:
-            command = ["unshare", "-m", "sh", "-c", script, folder, str(USER), sys.executable, AS_USER]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
+        with tempfile.TemporaryDirectory(prefix="em-") as name:
+            vault = GocryptfsVault(Path(name, "home", "vault"))
+            assert as_user(lambda: use_it(vault), before=lambda: give_device(Path(name))) == ""
 
     def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("emlab.vaults.gocryptfs.DEVICE", tmp_path / "fuse")
