@@ -6,6 +6,7 @@ Imports numpy and pandas when something is computed, and nothing of emlab.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,14 @@ TARGETS = {
 }
 
 
-def compare(samples: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def compare(
+    samples: pd.DataFrame, *, seed: int = 0, targets: Mapping[tuple[str, str], Target] = TARGETS
+) -> pd.DataFrame:
     """One row per measure and engine, in the order in which they were measured.
 
     Args:
         samples: as the measurements return them, of one run. seed: of the bootstrap.
+        targets: by measure and engine.
     Returns:
         measure, engine, unit; n: rounds; failed, raw_failed: attempts of each arm that failed;
         emlab, raw: medians, a failed attempt counted as one that never ended (inf if half of them failed);
@@ -64,7 +68,11 @@ def compare(samples: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     rng = np.random.default_rng(seed)
     groups = samples.groupby(["measure", "engine"], sort=False)
-    rows = [_row(str(measure), str(engine), group, rng) for (measure, engine), group in groups]
+    free = Target(math.nan)
+    rows = [
+        _row(str(measure), str(engine), group, targets.get((str(measure), str(engine)), free), rng)
+        for (measure, engine), group in groups
+    ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"met": "boolean"})
 
 
@@ -72,10 +80,9 @@ COLUMNS = ["measure", "engine", "unit", "n", "failed", "raw_failed", "emlab", "r
 COLUMNS += ["target", "met"]
 
 
-def _row(measure: str, engine: str, group: pd.DataFrame, rng: np.random.Generator) -> list[object]:
+def _row(measure: str, engine: str, group: pd.DataFrame, target: Target, rng: np.random.Generator) -> list[object]:
     import numpy as np
 
-    target = TARGETS.get((measure, engine), Target(math.nan))
     unit = str(group["unit"].iloc[0])
     costs = group.assign(value=group["value"].where(group["ok"], math.inf))
     rounds = costs.pivot_table(index="round", columns="arm", values="value", aggfunc="sum", fill_value=math.inf)

@@ -1,6 +1,6 @@
 """The samples of a run: what was measured, on which arm, in which round, the failed attempts too.
 
-Imports pandas when a frame is made, and of emlab clock, record and plan.
+Imports pandas when a frame is made, and of emlab clock and record.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emlab.clock import SYSTEM_CLOCK, Clock
-from emlab.measure.plan import Arm
 from emlab.record import describe
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Samples:
     def time(
         self,
         measure: str,
-        arm: Arm,
+        arm: str,
         number: int,
         action: Callable[[], object],
         *,
@@ -59,7 +58,7 @@ class Samples:
 
         self.take(measure, arm, number, seconds, unit="s")
 
-    def take(self, measure: str, arm: Arm, number: int, read: Callable[[], float], *, unit: str) -> None:
+    def take(self, measure: str, arm: str, number: int, read: Callable[[], float], *, unit: str) -> None:
         """What `read` returns is a sample of this measure; if it fails, the value is NaN and `error` says why."""
         start_ts, value, error = self._clock.now(), float("nan"), ""
         try:

@@ -39,7 +39,7 @@ def store(lab: Lab, entries: Sequence[object], *, n: int = 30, seed: int = 1) ->
     with cloud_of(lab, USER) as cloud, mongo(lab, USER) as client:
         ours, raw = databases(client)
         cloud.store(entries)
-        documents = {name: list(ours[name].find()) for name in ours.list_collection_names() if _is_data(name)}
+        documents = {name: list(ours[name].find()) for name in ours.list_collection_names() if is_data(name)}
         documents = {name: found for name, found in documents.items() if found}
         for number, order in enumerate(tqdm(interleave(n, seed), desc="store", leave=False, disable=None)):
             for arm in order:
@@ -76,7 +76,8 @@ def databases(client: MongoClient[dict[str, object]]) -> tuple[Database[dict[str
     return tuple(client.get_database(name, write_concern=journaled) for name in (DATABASE, RAW_DATABASE))
 
 
-def _is_data(collection: str) -> bool:
+def is_data(collection: str) -> bool:
+    """Whether a collection holds entries."""
     from emlab.store.base import ANALYSIS, TIMESERIES, USERCACHE
 
     return collection in (ANALYSIS, TIMESERIES, USERCACHE)

@@ -5,7 +5,7 @@ same span has the same colour and marker in every figure, the same engine the sa
 same colour; the colours differ in lightness, so that a figure can be read in greyscale.
 """
 
-from emlab.plots.lab import latency, noise_of, ratios, release
+from emlab.plots.lab import latency, noise_of, ratios, release, vault_costs
 from emlab.plots.travel import days, trip_map
 
-__all__ = ["days", "latency", "noise_of", "ratios", "release", "trip_map"]
+__all__ = ["days", "latency", "noise_of", "ratios", "release", "trip_map", "vault_costs"]

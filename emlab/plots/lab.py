@@ -6,6 +6,7 @@ import math
 import statistics
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from emlab.plots.frame import FAINT, INK, empty, title
@@ -32,6 +33,7 @@ SPANS = {
 }
 ENGINES = {"docker": "-", "process": "--", "memory": ":"}
 OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
+MOST_NOTE = 90  # characters of a note beside a figure
 SHORTEST_MS = 1e-3  # a logarithmic axis has no zero; what is shorter is drawn here
 
 
@@ -104,16 +106,33 @@ def ratios(frame: pd.DataFrame) -> Figure:
     Args:
         frame: one row per measure, as `measure.compare` gives it.
     """
+    return _ratio_figure(frame, "Cost of emlab", "median with emlab / median without")
+
+
+def vault_costs(frame: pd.DataFrame) -> Figure:
+    """What each vault costs, as a multiple of the same work in a vault that does not encrypt.
+
+    As `ratios`; a vault that cannot run here has a row that says why.
+
+    Args:
+        frame: one row per measure and vault, as `measure.encryption.costs` gives it.
+    """
+    names = {"vault": "engine", "median": "emlab", "plain": "raw", "plain_failed": "raw_failed"}
+    rows = frame.rename(columns=names).assign(against="raw")
+    return _ratio_figure(rows, "Cost of encryption", "median encrypted / median in a plain directory")
+
+
+def _ratio_figure(frame: pd.DataFrame, subject: str, axis: str) -> Figure:
     shown = [rows for _, rows in frame.groupby(frame["against"] != "raw")]
     figure = empty(width=11.0, height=1.0 + 0.38 * len(frame) + 0.7 * len(shown))
     heights = [len(rows) + 0.5 for rows in shown] or [1.0]
     panels: list[Axes] = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     for axes, rows in zip(panels, shown, strict=False):  # without rows one empty panel
-        _ratio_rows(axes, rows.to_dict("records"))
+        _ratio_rows(axes, rows.to_dict("records"), axis)
     failed = int(frame["failed"].sum() + frame["raw_failed"].sum())
     attempts = f"{len(frame)} measures, {failed} attempts failed"
     legend = "mark: ratio of medians, bar: 95 % interval, tall line: target, hollow: target not surely met"
-    title(panels[0], "Cost of emlab", f"{attempts}; {legend}")
+    title(panels[0], subject, f"{attempts}; {legend}")
     return figure
 
 
@@ -190,7 +209,7 @@ def _whole_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def _ratio_rows(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+def _ratio_rows(axes: Axes, rows: Sequence[Mapping[Hashable, Any]], axis: str) -> None:
     """One row per measure from the top; all of them against raw, or all against a limit."""
     places = [-number for number in range(len(rows))]
     for y, row in zip(places, rows, strict=True):
@@ -202,7 +221,7 @@ def _ratio_rows(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
     beside.tick_params(length=0)
     if rows[0]["against"] == "raw":
         axes.axvline(1.0, color=FAINT, linewidth=0.8, linestyle=":")
-        axes.set(xscale="log", xlabel="median with emlab / median without (logarithmic axis)")
+        axes.set(xscale="log", xlabel=f"{axis} (logarithmic axis)")
         axes.xaxis.set_major_formatter("{x:,.10g}")
         _log_ticks(axes)
     else:
@@ -226,7 +245,9 @@ def _ratio(axes: Axes, y: int, row: Mapping[Hashable, Any]) -> None:
 
 
 def _ratio_text(row: Mapping[Hashable, Any]) -> str:
-    """The row in numbers."""
+    """The row in numbers, or why there are none."""
+    if note := row.get("note"):
+        return shorten(str(note), MOST_NOTE, placeholder=" …")
     ends = f"{_number(row['ratio'])} [{_number(row['low'])}, {_number(row['high'])}]"
     target = "no target" if math.isnan(row["target"]) else f"target {row['target']:g}"
     base = row["raw"] if row["against"] == "raw" else row["against"]

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from emlab import plots
-from emlab.measure import compare
+from emlab.measure import compare, encryption
+from tests.unit import test_encryption_cost as vaults
 from tests.unit.test_measure import samples
 
 
@@ -39,3 +40,14 @@ class TestFigure:
             plots.ratios(compare(samples(values, raw, engine=engine))).savefig(file, format="png")
         plots.ratios(compare(samples([], []))).savefig(file, format="png")
         assert file.getvalue().startswith(b"\x89PNG")
+
+    def test_each_vault_has_a_row_and_one_that_cannot_run_says_why(self) -> None:
+        frame = vaults.samples({"plain": [1.0] * 5, "gocryptfs": [1.1] * 5, "fscrypt": [math.inf] * 5})
+        axes = plots.vault_costs(encryption.costs(frame)).axes[0]
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        assert names == ["store a day on gocryptfs", "store a day on fscrypt", "works here on ecryptfs"]
+        (beside,) = axes.child_axes
+        gocryptfs, fscrypt, ecryptfs = (label.get_text() for label in beside.get_yticklabels())
+        assert "1.10 [1.10, 1.10], target 1.2;  1,100 ms / 1,000 ms" in gocryptfs
+        assert "never" in fscrypt
+        assert ecryptfs == f"VaultMissing: {vaults.LACKS}"
