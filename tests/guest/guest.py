@@ -134,6 +134,11 @@ def _disk(shared: Path, size_mb: int) -> str:
 def _watch(machine: Sequence[str], shared: Path, limit_s: float) -> str:
     """How the machine ended. If this process is interrupted or killed, the warden sees its pipe end."""
     command = [sys.executable, "-IS", str(HERE / "warden.py"), str(shared), str(limit_s), *machine]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as warden:
+    warden = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert warden.stdin is not None
+    try:
         status = warden.wait()
+    finally:  # not `with`, which does not wait after an interrupt
+        warden.stdin.close()
+        warden.wait()
     return f"ended with status {status}" if status != LATE else f"did not end within {limit_s:g} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,16 +72,19 @@ def test_a_guest_that_does_not_boot_in_time_is_ended(shared: Path) -> None:
     assert processes_of(shared) == []
 
 
-def test_nothing_is_left_when_the_one_who_started_it_is_killed(shared: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_when_the_one_who_started_it_is_killed(shared: Path, number: signal.Signals) -> None:
     # the command computes: what it would do next, were it let go, would be done on the host
     script = f"touch {shared}/begun; while :; do :; done"
     program = (
         "import sys; from pathlib import Path; from tests.guest import guest;"
         "guest.run(['sh', '-c', sys.argv[1]], Path(sys.argv[2]))"
     )
-    with subprocess.Popen([sys.executable, "-c", program, script, str(shared)], cwd=guest.TREE) as starter:
+    command = [sys.executable, "-c", program, script, str(shared)]
+    with subprocess.Popen(command, cwd=guest.TREE, stderr=subprocess.DEVNULL) as starter:
         assert wait_until((shared / "begun").exists, 30.0)
         assert len(processes_of(shared)) > 2
-        starter.kill()
+        starter.send_signal(number)
+    assert starter.returncode == -number
     assert wait_until(lambda: not processes_of(shared), 10.0)
     assert wait_until(lambda: not shared.exists(), 10.0)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -50,3 +51,13 @@ def test_where_no_guest_boots_a_test_for_it_is_skipped_or_fails_with_the_reason(
     assert (status, "SKIPPED" in said, "apt-get install user-mode-linux" in said) == (0, True, True)
     status, said = run_pytest(test, "--require", "guest", path=str(tmp_path))
     assert (status, "--require guest: this host has no user-mode Linux" in said) == (1, True)
+
+
+@pytest.mark.needs("guest")
+def test_a_kernel_that_has_ecryptfs_runs_them_itself(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--require", "ecryptfs", f"--junitxml={junit}"]
+    result = guest.run([*command, "tests/contract/test_vaults.py", "-k", "ecryptfs and twice_is_as_once"], tmp_path)
+    assert (result.status, "ran in a guest" in result.stdout) == (0, False), result.stdout
+    suite = ElementTree.parse(junit).getroot()[0]
+    assert [suite.get(what) for what in ("tests", "failures", "errors", "skipped")] == ["1", "0", "0", "0"]

@@ -1,0 +1,41 @@
+"""User clouds whose mongod keeps its data on a real eCryptfs: as processes, and in containers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import emlab as em
+from emlab.errors import Locked, WrongKey
+from emlab.key import Key
+from tests.canary import search
+
+pytestmark = pytest.mark.needs("ecryptfs", "mongod")
+ENGINES = ("process", pytest.param("docker", marks=pytest.mark.slow))
+EVER = (0.0, 2e9)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES, indirect=True)
+def test_a_day_is_stored_made_a_diary_of_locked_unlocked_and_asked(engine_name: str, home: Path) -> None:
+    person = em.Simulator(1, 1, seed=5).person(0)
+    exact = em.Aggregator(exact=True)
+    with em.Lab(engine_name, "ecryptfs", default_policy=em.Policy.open(), aggregator=exact) as lab:
+        cloud = lab.controller.signup(person.name, key=person.key)
+        stored = cloud.store(person.entries())
+        assert stored.inserted == stored.received > 100
+        assert cloud.intake().trips >= 1
+        trips = cloud.trips()
+        somewhere = [float(trips["start_lat"].iloc[0])]
+        assert search(lab.controller.life(cloud.user).spec.vault_dir, somewhere) != []
+        cloud.lock()
+        with pytest.raises(Locked):
+            cloud.trips()
+        with pytest.raises(WrongKey):
+            cloud.unlock(Key.random())
+        assert search(home, somewhere) == []
+        cloud.unlock(person.key)
+        assert cloud.trips().equals(trips)
+        planner = lab.controller.register_provider("planner")
+        release = planner.ask(em.CountUsers(None, *EVER), epsilon=1.0, min_users=1)
+        assert (release.value, release.answered, release.failed) == (1, 1, 0)
