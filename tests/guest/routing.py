@@ -100,7 +100,8 @@ class Outside:
 
     def _read(self, file: Path) -> dict[str, list[pytest.TestReport]]:
         found: dict[str, list[pytest.TestReport]] = {}
-        for line in file.read_text().splitlines() if file.exists() else []:
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        for line in lines if not lines or lines[-1].endswith("\n") else lines[:-1]:  # a guest dies within a line, too
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(line))
             found.setdefault(report.nodeid, []).append(_not_skipped(report))
         return found
@@ -121,27 +122,27 @@ def belongs_inside(item: pytest.Item) -> bool:
 
 
 def _inside(shared: Path, tests: list[str], *, docker: bool) -> tuple[str, int | None]:
-    """What pytest said about these tests in the guest, and its status (None if the guest died)."""
+    """What pytest said about these tests in the guest, and its status (None if the guest did not get so far)."""
     (shared / "tests").write_text("\n".join(tests))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"@{shared / 'tests'}"]
-    if docker:
-        dockerd.save_image(shared / "image.tar")
-        command = [sys.executable, "-m", "tests.guest.dockerd", str(shared / "image.tar"), *command]
-    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {REPORTS: str(shared / "reports")}
     try:
+        if docker:
+            dockerd.save_image(shared / "image.tar")
+            command = [sys.executable, "-m", "tests.guest.dockerd", str(shared / "image.tar"), *command]
         result = guest.run(
             command,
             shared,
             timeout_s=LIMIT_S,
             memory_mb=MEMORY_MB,
             disk_mb=DISK_MB,
-            env=env | {REPORTS: str(shared / "reports")},
+            env=env,
             modules=(*guest.ECRYPTFS, *guest.DOCKER),
         )
-    except guest.GuestError as exc:
-        return str(exc), None
-    said = f"{result.stdout[-LAST_CHARS:]}\n{result.stderr[-LAST_CHARS:]}".strip()
-    return said, result.status
+    except Exception as exc:  # whatever it is, these tests fail by it, and not the whole session
+        return f"{type(exc).__name__}: {exc}", None
+    late = [f"(it was ended after {LIMIT_S:g} s)"] if result.status == guest.TIMED_OUT else []
+    return "\n".join([result.stdout[-LAST_CHARS:], result.stderr[-LAST_CHARS:], *late]).strip(), result.status
 
 
 def _not_skipped(report: pytest.TestReport) -> pytest.TestReport:

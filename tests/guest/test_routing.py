@@ -41,7 +41,7 @@ def test_each_outcome_in_the_guest_is_the_tests_own() -> None:
     assert status == 1
     for text in ("assert (1 + 1) == 3", "some output", "this fixture is broken", "not in the mood"):
         assert text in said
-    assert "no result of this test; it said:\nthe guest ended with status" in said
+    assert "no result of this test; it said:\nGuestError: the guest ended with status" in said
     assert "sysrq triggered crash" in said
 
 
