@@ -35,7 +35,9 @@ def run(
 
     The same input gives the same entries, whose ids depend on what they stand for; only the time of their writing
     differs. A run that goes on from a checkpoint gives, with what runs before it gave, what one run over everything
-    gives. Nothing observed makes it fail: what it cannot use it leaves out, and counts by reason.
+    gives, but for one thing: the trip before the checkpoint is not made anew, and its composite trip shows the place
+    at its end as it was then (`Store.embed_place` renews it). Nothing observed makes it fail: what it cannot use it
+    leaves out, and counts by reason.
 
     Args:
         observed: from `checkpoint.since_ts` on, or everything.

@@ -33,6 +33,7 @@ from emlab.intake.writer import (
     place_fields,
     point,
     stop_fields,
+    wrapped,
 )
 
 MAX_LOCATIONS = 100  # of a composite trip
@@ -234,7 +235,7 @@ def _write_locations(writer: Writer, leg: Leg, section: str, *, early: bool) -> 
             oid("analysis/recreated_location", section, index),
             {
                 "latitude": lat,
-                "longitude": lon,
+                "longitude": wrapped(lon),
                 "loc": point((lon, lat)),
                 **moment("", ts, zone),
                 "altitude": altitude,

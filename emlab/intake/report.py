@@ -17,7 +17,8 @@ class IntakeReport(msgspec.Struct, frozen=True):
         unformatted: raw entries that could not be, by reason.
         locations, motions, transitions, inputs: formatted entries that were looked at. Those after the last settled
             trip are looked at again by the next run, and counted again.
-        dropped: entries among them that were left out, by reason.
+        dropped: entries among them that were left out, by reason; a point that was written too late to tell of a trip's
+            end is counted here, too, though it stays in its trip's track.
         trips, sections, places, untracked: what was found, in what was looked at.
         written, removed: results that are new or have changed, and those that no longer hold.
         duration_s: seconds that all of it took.

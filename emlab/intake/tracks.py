@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,7 +81,15 @@ def fixes(frame: pd.DataFrame, checkpoint: Checkpoint | None, dropped: Counter[s
     steps = np.diff(points.ts, prepend=-np.inf)
     points = _kept(points, steps >= 0, "a point from before the one that was written last", dropped)
     points = points.take(np.argsort(points.ts, kind="stable"))
-    return points if checkpoint is None else points.take(slice(_resume(points, checkpoint), None))
+    if checkpoint is not None:
+        points = points.take(slice(_resume(points, checkpoint), None))
+    return replace(points, lon=_unbroken(points.lon, checkpoint))
+
+
+def _unbroken(lon: Floats, checkpoint: Checkpoint | None) -> Floats:
+    """Longitudes without a jump where a track crosses the date line: 179.9 is followed by 180.1."""
+    before = [] if checkpoint is None else [checkpoint.cleaned_place.lon]
+    return np.asarray(np.unwrap(np.concatenate([before, lon]), period=360.0)[len(before) :])
 
 
 def _fixes(frame: pd.DataFrame) -> Fixes:

@@ -57,7 +57,12 @@ def beside(targets: list[str], index: int) -> JsonObject:
 
 def point(position: Position) -> JsonObject:
     """A position as GeoJSON."""
-    return {"type": "Point", "coordinates": [position[0], position[1]]}
+    return {"type": "Point", "coordinates": [wrapped(position[0]), position[1]]}
+
+
+def wrapped(lon: float) -> float:
+    """The same longitude from -180 to 180 degrees."""
+    return lon if -180.0 <= lon <= 180.0 else (lon + 180.0) % 360.0 - 180.0
 
 
 def moment(prefix: str, ts: float, zone: str) -> JsonObject:

@@ -18,7 +18,7 @@ from bson.objectid import ObjectId
 
 from emlab.entries import RESULT_PREFIXES, JsonObject
 from emlab.mongo_errors import wrapped
-from emlab.store.base import ANALYSIS, PIPELINE, TIMESERIES, USERCACHE
+from emlab.store.base import ANALYSIS, CLAIMED, PIPELINE, TIMESERIES, USERCACHE
 from emlab.store.documents import WIRE, legacy, typed
 from emlab.store.mongo import DATABASE
 
@@ -193,7 +193,7 @@ class EmissionStore:
     ) -> Iterator[JsonObject]:
         """In batches, which takes less Python to decode, and without the user, who is the same: a fifth faster."""
         by = list(_by(order, pymongo.DESCENDING if down else pymongo.ASCENDING).items())
-        found = self._database[name].find_raw_batches(query, {"user_id": False}).sort(by).skip(skip)
+        found = self._database[name].find_raw_batches(query, {"user_id": False, CLAIMED: False}).sort(by).skip(skip)
         found = found.limit(FOUND_LIMIT[name] if limit is None else limit)
         user: JsonObject = {"user_id": {"$uuid": self._uuid.hex}}
         for batch in found.batch_size(BATCH).allow_disk_use(True):

@@ -236,6 +236,23 @@ def test_points_in_two_zones_keep_their_own() -> None:
     assert [trip["end_local_dt"]["timezone"] for trip in trips] == ["UTC", "Europe/Berlin"]
 
 
+def test_a_track_over_the_date_line_goes_on() -> None:
+    """30 minutes eastward at the equator, 0.005 degrees at a time, then a rest."""
+    lons = [179.9 + 0.005 * min(step, 60) for step in range(75)]
+    points = [
+        fix(START + 31.7 * step, latitude=0.0, longitude=(lon + 180) % 360 - 180) for step, lon in enumerate(lons)
+    ]
+    outcome = run(observed(points, sensed(START, START + 1900, Motion.IN_VEHICLE)))
+    (trip,) = data(outcome, "analysis/confirmed_trip")
+    assert trip["distance"] == pytest.approx(60 * 0.005 * 111_195, rel=0.03)
+    assert trip["end_loc"]["coordinates"][0] == pytest.approx(-179.8, abs=1e-3)
+    found = [one["longitude"] for one in data(outcome, "analysis/recreated_location")]
+    assert all(abs(lon) > 179.7 for lon in found)
+    assert {lon > 0 for lon in found} == {True, False}
+    for entry in outcome.documents:
+        parse(entry)
+
+
 def test_a_change_of_phone_is_a_change_of_method() -> None:
     android, ios = ride(START), ride(START + 9_000, from_m=6_000)
     moved = [{**point, "filter": "distance", "platform": "ios"} for point in ios[0]]
