@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,7 +28,7 @@ from emlab.measure.ratio import Target, compare
 from emlab.measure.samples import Samples, as_events
 from emlab.measure.storing import databases, emptied, is_data, mongo
 from emlab.parts import VAULTS, choose_engine, make_vault
-from emlab.query import MAX_CAP_M, MAX_TS, SumDistance
+from emlab.query import MAX_CAP_M, MAX_TS, Reading, SumDistance
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 
@@ -60,8 +61,8 @@ def side_by_side(
 
     In each round each vault takes its turn, first with the clouds running:
     "insert a day": `insert_many` of a day's documents, none of which is there, journaled; "store a day": the same
-    through the cloud; "read a day": `find` of all of them, as a list; "compute an ask": the length of the day's track,
-    as an ask computes it (its answer leaves at a fixed time).
+    through the cloud. When all that is over: "read a day": `find` of all of them, as a list; "compute an ask": the
+    length of the day's track, as an ask computes it (its answer leaves at a fixed time).
     Then from a locked cloud: "open" and "close" of the vault alone, between them "write and fsync 4 KiB", a mean of 20;
     "cold start": `unlock` until the cloud answers out of its MongoDB; "read a day first": the first `find` after it.
     At the end "disk": what the locked vault takes, in MiB. "works here": whether there is such a cloud at all.
@@ -85,8 +86,9 @@ def side_by_side(
 
         for name in sorted(VAULTS, key=lambda name: name != PLAIN):
             samples.take(WORKS, name, 0, lambda name=name: begin(name), unit="")  # type: ignore[misc]
-        _while_running(samples, kept, turns(list(kept), n, seed))
-        _from_locked(samples, kept, turns(list(kept), n, seed + 1))
+        _while_running(samples, kept, n, seed)
+        for name, number in _each(kept, n, seed + 2, "lock, unlock"):
+            _unlocked(samples, name, number, kept[name])
         for name, one in kept.items():
             samples.take(DISK, name, 0, one.disk_mb, unit="MiB")
     return samples.frame()
@@ -159,37 +161,41 @@ class _Day:
         if found != there:
             raise StoreError(f"of {there} documents {found} were found")
 
-    def compute(self) -> None:
+    @cached_property
+    def _reading(self) -> Reading:
+        """One for all asks, as the custodian has."""
         from emlab.store.mongo import MongoStore
 
-        store = MongoStore(self.client, uuid.UUID(self.kept.cloud.id))
-        if SumDistance(0.0, MAX_TS, MAX_CAP_M).contribution(store) <= 0:
+        return MongoStore(self.client, uuid.UUID(self.kept.cloud.id))
+
+    def compute(self) -> None:
+        if SumDistance(0.0, MAX_TS, MAX_CAP_M).contribution(self._reading) <= 0:
             raise StoreError("the day has no length")
 
 
-def _while_running(samples: Samples, kept: Mapping[str, _Kept], plan: Sequence[Sequence[str]]) -> None:
-    from tqdm.auto import tqdm
-
+def _while_running(samples: Samples, kept: Mapping[str, _Kept], n: int, seed: int) -> None:
     with ExitStack() as stack:
         days = {name: _Day(one, stack.enter_context(one.client())) for name, one in kept.items()}
-        for number, order in enumerate(tqdm(plan, desc="store, read", leave=False, disable=None)):
-            for name in order:
-                day = days[name]
-                samples.time(INSERT, name, number, day.insert, before=day.empty)
-                samples.time(STORE, name, number, day.store, before=day.empty)
-                samples.time(READ, name, number, day.read)
-                samples.time(ASK, name, number, day.compute)
+        for name, number in _each(days, n, seed, "store"):
+            day = days[name]
+            samples.time(INSERT, name, number, day.insert, before=day.empty)
+            samples.time(STORE, name, number, day.store, before=day.empty)
+        for name, number in _each(days, n, seed + 1, "read"):
+            samples.time(READ, name, number, days[name].read)
+            samples.time(ASK, name, number, days[name].compute)
+
+
+def _each(names: Iterable[str], n: int, seed: int, description: str) -> Iterator[tuple[str, int]]:
+    """Each of the names in each of n rounds, with a progress bar."""
+    from tqdm.auto import tqdm
+
+    plan = turns(list(names), n, seed)
+    for number, order in enumerate(tqdm(plan, desc=description, leave=False, disable=None)):
+        for name in order:
+            yield name, number
 
 
 # -- from a locked cloud -----------------------------------------------------------------------------------------------
-
-
-def _from_locked(samples: Samples, kept: Mapping[str, _Kept], plan: Sequence[Sequence[str]]) -> None:
-    from tqdm.auto import tqdm
-
-    for number, order in enumerate(tqdm(plan, desc="lock, unlock", leave=False, disable=None)):
-        for name in order:
-            _unlocked(samples, name, number, kept[name])
 
 
 def _unlocked(samples: Samples, name: str, number: int, kept: _Kept) -> None:
