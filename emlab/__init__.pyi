@@ -23,6 +23,7 @@ from .errors import Refused as Refused
 from .errors import TooFewUsers as TooFewUsers
 from .errors import UnknownUser as UnknownUser
 from .errors import Unreachable as Unreachable
+from .errors import VaultBusy as VaultBusy
 from .errors import VaultError as VaultError
 from .errors import WrongKey as WrongKey
 from .experiment import Experiment as Experiment
@@ -30,6 +31,8 @@ from .idle import Never as Never
 from .idle import PauseAfter as PauseAfter
 from .intake.report import IntakeReport as IntakeReport
 from .key import Key as Key
+from .key import Passphrase as Passphrase
+from .key import RecoveryCode as RecoveryCode
 from .lab import Lab as Lab
 from .lease import Lease as Lease
 from .policy import Policy as Policy

@@ -8,7 +8,7 @@ from pathlib import Path
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, LabInUse
-from emlab.parts import ENGINES, load, make_engine, missing_of
+from emlab.parts import ENGINES, load, make_engine, make_vault, missing_of
 from emlab.registry import Registry
 
 
@@ -53,6 +53,8 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
         for engine, handle in handles:
             engine.remove(handle)
         clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
+        for row in registry.clouds():
+            make_vault(registry.known("vault") or "plain")(home / "labs" / name / "clouds" / row.cloud).shred()
         for cloud in clouds:
             shutil.rmtree(make_run_dir(home, cloud))
         shutil.rmtree(home / "labs" / name)

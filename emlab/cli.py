@@ -27,6 +27,10 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 def demo(
     *,
     engine: Annotated[str, typer.Option(help="docker, process, memory, or auto: docker if it can be used.")] = "auto",
+    vault: Annotated[
+        str,
+        typer.Option(help="plain (not encrypted), gocryptfs, fscrypt, ecryptfs, or auto."),
+    ] = "plain",
     users: Annotated[int, typer.Option(help="How many simulated people.")] = 6,
     days: Annotated[int, typer.Option(help="How many days of each.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed gives the same people.")] = 1,
@@ -45,7 +49,15 @@ def demo(
         print(f"engine: {engine} ({reason})")
     files = story.phone_days_in(Path(phone_days)) if phone_days else []
     told = story.tell(
-        out, engine=engine, n_users=users, days=days, seed=seed, phone_days=files, epsilon=epsilon, say=print
+        out,
+        engine=engine,
+        vault=vault,
+        n_users=users,
+        days=days,
+        seed=seed,
+        phone_days=files,
+        epsilon=epsilon,
+        say=print,
     )
     print("\n" + told.clouds.drop(columns=["cloud"]).to_string(index=False))
     print("\n" + summarize(told.events).round(1).to_string())

@@ -26,12 +26,12 @@ from emlab.engines.rundir import make_run_dir
 from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, InUse, NotPermitted, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
-from emlab.key import Key, SigningKey, check_token, new_token, token_hash
+from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, check_token, new_token, token_hash
 from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
 from emlab.policy import Policy
 from emlab.provider import Provider
-from emlab.provision import Provision, marker
+from emlab.provision import Provision, new_marker
 from emlab.record import Recorder
 from emlab.registry import CloudRow, Registry, Tombstone
 from emlab.state import CloudSpec, CloudState, Handle
@@ -105,6 +105,8 @@ class Controller:
             if row.intent:
                 log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
                 self._destroy(row, life)
+            else:
+                life.repair()
         for orphan in found.values():
             log.warning("a cloud of %s is not in the registry; `emlab clean` removes it", orphan.user)
 
@@ -162,25 +164,25 @@ class Controller:
 
     # -- people ------------------------------------------------------------------------------------------------
 
-    def signup(self, user: str, *, policy: Policy | None = None, key: Key | None = None) -> UserCloud:
+    def signup(self, user: str, *, policy: Policy | None = None, key: OwnerSecret | None = None) -> UserCloud:
         """The user has a cloud of their own, which answers.
 
         Args:
             user: 1 to 64 of letters, digits and ._@+-, beginning with a letter or digit.
             policy: what the owner permits; the lab's default without it.
-            key: opens the vault; a fresh one without it. It is not kept: the returned cloud has it.
+            key: opens the vault; a fresh random one without it. It is not kept: the returned cloud has it.
         Returns:
             the owner's handle; the token in it is shown only now.
         Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
         """
         _check_name("user", user)
-        if not isinstance(key, Key | None):
-            raise ConfigError(f"a key is an em.Key, not {type(key).__name__}")
+        if not isinstance(key, OwnerSecret | None):
+            raise ConfigError(f"a key is an em.Key or an em.Passphrase, not {type(key).__name__}")
         if not isinstance(policy, Policy | None):
             raise ConfigError(f"a policy is an em.Policy, such as em.Policy.open(), not {type(policy).__name__}")
         key = Key.random() if key is None else key
         token = new_token("owner")
-        row = self._new_row(user, token, key, self._policy if policy is None else policy)
+        row = self._new_row(user, token, self._policy if policy is None else policy)
         with self.recorder.span("signup", user=user, engine=self.engine.name):
             life = self._life(row)
             try:
@@ -196,7 +198,7 @@ class Controller:
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
 
-    def _new_row(self, user: str, token: str, key: Key, policy: Policy) -> CloudRow:
+    def _new_row(self, user: str, token: str, policy: Policy) -> CloudRow:
         before = self._registry.tombstone(user)
         cloud = asking.new_id()
         return CloudRow(
@@ -204,7 +206,7 @@ class Controller:
             cloud=cloud,
             generation=before.generation + 1,
             token_hash=token_hash(token),
-            marker=marker(key, cloud),
+            marker=new_marker(),
             policy=msgspec.json.encode(policy),
             created_ts=self._clock.now(),
             carried_micro=before.spent_micro,
@@ -271,9 +273,17 @@ class Controller:
         """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse."""
         self.life(user).lock()
 
-    def unlock(self, user: str, key: Key) -> None:
+    def unlock(self, user: str, key: Secret) -> None:
         """The user's vault is open, the cloud runs. Idempotent. Raises UnknownUser, WrongKey."""
         self.life(user).unlock(key)
+
+    def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None:
+        """The user's vault opens with the new secret and not with the old one. Raises UnknownUser, WrongKey."""
+        self.life(user).vault.rekey(old, new)
+
+    def recovery(self, user: str, key: Secret) -> RecoveryCode:
+        """A new code that opens the user's vault, too, and the only one. Raises UnknownUser, WrongKey."""
+        return self.life(user).vault.recovery(key)
 
     def lease(self, user: str, ttl_s: float) -> Lease:
         """The user's cloud is not paused for that long (at most a day). Does not wake it. Raises UnknownUser."""

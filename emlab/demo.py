@@ -51,6 +51,7 @@ def tell(
     out_dir: Path,
     *,
     engine: str,
+    vault: str = "plain",
     n_users: int,
     days: int,
     seed: int,
@@ -61,7 +62,7 @@ def tell(
     """The whole story once, its results in `out_dir`.
 
     Args:
-        engine: "docker", "process" or "memory". n_users, days, seed: of the simulator.
+        engine: "docker", "process" or "memory". vault: as of Lab. n_users, days, seed: of the simulator.
         phone_days: files of real e-mission days; each becomes a person besides the simulated ones.
         say: gets a sentence for each step.
     """
@@ -70,7 +71,7 @@ def tell(
     people = Simulator(n_users, days, seed)
     micro_epsilon(epsilon)  # what is wrong is said before anything is done
     check_folder(out_dir)
-    with Lab(engine, default_policy=Policy.open()) as lab:
+    with Lab(engine, vault, default_policy=Policy.open()) as lab:
         say(repr(lab))
         simulated = sign_up(lab, people)
         store(simulated, people)

@@ -22,7 +22,7 @@ from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, PauseAfter
 from emlab.key import SealingKey
-from emlab.parts import emlab_home, make_engine, make_vault
+from emlab.parts import choose_vault, emlab_home, make_engine, make_vault
 from emlab.policy import Policy
 from emlab.record import Recorder, describe
 from emlab.registry import Registry
@@ -52,7 +52,8 @@ class Lab:
     Args:
         engine: "docker", "process", "memory" or "auto" (docker if it can start clouds now, else process; for
             a lab that is there already, its own).
-        vault: "plain" (not encrypted).
+        vault: "gocryptfs", "fscrypt", "ecryptfs", "plain" (not encrypted), or "auto": the one that protects best of
+            those that work here.
         idle: pauses clouds that nobody used for a while; None never does.
         default_policy: of people who sign up without one; `Policy.research` of this lab's aggregator without it.
         name: 1 to 32 of a-z, 0-9 and "-"; a lab kept under this name is found again. A fresh name without it.
@@ -184,11 +185,13 @@ class Lab:
             raise ConfigError(
                 f"default_policy is a Policy, such as em.Policy.open(), not {type(self._policy).__name__}"
             )
-        vault = make_vault(self._vault_name)
         registry = Registry(self.path)
         registry.open()
         self._registry, self._pid = registry, os.getpid()
         try:
+            if self._vault_name == "auto":
+                self._vault_name = registry.known("vault") or choose_vault(self.path)[0]
+            vault = make_vault(self._vault_name)
             before = registry.known("engine")
             engine = make_engine(before if before and self._engine_name == "auto" else self._engine_name, self.home)
             self._remember(registry, engine.name)
@@ -326,10 +329,15 @@ class Lab:
     def __repr__(self) -> str:
         if self._controller is None:
             return f"Lab({self.name!r}, closed)"
-        return f"Lab({self.name!r}, engine={self.engine!r}, vault={self._vault_name!r}): {TRUST[self.engine]}"
+        trust = f"{TRUST[self.engine]}; {_at_rest(self._vault_name)}"
+        return f"Lab({self.name!r}, engine={self.engine!r}, vault={self._vault_name!r}): {trust}"
 
     def _repr_html_(self) -> str:
         from html import escape
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
+
+
+def _at_rest(vault: str) -> str:
+    return "nothing is encrypted on disk" if vault == "plain" else f"on disk encrypted by {vault}"

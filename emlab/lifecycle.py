@@ -8,6 +8,7 @@ use: a use is noted before it waits for the cloud's lock, and a pause looks for 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import shutil
 import threading
@@ -18,14 +19,16 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, InUse, Locked, Unreachable
+from emlab.errors import CloudGone, DiskFull, InUse, Locked, Unreachable, VaultError
 from emlab.idle import Use
-from emlab.key import Key
+from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
 from emlab.record import Recorder
 from emlab.state import CloudSpec, CloudState, Handle
-from emlab.vaults.base import Vault
+from emlab.vaults.base import Found, Vault
 from emlab.wire.client import CloudClient
+
+log = logging.getLogger(__name__)
 
 
 class Lifecycle:
@@ -49,7 +52,7 @@ class Lifecycle:
     ) -> None:
         self.spec = spec
         self._engine = engine
-        self._vault = vault
+        self.vault = vault
         self._provision = provision
         self._recorder = recorder
         self._clock = clock
@@ -70,7 +73,7 @@ class Lifecycle:
     @property
     def is_open(self) -> bool:
         """Whether the vault is open."""
-        return self._vault.is_open
+        return self.vault.is_open
 
     @property
     def handle(self) -> Handle:
@@ -103,11 +106,11 @@ class Lifecycle:
         with self._uses:
             self._leases.clear()
 
-    def create(self, key: Key, marker: str) -> None:
+    def create(self, key: OwnerSecret, marker: str) -> None:
         """The vault exists, open and marked, and the cloud answers."""
         with self._lock:
-            self._vault.create(key)
-            provisioning.write_marker(self._vault.open(key), marker)
+            self.vault.create(key)
+            provisioning.write_marker(self.vault.open(key), marker)
             self._start()
 
     def wake(self, timeout_s: float | None = None) -> None:
@@ -136,13 +139,24 @@ class Lifecycle:
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
                 self._stop()
-                self._vault.close()
+                self.vault.close()
 
-    def unlock(self, key: Key) -> None:
+    def unlock(self, key: Secret) -> None:
         """The vault is open and the cloud runs. Idempotent. Raises WrongKey; nothing is opened or woken then."""
         with self._lock, self._span("unlock"):
-            self._vault.open(key)
+            self.vault.open(key)
             self._wake()
+
+    def repair(self) -> None:
+        """After a crash: a mount that died is closed. What cannot be is logged, so that it stops no other cloud."""
+        with self._lock:
+            try:
+                found = self.vault.repair()
+            except VaultError as exc:
+                log.warning("the vault of %s cannot be looked after: %s", self.spec.user, exc)
+                return
+            if found is Found.DEAD:
+                log.warning("the vault of %s had lost its mount; unlock it with the owner's key", self.spec.user)
 
     def destroy(self, data_dir: Path) -> None:
         """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent."""
@@ -151,8 +165,7 @@ class Lifecycle:
             if self._handle is not None:
                 self._engine.remove(self._handle)
                 self._handle = None
-            if self._vault.is_open:
-                self._vault.close()
+            self.vault.shred()  # the wrapped keys first, then what they encrypt
             for directory in (self.spec.run_dir, data_dir):
                 if directory.exists():
                     shutil.rmtree(directory)
@@ -195,7 +208,7 @@ class Lifecycle:
             self._start()
 
     def _start(self) -> None:
-        if not self._vault.is_open:
+        if not self.vault.is_open:
             raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
         self._close_client()
         provisioning.write(self.spec.run_dir, self._provision())

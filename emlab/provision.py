@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
+import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,6 @@ import msgspec
 
 from emlab.ask import Id, Name, Public
 from emlab.errors import ConfigError, Locked
-from emlab.key import Key
 from emlab.policy import Policy
 
 PROVISION = "provision.json"
@@ -44,9 +43,9 @@ class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     marker: Public
 
 
-def marker(key: Key, cloud: str) -> str:
-    """What proves that an open vault is this cloud's, opened with this key: HMAC-SHA256 in hex."""
-    return hmac.new(key.derive("marker"), cloud.encode(), hashlib.sha256).hexdigest()
+def new_marker() -> str:
+    """What proves that an open vault is this cloud's: 32 random bytes in hex, which outlive any change of the key."""
+    return secrets.token_hex(32)
 
 
 def write_marker(vault_dir: Path, value: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from emlab.controller import Controller
-    from emlab.key import Key
+    from emlab.key import OwnerSecret, RecoveryCode, Secret
     from emlab.lease import Lease
 
 R = TypeVar("R")
@@ -44,7 +44,9 @@ class UserCloud:
         key: what opens the vault, if it came from `signup`; never shown.
     """
 
-    def __init__(self, controller: Controller, user: str, *, token: str | None = None, key: Key | None = None) -> None:
+    def __init__(
+        self, controller: Controller, user: str, *, token: str | None = None, key: OwnerSecret | None = None
+    ) -> None:
         self.user = user
         self.token = token
         self.key = key
@@ -256,9 +258,20 @@ class UserCloud:
         """The cloud is stopped and its vault closed. Idempotent. Raises InUse under a lease."""
         self._controller.lock(self.user)
 
-    def unlock(self, key: Key) -> None:
+    def unlock(self, key: Secret) -> None:
         """The vault is open and the cloud runs. Idempotent. Raises WrongKey."""
         self._controller.unlock(self.user, key)
+
+    def rekey(self, old: Secret, new: OwnerSecret) -> None:
+        """The vault opens with the new key or passphrase and not with the old one; no data is rewritten.
+
+        Raises WrongKey. A backup of the vault's header from before still opens with the old one.
+        """
+        self._controller.rekey(self.user, old, new)
+
+    def recovery(self, key: Secret) -> RecoveryCode:
+        """A code for paper that opens the vault, too; an earlier one does not any more. Raises WrongKey."""
+        return self._controller.recovery(self.user, key)
 
     def lease(self, ttl_s: float) -> Lease:
         """The cloud is not paused for that long, or until the lease is released."""

@@ -71,13 +71,13 @@ class Bench:
         self, user: str = "ann", *, lab: str = "commute", parent: Path | None = None, mounted: bool = False
     ) -> CloudSpec:
         """A cloud whose vault is open (mounted: is a file system of its own), whose custodian is told all it needs."""
-        cloud, key, token = new_id(), Key.random(), new_token("owner")
+        cloud, token = new_id(), new_token("owner")
         parent = self._home / "clouds" / cloud if parent is None else parent
         (parent / "clear").mkdir(parents=True, mode=0o700)
         if mounted:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "none", parent / "clear"], check=True)
         spec = CloudSpec(lab, user, cloud, 1, make_run_dir(self._home, cloud), parent, parent / "clear", memory_mb=512)
-        marker = provision.marker(key, cloud)
+        marker = provision.new_marker()
         provision.write_marker(spec.vault_dir, marker)
         provision.write(
             spec.run_dir,

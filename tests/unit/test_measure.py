@@ -28,7 +28,7 @@ def samples(ours: list[float], raw: list[float], measure: str = "pause", engine:
     taken = Samples(engine, clock=ManualClock())
     for number, pair in enumerate(zip(ours, raw, strict=True)):
         for arm, value in zip(("emlab", "raw"), pair, strict=True):
-            taken.take(measure, arm, number, lambda value=value: give(value), unit="s")  # type: ignore[arg-type,misc]
+            taken.take(measure, arm, number, lambda value=value: give(value), unit="s")  # type: ignore[misc]
     return taken.frame()
 
 
