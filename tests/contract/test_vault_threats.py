@@ -23,6 +23,7 @@ from emlab.vaults import header
 from emlab.vaults.base import Vault
 from emlab.vaults.fscrypt import FscryptVault
 from tests.contract.ordinary import as_user
+from tests.memory import memory
 
 NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting"), "ecryptfs": ("ecryptfs",)}
 ENCRYPTING = sorted(set(VAULTS) - {"plain"})
@@ -202,19 +203,6 @@ def test_who_may_look_into_a_process_reads_the_key_that_it_has(tmp_path: Path, k
         assert key.raw() in memory(process.pid)
         assert Key.random().raw() not in memory(process.pid)
         process.communicate("\n", timeout=30)
-
-
-def memory(pid: int) -> bytes:
-    """What the process can write to: heap, stacks, and what libraries keep."""
-    kept = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, *rest = line.split()
-            if rights.startswith("rw") and "[v" not in rest[-1]:
-                start, end = (int(part, 16) for part in span.split("-"))
-                file.seek(start)
-                kept.append(file.read(end - start))
-    return b"".join(kept)
 
 
 @pytest.mark.needs("gocryptfs")
