@@ -1,0 +1,110 @@
+"""Clouds in encrypting vaults: the whole life of one, on processes and Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import emlab as em
+from emlab.cleaning import clean
+from emlab.errors import Locked
+from emlab.parts import choose_vault
+from tests.canary import search
+
+VAULTS = ["gocryptfs"]
+OLD, NEW = em.Passphrase("the old passphrase"), em.Passphrase("a new passphrase")
+
+pytestmark = [
+    pytest.mark.needs("gocryptfs"),
+    pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True),
+    pytest.mark.parametrize("vault", VAULTS),
+]
+
+
+@pytest.fixture
+def person() -> em.Person:
+    return em.Simulator(1, 1, seed=6).person(0)
+
+
+def test_a_cloud_lives_in_an_encrypted_vault(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+    with em.Lab(engine_name, vault, default_policy=em.Policy.open()) as lab:
+        assert f"encrypted by {vault}" in repr(lab)
+        cloud = lab.controller.signup(person.name, key=OLD)
+        cloud.store(person.entries())
+        trips = cloud.intake().trips
+        planner = lab.controller.register_provider("planner")
+        cloud.pause()
+        assert planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1).answered == 1
+        cloud.lock()
+        folder = home / "labs" / lab.name / "clouds" / cloud.id
+        assert not list((folder / "open").glob("clear/*"))
+        with pytest.raises(Locked):
+            cloud.trips()
+        with pytest.raises(em.TooFewUsers, match="0"):
+            planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1)
+        with pytest.raises(em.WrongKey):
+            cloud.unlock(NEW)
+        cloud.unlock(OLD)
+        assert len(cloud.trips()) == trips > 0
+
+
+def test_a_passphrase_is_changed_and_a_code_helps_when_it_is_lost(
+    engine_name: str, vault: str, home: Path, person: em.Person
+) -> None:
+    with em.Lab(engine_name, vault) as lab:
+        cloud = lab.controller.signup(person.name, key=OLD)
+        cloud.store(person.entries())
+        counts = cloud.counts()
+        code = cloud.recovery(OLD)
+        cloud.rekey(OLD, NEW)
+        cloud.lock()
+        with pytest.raises(em.WrongKey):
+            cloud.unlock(OLD)
+        cloud.unlock(NEW)
+        cloud.lock()
+        cloud.unlock(em.RecoveryCode(code.reveal()))
+        assert cloud.counts() == counts
+
+
+def test_nothing_of_a_forgotten_cloud_is_left(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+    with em.Lab(engine_name, vault) as lab:
+        cloud = lab.controller.signup(person.name)
+        cloud.store(person.entries())
+        folder = home / "labs" / lab.name / "clouds" / cloud.id
+        assert (folder / "vault.json").exists()
+        cloud.delete()
+        assert not folder.exists()
+        assert not _mounted(home)
+
+
+def test_a_kept_lab_is_found_again_and_cleaned_with_its_mounts(
+    engine_name: str, vault: str, home: Path, person: em.Person
+) -> None:
+    with em.Lab(engine_name, "auto", name="mine", keep=True) as lab:
+        assert lab.vault == choose_vault(home)[0] == vault
+        cloud = lab.controller.signup(person.name, key=OLD)
+        cloud.store(person.entries())
+        token, counts = cloud.token, cloud.counts()
+    with em.Lab(engine_name, "auto", name="mine") as lab:
+        cloud = lab.controller.cloud(person.name, token=token)
+        assert cloud.counts() == counts
+    clean(home, "mine")
+    assert not _mounted(home)
+    assert not (home / "labs" / "mine").exists()
+
+
+def test_on_disk_nobody_finds_what_a_phone_noted(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+    entries = [{**entry, "data": {**entry["data"], "note": "canary-of-ann"}} for entry in person.entries()]  # type: ignore[dict-item]
+    found = {}
+    for kind in (vault, "plain"):
+        with em.Lab(engine_name, kind) as lab:
+            cloud = lab.controller.signup("ann")
+            cloud.store(entries)
+            cloud.lock()
+            found[kind] = bool(search(home / "labs" / lab.name, ["canary-of-ann"]))
+    assert found == {vault: False, "plain": True}
+
+
+def _mounted(home: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line]
