@@ -59,8 +59,11 @@ MISSING: dict[str, Callable[[], str | None]] = {
 
 
 # CI tries more examples of each property than somebody at work
-hypothesis.settings.register_profile("work", max_examples=30)
-hypothesis.settings.load_profile("default" if os.environ.get("CI") else "work")
+# and no property depends on how fast a machine is, or how much else it does
+_UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", _UNTIMED)
+hypothesis.settings.register_profile("work", _UNTIMED, max_examples=30)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "work")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
