@@ -7,7 +7,6 @@ cloud: the controller cannot widen a policy.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +16,15 @@ from types import TracebackType
 import msgspec
 
 from emlab import ask as asking
+from emlab import sweeping
 from emlab.aggregator import Aggregator
+from emlab.arguments import check_key, check_lease, check_name, check_policy
 from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, InUse, NotPermitted, UnknownUser
+from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, NotPermitted, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, check_token, new_token, token_hash
@@ -33,23 +34,14 @@ from emlab.policy import Policy
 from emlab.provider import Provider
 from emlab.provision import Provision, new_marker
 from emlab.record import Recorder
-from emlab.registry import CloudRow, Registry, Tombstone
-from emlab.state import CloudSpec, CloudState, Handle
+from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
+from emlab.state import CloudSpec, Handle
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 from emlab.wire.client import CloudClient
 from emlab.wire.table import Health
 
 log = logging.getLogger(__name__)
-MAX_LEASE_S = 86400.0
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-
-
-def _check_name(whose: str, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{str(name)[:80]!r} is no name of a {whose}: 1 to 64 of A-Z, a-z, 0-9 and ._@+-, a letter or digit first"
-        )
 
 
 class Controller:
@@ -102,13 +94,20 @@ class Controller:
         found = {handle.cloud: handle for handle in self.engine.find(self.lab)}
         for row in self._registry.clouds():
             life = self._lives[row.user] = self._life(row, found.pop(row.cloud, None))
-            if row.intent:
-                log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
-                self._destroy(row, life)
+            if row.intent in LEAVING:
+                self._leave(row, life)
             else:
-                life.repair()
+                life.repair(row.intent)
         for orphan in found.values():
             log.warning("a cloud of %s is not in the registry; `emlab clean` removes it", orphan.user)
+
+    def _leave(self, row: CloudRow, life: Lifecycle) -> None:
+        """What a crash left of a sign-up or a forgetting is gone; if that fails, the next attach tries again."""
+        log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
+        try:
+            (self._bury if row.intent == "forget" else self._destroy)(row, life)
+        except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
+            log.warning("the cloud of %s could not be removed: %s", row.user, exc)
 
     def detach(self) -> None:
         """Connections are closed; the clouds are left as they are. Idempotent."""
@@ -139,6 +138,7 @@ class Controller:
             engine=self.engine,
             vault=vault,
             provision=lambda: self._provision(row.user),
+            intend=lambda intent: self._registry.turn(row.user, intent),
             recorder=self.recorder,
             clock=self._clock,
             handle=handle,
@@ -175,14 +175,13 @@ class Controller:
             the owner's handle; the token in it is shown only now.
         Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
         """
-        _check_name("user", user)
-        if not isinstance(key, OwnerSecret | None):
-            raise ConfigError(f"a key is an em.Key or an em.Passphrase, not {type(key).__name__}")
-        if not isinstance(policy, Policy | None):
-            raise ConfigError(f"a policy is an em.Policy, such as em.Policy.open(), not {type(policy).__name__}")
+        check_name("user", user)
         key = Key.random() if key is None else key
+        check_key(key)
+        policy = self._policy if policy is None else policy
+        check_policy(policy)
         token = new_token("owner")
-        row = self._new_row(user, token, self._policy if policy is None else policy)
+        row = self._new_row(user, token, policy)
         with self.recorder.span("signup", user=user, engine=self.engine.name):
             life = self._life(row)
             try:
@@ -218,10 +217,12 @@ class Controller:
         life = self.life(user)
         with self.recorder.span("forget", user=user, engine=self.engine.name):
             self._registry.intend(user, "forget")  # from now on nothing is granted
-            row = self._row(user)
-            self._registry.bury(user, Tombstone(row.carried_micro + row.granted_micro, row.generation))
-            self._destroy(row, life)
+            self._bury(self._row(user), life)
         log.info("cloud of %s forgotten", user)
+
+    def _bury(self, row: CloudRow, life: Lifecycle) -> None:
+        self._registry.bury(row.user, Tombstone(row.carried_micro + row.granted_micro, row.generation))
+        self._destroy(row, life)
 
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
@@ -270,7 +271,7 @@ class Controller:
         self.life(user).wake()
 
     def lock(self, user: str) -> None:
-        """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse."""
+        """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse, VaultBusy."""
         self.life(user).lock()
 
     def unlock(self, user: str, key: Secret) -> None:
@@ -279,16 +280,18 @@ class Controller:
 
     def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None:
         """The user's vault opens with the new secret and not with the old one. Raises UnknownUser, WrongKey."""
-        self.life(user).vault.rekey(old, new)
+        check_key(new)
+        with self.recorder.span("rekey", user=user, engine=self.engine.name):
+            self.life(user).vault.rekey(old, new)
 
     def recovery(self, user: str, key: Secret) -> RecoveryCode:
         """A new code that opens the user's vault, too, and the only one. Raises UnknownUser, WrongKey."""
-        return self.life(user).vault.recovery(key)
+        with self.recorder.span("recovery", user=user, engine=self.engine.name):
+            return self.life(user).vault.recovery(key)
 
     def lease(self, user: str, ttl_s: float) -> Lease:
         """The user's cloud is not paused for that long (at most a day). Does not wake it. Raises UnknownUser."""
-        if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_LEASE_S:
-            raise ConfigError(f"a lease lasts more than 0 and at most {MAX_LEASE_S:g} s, not {ttl_s!r}")
+        check_lease(ttl_s)
         return Lease(self.life(user), self._clock.now() + ttl_s)
 
     @contextmanager
@@ -298,26 +301,8 @@ class Controller:
             yield client
 
     def sweep(self) -> list[str]:
-        """The users whose clouds the idle rule has paused now. One that cannot be paused is logged and recorded."""
-        running = {user: life.use() for user, life in list(self._lives.items()) if self._runs(user, life)}
-        users = {use.cloud: user for user, use in running.items()}
-        paused = []
-        for cloud in self.idle.due(list(running.values()), self._clock.now()):
-            try:
-                self.pause(users[cloud])
-                paused.append(users[cloud])
-            except InUse:  # somebody has begun to use it meanwhile
-                log.debug("the cloud of %s is in use", users[cloud])
-            except EmlabError as exc:
-                log.warning("the cloud of %s was not paused: %s", users[cloud], exc)
-        return paused
-
-    def _runs(self, user: str, life: Lifecycle) -> bool:
-        try:
-            return life.state is CloudState.RUNNING
-        except EmlabError as exc:
-            log.warning("the state of the cloud of %s is not known: %s", user, exc)
-            return False
+        """The users whose clouds the idle rule has paused or locked now; see `sweeping.sweep`."""
+        return sweeping.sweep(dict(self._lives), self.idle, self._clock.now())
 
     # -- providers ---------------------------------------------------------------------------------------------
 
@@ -327,7 +312,7 @@ class Controller:
         Registered before in this process, the same one is returned. Raises ConfigError: bad name, or registered
         with another key.
         """
-        _check_name("provider", name)
+        check_name("provider", name)
         with self._lock:
             if name not in self._providers or key is not None:
                 key = SigningKey() if key is None else key
@@ -359,7 +344,7 @@ class Controller:
         if self._check_provider(token, ask.provider) != ask.provider_name:
             raise NotPermitted("the ask bears the name of another provider")
         row = self._registry.by_cloud(cloud)
-        if row is None or row.intent:
+        if row is None or row.intent in LEAVING:
             return Failure(cloud=cloud, kind="CloudGone")
         try:
             with self.recorder.span("answer", user=row.user, engine=self.engine.name):

@@ -1,4 +1,4 @@
-"""Which clouds have been idle for long enough to be paused: pure rules, no clock, no engine.
+"""Which clouds have been idle for long enough to be paused or locked: pure rules, no clock, no engine.
 
 Imports nothing of emlab but errors.
 """
@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from emlab.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a rule is told of one running cloud.
+    """What a rule is told of one cloud.
 
     Attributes:
         cloud: its id.
@@ -49,24 +49,61 @@ class IdleRule(Protocol):
         """
 
 
+@runtime_checkable
+class LockRule(Protocol):
+    """An idle rule that also decides which clouds to lock: their owners must unlock them with the key. Pure."""
+
+    def due_to_lock(self, clouds: Sequence[Use], now: float) -> list[str]:
+        """The ids of the clouds to lock now, the longest idle first; never one under a running lease.
+
+        Args:
+            clouds: all clouds, running or not, each once. now: UTC seconds.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class PauseAfter:
-    """Pause a cloud that nobody used for `idle_s` seconds (above 0, finite). Raises ConfigError otherwise."""
+    """Pause a cloud that nobody used for a while; lock one that nobody used for longer.
+
+    A paused cloud wakes when it is asked, so its vault stays open. A locked one waits for its owner's key.
+
+    Args:
+        idle_s: until it pauses, above 0. lock_after_s: of the same idle time, until it locks; at least idle_s. Without
+            it no cloud is locked.
+    Raises: ConfigError.
+    """
 
     idle_s: float
+    lock_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        number = isinstance(self.idle_s, Real) and not isinstance(self.idle_s, bool)
-        if not number or not 0 < self.idle_s < math.inf:
+        if not _is_span(self.idle_s):
             raise ConfigError(f"PauseAfter needs a positive number of seconds, not {self.idle_s!r}; see also Never()")
+        if self.lock_after_s is not None and not (_is_span(self.lock_after_s) and self.lock_after_s >= self.idle_s):
+            raise ConfigError(
+                f"lock_after_s is a number of seconds and at least idle_s ({self.idle_s:g}), not {self.lock_after_s!r}"
+            )
 
     def due(self, clouds: Sequence[Use], now: float) -> list[str]:
         """The clouds that were idle for that long; see IdleRule."""
-        idle = [use for use in clouds if use.idle_s(now) >= self.idle_s and not use.leased(now)]
-        return [use.cloud for use in sorted(idle, key=lambda use: use.last_use_ts)]
+        return _idle(clouds, now, self.idle_s)
+
+    def due_to_lock(self, clouds: Sequence[Use], now: float) -> list[str]:
+        """The clouds that were idle for the longer time; see LockRule."""
+        return [] if self.lock_after_s is None else _idle(clouds, now, self.lock_after_s)
 
     def __repr__(self) -> str:
-        return f"PauseAfter({self.idle_s:g} s)"
+        lock = "" if self.lock_after_s is None else f", lock after {self.lock_after_s:g} s"
+        return f"PauseAfter({self.idle_s:g} s{lock})"
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def _idle(clouds: Sequence[Use], now: float, span_s: float) -> list[str]:
+    idle = [use for use in clouds if use.idle_s(now) >= span_s and not use.leased(now)]
+    return [use.cloud for use in sorted(idle, key=lambda use: use.last_use_ts)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, InUse, Locked, Unreachable, VaultError
+from emlab.errors import CloudGone, DiskFull, EmlabError, InUse, Locked, Unreachable
 from emlab.idle import Use
 from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
@@ -36,6 +36,7 @@ class Lifecycle:
 
     Args:
         spec: what the engine is told. vault: its data's vault. provision: makes the file for the next start.
+        intend: keeps what is begun with the vault ("lock", "unlock"), so that it is ended after a crash; "" when it is.
         handle: as found by the engine after a restart of this process; None for a new cloud.
     """
 
@@ -46,6 +47,7 @@ class Lifecycle:
         engine: Engine,
         vault: Vault,
         provision: Callable[[], Provision],
+        intend: Callable[[str], None],
         recorder: Recorder,
         clock: Clock,
         handle: Handle | None = None,
@@ -53,7 +55,9 @@ class Lifecycle:
         self.spec = spec
         self._engine = engine
         self.vault = vault
+        self.closing = False  # the vault is to be closed, but could not be yet
         self._provision = provision
+        self._intend = intend
         self._recorder = recorder
         self._clock = clock
         self._handle = handle
@@ -133,39 +137,101 @@ class Lifecycle:
                     self._engine.pause(self.handle)
 
     def lock(self) -> None:
-        """The cloud is stopped and its vault closed. Idempotent. Raises InUse under a lease, VaultError."""
+        """The cloud is stopped and its vault closed. Idempotent.
+
+        Raises: InUse (under a lease; nothing changes), EngineError, VaultBusy (somebody else uses the vault). After
+            these two the cloud is not woken any more, and `closing` says that this is to be called again.
+        """
         with self._lock:
             if self.use().leased(self._clock.now()):
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
-                self._stop()
-                self.vault.close()
+                self._shut()
+
+    def _shut(self) -> None:
+        self._intend("lock")
+        self.closing = True
+        self._stop()
+        self.vault.close()
+        self._settle()
+
+    def _settle(self) -> None:
+        """What was begun with the vault is ended."""
+        self.closing = False
+        self._intend("")
 
     def unlock(self, key: Secret) -> None:
-        """The vault is open and the cloud runs. Idempotent. Raises WrongKey; nothing is opened or woken then."""
-        with self._lock, self._span("unlock"):
-            self.vault.open(key)
-            self._wake()
+        """The vault is open and the cloud runs. Idempotent.
 
-    def repair(self) -> None:
-        """After a crash: a mount that died is closed. What cannot be is logged, so that it stops no other cloud."""
+        Raises: WrongKey, EngineError and others; a vault that was closed is closed then.
+        """
+        with self._lock, self._span("unlock"):
+            if self.vault.is_open:
+                self.vault.open(key)
+                self._settle()
+                self._wake()
+            else:
+                self._open(key)
+
+    def _open(self, key: Secret) -> None:
+        self._stop_bereft()
+        self._intend("unlock")
+        try:
+            self.vault.open(key)
+            self.closing = False
+            self._wake()
+        except BaseException:
+            self._try("close", self._shut)
+            raise
+        self._intend("")
+
+    def _stop_bereft(self) -> None:
+        """A cloud that lost its vault while it ran would hold the dead mount, and never see a new one."""
+        if self.state in (CloudState.RUNNING, CloudState.PAUSED):
+            self._stop()
+
+    def repair(self, intent: str) -> None:
+        """After a crash the vault is as it should be: one that was being opened or closed is closed.
+
+        A mount that died is closed, too; an open vault whose cloud has ended stays open, for the next use to start it.
+        What cannot be done is logged, so that it stops no other cloud.
+
+        Args:
+            intent: "lock" or "unlock" if that was interrupted, else empty.
+        """
         with self._lock:
-            try:
-                found = self.vault.repair()
-            except VaultError as exc:
-                log.warning("the vault of %s cannot be looked after: %s", self.spec.user, exc)
-                return
-            if found is Found.DEAD:
+            self.closing = bool(intent)
+            self._try("repair", lambda: self._repair(intent))
+
+    def _repair(self, intent: str) -> None:
+        if intent:
+            log.warning("the %s of %s was interrupted; its vault is closed now", intent, self.spec.user)
+            self._shut()
+        elif not self.vault.is_open:
+            self._stop_bereft()
+            if self.vault.repair() is Found.DEAD:
                 log.warning("the vault of %s had lost its mount; unlock it with the owner's key", self.spec.user)
+        elif self.state not in (CloudState.RUNNING, CloudState.PAUSED):
+            log.warning("the vault of %s is open and its cloud has ended; the next use starts it", self.spec.user)
+
+    def _try(self, what: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except EmlabError as exc:
+            log.warning("cannot %s the vault of %s: %s", what, self.spec.user, exc)
 
     def destroy(self, data_dir: Path) -> None:
-        """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent."""
+        """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent.
+
+        First the keys of the vault are shredded: whatever fails then, what is on disk is unreadable once it is closed.
+        """
         with self._lock:
+            self.vault.shred_keys()
             self._close_client()
             if self._handle is not None:
                 self._engine.remove(self._handle)
                 self._handle = None
-            self.vault.shred()  # the wrapped keys first, then what they encrypt
+            self.vault.shred()
             for directory in (self.spec.run_dir, data_dir):
                 if directory.exists():
                     shutil.rmtree(directory)
@@ -200,6 +266,8 @@ class Lifecycle:
             self._lock.release()
 
     def _wake(self) -> None:
+        if self.closing:
+            raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
         state = self.state
         if state is CloudState.PAUSED:
             with self._span("wake"):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from emlab.errors import ConfigError, LabInUse
 
+LEAVING = ("signup", "forget")  # intents after whose interruption the cloud is removed; no ask reaches it meanwhile
 _OWNED: set[int] = set()  # descriptors of the locks that this process holds
 
 
@@ -55,7 +56,7 @@ class CloudRow:
         ledger_seq: the newest ledger head that was seen; an older one is refused at start.
         granted_micro: sum of all asks that the controller admitted; the ledger never spent more than this and
             carried_micro, what the person had spent in earlier clouds.
-        intent: "signup" or "forget" while that is under way, else empty.
+        intent: "signup", "forget", "lock" or "unlock" while that is under way, else empty.
     """
 
     user: str
@@ -183,13 +184,22 @@ class Registry:
         """That is under way for this user; whoever attaches after a crash finishes or undoes it."""
         self._run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
 
+    def turn(self, user: str, intent: str) -> None:
+        """The user's vault is to be closed ("lock"), is being opened ("unlock"), or neither ("").
+
+        A sign-up or a forgetting that is under way goes before.
+        """
+        self._run("UPDATE clouds SET intent = ? WHERE user = ? AND intent NOT IN (?, ?)", intent, user, *LEAVING)
+
     def grant(self, user: str, cost_micro: int) -> bool:
         """A capability of that cost is granted (below 0: taken back). False: the cloud comes or goes."""
         return bool(
             self._run(
-                "UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ? AND intent = '' RETURNING user",
+                "UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ? AND intent NOT IN (?, ?) "
+                "RETURNING user",
                 cost_micro,
                 user,
+                *LEAVING,
             )
         )
 

@@ -255,7 +255,10 @@ class UserCloud:
         self._controller.wake(self.user)
 
     def lock(self) -> None:
-        """The cloud is stopped and its vault closed. Idempotent. Raises InUse under a lease."""
+        """The cloud is stopped and its vault closed: nobody reads it without the key. Idempotent.
+
+        Only this closes the vault; while the cloud is paused it stays open. Raises InUse under a lease, VaultBusy.
+        """
         self._controller.lock(self.user)
 
     def unlock(self, key: Secret) -> None:
@@ -268,6 +271,7 @@ class UserCloud:
         Raises WrongKey. A backup of the vault's header from before still opens with the old one.
         """
         self._controller.rekey(self.user, old, new)
+        self.key = None if self.key is None else new
 
     def recovery(self, key: Secret) -> RecoveryCode:
         """A code for paper that opens the vault, too; an earlier one does not any more. Raises WrongKey."""

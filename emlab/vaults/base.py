@@ -75,6 +75,9 @@ class Vault(Protocol):
     def recovery(self, key: Secret) -> RecoveryCode:
         """A new code that opens the vault; an earlier one does not any more. Raises as `rekey`."""
 
+    def shred_keys(self) -> None:
+        """No key opens it ever again; what is open stays open. Idempotent; `shred` begins with it. Raises VaultBusy."""
+
     def shred(self) -> None:
         """Nobody reads the data again, with whatever key: first the wrapped keys are gone, then what they encrypted.
 

@@ -134,6 +134,12 @@ class KeyedVault(ABC):
             self._header.write(header.with_recovery(header.unlock(key), code))
         return code
 
+    def shred_keys(self) -> None:
+        """No key opens it ever again; what is open stays open. Idempotent. Raises VaultBusy."""
+        if self._home.exists():
+            with self._alone():
+                self._header.destroy()
+
     def shred(self) -> None:
         """Nobody reads the data again: first the keys are gone, then the rest. Idempotent. Raises VaultBusy."""
         if self._home.exists():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.errors import ConfigError
-from emlab.idle import IdleRule, Never, PauseAfter, Use
+from emlab.idle import IdleRule, LockRule, Never, PauseAfter, Use
 
 NOW = 1_700_000_000.0
 TIMES = st.floats(NOW - 1e6, NOW + 1e6)
@@ -85,3 +85,30 @@ def test_rules_are_values_that_show_themselves() -> None:
     assert [repr(rule) for rule in rules] == ["PauseAfter(60 s)", "Never()"]
     assert PauseAfter(60.0) == PauseAfter(60)
     assert len({PauseAfter(60.0), PauseAfter(60.0), Never(), Never()}) == 2
+
+
+@given(USES, SPANS, SPANS)
+def test_exactly_the_clouds_that_are_idle_for_longer_and_unleased_are_due_to_lock(
+    clouds: list[Use], idle_s: float, more_s: float
+) -> None:
+    rule = PauseAfter(idle_s, lock_after_s=idle_s + more_s)
+    assert rule.due(clouds, NOW) == PauseAfter(idle_s).due(clouds, NOW)
+    assert rule.due_to_lock(clouds, NOW) == PauseAfter(idle_s + more_s).due(clouds, NOW)
+    assert set(rule.due_to_lock(clouds, NOW)) <= set(rule.due(clouds, NOW))
+
+
+def test_nothing_is_locked_unless_that_is_asked_for() -> None:
+    assert isinstance(PauseAfter(1.0), LockRule)
+    assert not isinstance(Never(), LockRule)
+    assert PauseAfter(1.0).due_to_lock([Use("a", NOW - 1e9)], NOW) == []
+
+
+@pytest.mark.parametrize("lock_after_s", [0, -1.0, 59.9, math.nan, math.inf, "3600", True])
+def test_a_cloud_is_not_locked_before_it_is_paused(lock_after_s: object) -> None:
+    with pytest.raises(ConfigError, match="lock_after_s"):
+        PauseAfter(60.0, lock_after_s=lock_after_s)  # type: ignore[arg-type]
+
+
+def test_a_rule_says_what_it_does() -> None:
+    assert repr(PauseAfter(60.0)) == "PauseAfter(60 s)"
+    assert repr(PauseAfter(60.0, lock_after_s=3600.0)) == "PauseAfter(60 s, lock after 3600 s)"

@@ -16,10 +16,10 @@ Sources = Mapping[str, str]  # module, as it is named below emlab ("engines.base
 # A module belongs to the layer that names it or its folder. A new module must be entered here.
 LAYERS = {
     0: "errors entries state key clock record geo",
-    1: "query ask privacy policy idle aggregate placement provision intake simulate",
+    1: "arguments query ask privacy policy idle aggregate placement provision intake simulate",
     2: "engines vaults store mongo_errors mongod ledger registry images wire files",
     3: "archive controller lease usercloud clouds lifecycle "
-    "fanout custodian aggregator provider pipeline diary emission",
+    "sweeping fanout custodian aggregator provider pipeline diary emission",
     4: "apps",
     5: "kept lab parts cleaning ending experiment report plots panel cli demo measure __main__",
 }
