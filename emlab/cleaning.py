@@ -53,8 +53,9 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
         for engine, handle in handles:
             engine.remove(handle)
         clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
-        for row in registry.clouds():
-            make_vault(registry.known("vault") or "plain")(home / "labs" / name / "clouds" / row.cloud).shred()
+        vault = make_vault(registry.known("vault") or "plain")
+        for folder in sorted((home / "labs" / name / "clouds").glob("*")):
+            vault(folder).shred()  # also closes it
         for cloud in clouds:
             shutil.rmtree(make_run_dir(home, cloud))
         shutil.rmtree(home / "labs" / name)

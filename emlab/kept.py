@@ -36,7 +36,7 @@ def kept_lab(name: str | None, *, new: bool = False) -> Iterator[Lab]:
     name = name or next(iter(there), NEW_LAB)
     if name not in there and not new:
         raise ConfigError(f"there is no lab {name!r} that was kept; there are: {', '.join(there) or 'none'}")
-    with Lab(name=name, idle=None, keep=True) as lab:
+    with Lab(name=name, vault="auto" if name in there else "plain", idle=None, keep=True) as lab:
         yield lab
 
 
@@ -49,8 +49,11 @@ def owners_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
 def new_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
     """The user has signed up; the token is in the file, which is new (USER.token without a name).
 
-    Raises: ConfigError: the user has a cloud, or the file is there already; then there is no new cloud.
+    Raises: ConfigError: the user has a cloud, the file is there already, or the lab is encrypted (nobody would know
+        the key); then there is no new cloud.
     """
+    if lab.vault != "plain":
+        raise ConfigError(f"the lab {lab.name} is encrypted: sign {user} up in Python, where the key can be kept")
     path = Path(f"{user}.token") if token_file is None else token_file
     if path.exists() or path.is_symlink():
         raise ConfigError(f"{path} is there already: name another file for the new token with --token-file")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from emlab.aggregator import Aggregator
+from emlab.arguments import check_policy
 from emlab.controller import Controller
 from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
@@ -53,8 +54,8 @@ class Lab:
         engine: "docker", "process", "memory" or "auto" (docker if it can start clouds now, else process; for
             a lab that is there already, its own).
         vault: "gocryptfs", "fscrypt", "ecryptfs", "plain" (not encrypted), or "auto": the one that protects best of
-            those that work here.
-        idle: pauses clouds that nobody used for a while; None never does.
+            those that work here; for a lab that is there already, its own.
+        idle: pauses clouds that nobody used for a while, and locks them if it is told to; None never does.
         default_policy: of people who sign up without one; `Policy.research` of this lab's aggregator without it.
         name: 1 to 32 of a-z, 0-9 and "-"; a lab kept under this name is found again. A fresh name without it.
         keep: keep the clouds (paused) and their data on close, instead of removing them. Without it a lab that was
@@ -81,6 +82,7 @@ class Lab:
         self._pid = 0  # of the process that opened it
         self._engine_name = engine
         self._vault_name = vault
+        self._vault_reason = ""
         self._idle = idle
         self._policy = default_policy
         self._given_aggregator = aggregator
@@ -93,7 +95,7 @@ class Lab:
 
     @classmethod
     def load(cls, path: Path | str) -> Lab:
-        """The lab of a TOML file such as conf/lab.toml: name, engine, vault, keep, idle_s. Raises ConfigError."""
+        """The lab of a TOML file such as conf/lab.toml. Raises ConfigError."""
         import tomllib
 
         try:
@@ -106,14 +108,15 @@ class Lab:
             "vault": str,
             "keep": bool,
             "idle_s": (int, float),
+            "lock_after_s": (int, float),
         }
         for setting, value in raw.items():
             if setting not in kinds:
                 raise ConfigError(f"{path} has {setting!r}; a lab has {', '.join(kinds)}")
             if not isinstance(value, kinds[setting]):
                 raise ConfigError(f"{path}: {setting} is of the wrong type")
-        idle_s = raw.pop("idle_s", 60.0)
-        return cls(**raw, idle=PauseAfter(idle_s) if idle_s else None)
+        idle_s, lock_after_s = raw.pop("idle_s", 60.0), raw.pop("lock_after_s", 0)
+        return cls(**raw, idle=PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s else None)
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -181,17 +184,13 @@ class Lab:
             raise ConfigError(f"{str(self.name)[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
         if self._idle is not None:
             _check_rule(self._idle)
-        if not isinstance(self._policy, Policy | None):
-            raise ConfigError(
-                f"default_policy is a Policy, such as em.Policy.open(), not {type(self._policy).__name__}"
-            )
+        if self._policy is not None:
+            check_policy(self._policy, "default_policy")
         registry = Registry(self.path)
         registry.open()
         self._registry, self._pid = registry, os.getpid()
         try:
-            if self._vault_name == "auto":
-                self._vault_name = registry.known("vault") or choose_vault(self.path)[0]
-            vault = make_vault(self._vault_name)
+            vault = self._choose_vault(registry)
             before = registry.known("engine")
             engine = make_engine(before if before and self._engine_name == "auto" else self._engine_name, self.home)
             self._remember(registry, engine.name)
@@ -202,6 +201,13 @@ class Lab:
         atexit.register(self.close)
         exit_on_sigterm()
         return self
+
+    def _choose_vault(self, registry: Registry) -> Callable[[Path], Vault]:
+        if self._vault_name == "auto":
+            before = registry.known("vault")
+            chosen = choose_vault(self.path) if before is None else (before, "as the lab was made")
+            self._vault_name, self._vault_reason = chosen
+        return make_vault(self._vault_name, self.path)
 
     def _undo(self, registry: Registry) -> None:
         try:
@@ -330,7 +336,8 @@ class Lab:
         if self._controller is None:
             return f"Lab({self.name!r}, closed)"
         trust = f"{TRUST[self.engine]}; {_at_rest(self._vault_name)}"
-        return f"Lab({self.name!r}, engine={self.engine!r}, vault={self._vault_name!r}): {trust}"
+        why = f" ({self._vault_reason})" if self._vault_reason else ""
+        return f"Lab({self.name!r}, engine={self.engine!r}, vault={self._vault_name!r}): {trust}{why}"
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -65,10 +65,15 @@ def make_engine(name: str, home: Path) -> Engine:
     return made
 
 
-def make_vault(name: str) -> Callable[[Path], Vault]:
-    """Makes a vault of this kind in a directory. Raises ConfigError (no such vault), VaultMissing (says what to do)."""
+def make_vault(name: str, folder: Path | None = None) -> Callable[[Path], Vault]:
+    """Makes a vault of this kind in a directory.
+
+    Args:
+        folder: where it is to work; without it only the host is looked at.
+    Raises: ConfigError (no such vault), VaultMissing (says what to do).
+    """
     vault = load(VAULTS, name, "vault")
-    lacks = missing_of(vault)
+    lacks = missing_of(vault) if folder is None else vault.missing_in(folder)  # type: ignore[attr-defined]
     if lacks is not None:
         raise VaultMissing(lacks)
     return vault
