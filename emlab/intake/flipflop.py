@@ -52,16 +52,18 @@ def is_walking(kind: int) -> bool:
     return kind in (Motion.WALKING, Motion.ON_FOOT, Motion.RUNNING)
 
 
-def merged(changes: list[Change], points: Fixes) -> list[Change]:
+def merged(changes: list[Change], points: Fixes, *, by_distance: bool) -> list[Change]:
     """The changes without flips, neighbours of the same kind as one.
 
     Args:
         changes: in order of time, at least one. They are changed in place.
         points: of the trip.
+        by_distance: whether they come from a distance filter, whose phone tells a motion only when it changes.
     """
     total_s = changes[-1].end_ts - changes[0].start_ts
     flips = [_is_flip(change, points, total_s) for change in changes]
-    flips[-1] |= _is_doubtful_end(changes[-1], points)
+    if len(changes) == 2 and not by_distance:
+        flips[1] |= _is_doubtful_end(changes[1], points)
     actions = [(*streak, _action(changes, *streak, points)) for streak in _streaks(flips)]
     taken: set[int] = set()
     for first, last, action in actions:
@@ -80,9 +82,10 @@ def _is_flip(change: Change, points: Fixes, total_s: float) -> bool:
 
 
 def _is_doubtful_end(change: Change, points: Fixes) -> bool:
-    """Whether the last change rests on one sample that is too short a ride, however long a share it is.
+    """Whether the last of two changes is a ride on one sample, too short to be one, however long a share it is.
 
-    A ride by car is dated from the sample before its first one, which makes a wrong sample at a trip's end look long.
+    A ride is dated from the sample before its first one, which makes a wrong sample at a trip's end look long. That
+    e-mission's server sees through this is known from the second trip of its own example day of 2015-08-27.
     """
     return change.last - change.first <= 1 and not is_walking(change.kind) and not _is_plausible(change, points)
 
@@ -100,17 +103,20 @@ def _is_plausible(change: Change, points: Fixes) -> bool:
 def _streaks(flips: list[bool]) -> list[tuple[int, int]]:
     """First and last positions of consecutive flips.
 
-    The last change of all takes what comes before it in its streak, as a real one would.
+    The last change of all takes what comes before it in its streak, as a real one would. It is a flip itself only
+    where there are no more than two changes.
     """
     streaks: list[tuple[int, int]] = []
-    first = 0
+    first, last = 0, len(flips) - 1
     for index, flip in enumerate(flips):
         if not flip:
             if index != first:
                 streaks.append((first, index - 1))
             first = index + 1
-    if first < len(flips):
-        streaks.append((first, max(first, len(flips) - 2)))
+    if last <= 1 and flips[last]:
+        streaks.append((last, last))
+    elif first < last:
+        streaks.append((first, last - 1))
     return streaks
 
 
@@ -145,12 +151,18 @@ def _is_fast_bicycle(changes: list[Change], first: int, last: int) -> bool:
 
 
 def _neighbour(changes: list[Change], first: int, last: int, points: Fixes) -> _Action:
-    """Which neighbour should take a streak: the one that its speed resembles; its only one, if there is but one."""
+    """Which neighbour should take a streak: the one that its speed resembles; its only one, if there is but one.
+
+    None takes a walk from one vehicle to another.
+    """
     if first == 0:
         return "after" if last + 1 < len(changes) else ""
-    if last + 1 == len(changes) or changes[first - 1].kind == changes[last + 1].kind:
+    if last + 1 == len(changes):
         return "before"
     before, after = changes[first - 1], changes[last + 1]
+    if before.kind == after.kind:
+        changing = before.kind == Motion.IN_VEHICLE and is_walking(changes[first].kind)
+        return "" if changing else "before"
     track_before = _within(points, before.start_ts, before.end_ts)
     track_after = _within(points, after.start_ts, after.end_ts)
     track = _within(points, changes[first].start_ts, changes[last].end_ts)

@@ -40,7 +40,7 @@ def parts(
         from_place_m: how far it ends from the place where it started.
     """
     changes = _changes(points, motions, DISTANCE_CONFIDENCE if by_distance else TIME_CONFIDENCE)
-    changes = flipflop.merged(changes, points) if changes else []
+    changes = flipflop.merged(changes, points, by_distance=by_distance) if changes else []
     if by_distance:
         found = _by_distance(points, changes, _visited(points, transitions, from_place_m))
     else:

@@ -180,7 +180,7 @@ def test_merging_flips_keeps_order_and_span_and_leaves_no_equal_neighbours(drawn
         changes.append(Change(ts, ts + lasting, number, number + samples, kind, kind))
         ts, number = ts + lasting, number + samples
     fixes, _, _ = arrays(way(START - 30, 3 * (ts - START) + 200, 3.0))
-    found = flipflop.merged(changes, fixes)
+    found = flipflop.merged(changes, fixes, by_distance=False)
     assert found
     assert all(a.kind != b.kind for a, b in itertools.pairwise(found))
     assert all(a.start_ts <= b.start_ts and a.end_ts <= b.end_ts for a, b in itertools.pairwise(found))
