@@ -189,7 +189,8 @@ def _each(names: Iterable[str], n: int, seed: int, description: str) -> Iterator
     """Each of the names in each of n rounds, with a progress bar."""
     from tqdm.auto import tqdm
 
-    plan = turns(list(names), n, seed)
+    there = list(names)
+    plan = turns(there, n, seed) if there else []
     for number, order in enumerate(tqdm(plan, desc=description, leave=False, disable=None)):
         for name in order:
             yield name, number

@@ -53,6 +53,14 @@ def test_every_vault_takes_every_turn_and_nothing_is_left(engine_name: str, home
     assert str(home) not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_where_no_cloud_starts_each_vault_says_why(home: Path) -> None:
+    samples = encryption.side_by_side("no-engine", n=N, seed=5)
+    assert samples["measure"].tolist() == [encryption.WORKS] * len(VAULTS)
+    table = encryption.costs(samples)
+    assert sorted(table["vault"]) == sorted(VAULTS)
+    assert table["note"].str.contains("no-engine|VaultMissing").all()
+
+
 @pytest.mark.slow
 @pytest.mark.needs("notebooks")
 def test_the_shipped_experiment_compares_all_vaults(home: Path, tmp_path: Path) -> None:
