@@ -137,17 +137,16 @@ def _by_time(run: _Run) -> list[tuple[int, int, bool]]:
     oldest = np.searchsorted(run.ts, run.ts - TIME_DWELL_S, side="right")  # of the last five minutes
     far = _last_far(run, oldest)
     trips: list[tuple[int, int, bool]] = []
-    start = 0
+    start, last, settled = 0, len(run.ts) - 1, True
     while (found := _first_end(run, start, gaps, oldest, far)) is not None:
         end, restarts_here = _end(found, start, int(oldest[found]))
-        trips.append((start, end, True))
+        trips.append((start, end, settled))
         begun = found if restarts_here else _next(leaving, found + 1)
-        if begun is None:
-            return trips
+        if begun is None:  # nobody has left yet; what comes may show that the next trip begins later
+            begun, settled = found + 1, not run.last
         start = begun
-    last = len(run.ts) - 1
     if run.stops and start < last:
-        trips.append((start, (max(last - TIME_POINTS, start) + last) // 2, not run.last))
+        trips.append((start, _end(last, start, int(oldest[last]))[0], not run.last))
     return trips
 
 

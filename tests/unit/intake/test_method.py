@@ -72,10 +72,24 @@ def test_headings_go_from_north_to_east() -> None:
 def test_with_a_time_filter_a_trip_ends_in_the_middle_of_the_points_at_rest() -> None:
     points = [*way(START, 3_000, 10.0), *rest(START + 330, 10, 3_000)]
     fixes, motions, moves = arrays(points, sensed(START, START + 900, Motion.IN_VEHICLE))
-    ((first, last, settled),) = ends(stretches(fixes, motions, moves), fixes)
+    first, last, settled = ends(stretches(fixes, motions, moves), fixes)[0]
     assert (first, settled) == (30, True)
     # the dwelling is seen after five minutes less the fuzz, and its middle is two minutes and a half before
     assert 330 <= last <= 480
+
+
+def test_who_rests_on_and_on_makes_trips_for_now_that_go_nowhere() -> None:
+    points = [*way(START, 3_000, 10.0), *rest(START + 330, 30, 3_000)]
+    motions = sensed(START, START + 300, Motion.IN_VEHICLE)
+    fixes, known, moves = arrays(points, motions)
+    assert [one.settled for one in stretches(fixes, known, moves)] == [True, *[False] * 5]
+    outcome = run(observed(points, motions))
+    assert len(data(outcome, "segmentation/raw_trip")) == 6
+    assert len(data(outcome, "analysis/cleaned_trip")) == 1
+    on = [*points, *way(START + 2_130, 3_000, 10.0, 3_000), *rest(START + 2_460, 10, 6_000)]
+    fixes, known, moves = arrays(on, [*motions, *sensed(START + 2_140, START + 2_440, Motion.IN_VEHICLE)])
+    starts = [first for first, _, settled in ends(stretches(fixes, known, moves), fixes) if settled]
+    assert starts == [30, 2_160]
 
 
 def test_with_a_distance_filter_a_trip_ends_before_the_silence() -> None:
@@ -90,6 +104,14 @@ def test_a_stop_of_the_state_machine_ends_the_last_trip_for_now() -> None:
         fixes, motions, moves = arrays(points, [], [stopped])
         assert [one.settled for one in stretches(fixes, motions, moves)] == [False]
         assert stretches(*arrays(points)) == []
+
+
+@pytest.mark.parametrize("step_s", [1, 5, 30])
+def test_a_last_trip_ends_in_the_middle_of_its_last_five_minutes_however_often_points_are_noted(step_s: int) -> None:
+    points = [fix(START + ts, 12.0 * ts) for ts in range(0, 901, step_s)]
+    stopped = (START + 1_300, int(State.ONGOING_TRIP), int(Transition.STOPPED_MOVING))
+    fixes, motions, moves = arrays(points, [], [stopped])
+    assert ends(stretches(fixes, motions, moves), fixes) == [(0, 750, False)]
 
 
 def test_a_gap_ends_a_trip_unless_somebody_moves_in_it() -> None:

@@ -257,7 +257,7 @@ def test_a_change_of_phone_is_a_change_of_method() -> None:
     android, ios = ride(START), ride(START + 9_000, from_m=6_000)
     moved = [{**point, "filter": "distance", "platform": "ios"} for point in ios[0]]
     outcome = run(observed(android[0] + moved, android[1] + ios[1], android[2] + ios[2]))
-    sources = [trip["source"] for trip in data(outcome, "segmentation/raw_trip")]
+    sources = [trip["source"] for trip in data(outcome, "analysis/cleaned_trip")]
     assert sources == ["DwellSegmentationTimeFilter", "DwellSegmentationDistFilter"]
 
 
