@@ -7,11 +7,11 @@ measures. All positions of a week are computed at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from emlab.simulate.arithmetic import bearing, growth, normal
+from emlab.simulate.arithmetic import bearing, ground_m, growth, normal
 from emlab.simulate.choices import Choices
 from emlab.simulate.diary import Week
 from emlab.simulate.entry_form import ANDROID, IOS
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 STILL_S = 360.0  # of points at rest after a trip; e-mission needs ten to see its end
 LEAD_S = 75.0  # and before it; from 270 s on e-mission takes them for a dwelling, and a walk from there for its noise
-IOS_FILTER_M = 50.0  # from one position to the next, at a period of 30 s
+IOS_FILTER_M = 50.0  # from one position to the next at least, as measured, at a period of 30 s
+IOS_STEP_M = 51.0  # and on the way: the next one is noted in the second after
 IOS_REST_S = (
     -20.0,
     -4.0,
@@ -35,6 +36,9 @@ IOS_REST_S = (
     632.0,
 )  # around start and end: leaving the geofence, arriving, checking that it is over
 RADIUS_PER_SIGMA = 1.5095921854516636  # 68 % of a round normal cloud lie within so many sigmas: sqrt(-2 ln 0.32)
+ACROSS = (
+    1.5180052  # so much larger an error across the way alone has the same radius of 68 %: RADIUS_PER_SIGMA / 0.9944579
+)
 SLOW_S = 90.0  # positions so near in time have related errors
 POOR_SHARE, POOR_M = 0.04, (60.0, 150.0)  # positions from radio cells, between good ones
 LIAR_SHARE, LIAR_M = 0.002, 110.0  # good ones in movement that are that far off, whatever they say
@@ -55,6 +59,11 @@ class Phone:
     def lag_s(self) -> tuple[float, float]:
         """The least and the most time from measuring to writing; below half a period, so that the order stays."""
         return (0.1, 0.3 * self.period_s) if self.platform == ANDROID else (0.05, 0.35)
+
+    @property
+    def filter_m(self) -> float:
+        """How far apart positions are that a moving ios phone notes, at least."""
+        return IOS_FILTER_M * self.period_s / 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +110,21 @@ def measure(choices: Choices, phone: Phone, week: Week) -> Track:
     poor = seen & (draws[:, 1] < POOR_SHARE) & (phone.platform == ANDROID)
     times, trip, draws, good = _with_poor(times, trip, draws, seen, poor, 0.5 * phone.period_s)
     segment = _segments(week, times, trip)
-    return _track(choices, phone, week, _Fixes(times, trip, segment, draws, good))
+    track = _track(choices, phone, week, _Fixes(times, trip, segment, draws, good))
+    return track if phone.platform == ANDROID else _thinned(track, phone.filter_m)
+
+
+def _thinned(track: Track, filter_m: float) -> Track:
+    """Without what a moving ios phone would not have noted: positions too near to the one before, as after a bend."""
+    import numpy as np
+
+    moves, kept = track.speed_mps > 0, np.arange(len(track.ts))
+    while True:
+        near = np.append(False, ground_m(track.lon[kept], track.lat[kept]) < filter_m) & moves[kept]
+        first = near & ~np.append(False, near[:-1])  # the next one may be far enough without it
+        if not first.any():
+            return Track(*(getattr(track, one.name)[kept] for one in fields(Track)))
+        kept = kept[~first]
 
 
 class _Moments:
@@ -123,14 +146,14 @@ class _Moments:
         return self.starts[trip] - LEAD_S + period_s * step, trip
 
     def by_distance(self) -> tuple[Floats, Ints]:
-        """One each IOS_FILTER_M of the way, at most one a second, and some around start and end."""
+        """One each IOS_STEP_M of the way, at most one a second, and some around start and end."""
         import numpy as np
 
-        movement, every_m = self.week.movement, IOS_FILTER_M * self.phone.period_s / 30
+        movement, every_m = self.week.movement, IOS_STEP_M * self.phone.period_s / 30
         ends_m = np.cumsum(movement.length_m)
         before_m = np.append(0.0, ends_m)[movement.first[:-1]]
         trip, step = _numbered(((ends_m[movement.first[1:] - 1] - before_m) / every_m).astype("int64"))
-        goal_m = before_m[trip] + every_m * (step + 0.7)
+        goal_m = before_m[trip] + every_m * (step + 1)
         segment = np.minimum(np.searchsorted(ends_m, goal_m), len(ends_m) - 1)
         gone_m = goal_m - (ends_m[segment] - movement.length_m[segment])
         moving = self.week.begins_ts[segment] + movement.reached_s(segment, gone_m)
@@ -214,11 +237,14 @@ def _track(choices: Choices, phone: Phone, week: Week, fixes: _Fixes) -> Track:
     across, along = lattice.city.turn
     east, north = x * across - y * along, x * along + y * across
     step_x, step_y = x1 - x0, y1 - y0
-    heading = bearing(step_x * across - step_y * along, step_x * along + step_y * across)
+    step_east, step_north = step_x * across - step_y * along, step_x * along + step_y * across
+    heading = bearing(step_east, step_north)
     true_speed = movement.speed_mps(segment, after_s)
     moves = true_speed > 0
     accuracy = _accuracy_m(phone, fixes, moves)
     error_east, error_north = _errors(choices, week, fixes, accuracy, moves)
+    if phone.platform == IOS:
+        error_east, error_north = _across(error_east, error_north, step_east, step_north, moves)
     sensed, unknown = fixes.good & moves, 0.0 if phone.platform == ANDROID else -1.0
     speed = np.where(sensed, true_speed * (0.93 + 0.14 * draws[:, 8]), unknown)
     low, high = phone.lag_s
@@ -237,6 +263,15 @@ def _track(choices: Choices, phone: Phone, week: Week, fixes: _Fixes) -> Track:
         heading_deg=_rounded(np.where(sensed, heading, unknown), 1),
         good=fixes.good,
     )
+
+
+def _across(east: Floats, north: Floats, step_east: Floats, step_north: Floats, moves: Bools) -> tuple[Floats, Floats]:
+    """Errors of a moving phone that are across its way: along it, the phone waits until it measures enough metres."""
+    import numpy as np
+
+    length = np.sqrt(step_east * step_east + step_north * step_north)
+    across = ACROSS * (north * step_east - east * step_north) / (length * length)
+    return np.where(moves, -across * step_north, east), np.where(moves, across * step_east, north)
 
 
 def _rounded(values: NDArray[np.floating], digits: int) -> Floats:

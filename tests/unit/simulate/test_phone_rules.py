@@ -145,12 +145,15 @@ def test_an_ios_phone_notes_positions_each_fifty_metres_and_at_most_each_second(
     for number, trip in enumerate(person.trips):
         mine = track[track["trip"] == number]
         moving = mine[(mine["ts"] > trip.start_ts) & (mine["ts"] < trip.end_ts)]
-        truth = list(zip(moving["true_longitude"], moving["true_latitude"], strict=True))
+        noted = list(zip(moving["longitude"], moving["latitude"], strict=True))
         assert mine["ts"].diff().min() > 0.5
         if trip.mode is not Mode.TRAIN:
             assert len(moving) == pytest.approx(trip.distance_m / 50, rel=0.4, abs=3)
-        steps = [haversine_m(*a, *b) for a, b in itertools.pairwise(truth)]
-        assert sorted(steps)[len(steps) // 2] == pytest.approx(50, abs=3)
+        steps = [haversine_m(*a, *b) for a, b in itertools.pairwise(noted)]
+        to_moving = [step for step, speed in zip(steps, moving["sensed_speed"][1:], strict=True) if speed > 0]
+        assert min(to_moving, default=50) > 49.99
+        if len(steps) > 10:  # of so short a trip as others are, rest and bends are a large part
+            assert sorted(steps)[len(steps) // 2] == pytest.approx(52, abs=8)
         assert mine["ts"].iloc[0] < trip.start_ts
         assert mine["ts"].iloc[-1] > trip.end_ts + 600
 
