@@ -186,6 +186,7 @@ class Lab:
             _check_rule(self._idle)
         if self._policy is not None:
             check_policy(self._policy, "default_policy")
+        self._home = self.home  # whatever EMLAB_HOME says later
         registry = Registry(self.path)
         registry.open()
         self._registry, self._pid = registry, os.getpid()
