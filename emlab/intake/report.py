@@ -41,7 +41,7 @@ class IntakeReport(msgspec.Struct, frozen=True):
 
     @property
     def dropped_total(self) -> int:
-        """How many entries were left out."""
+        """How many entries are among the `dropped`."""
         return sum(self.dropped.values())
 
     def plus(self, other: IntakeReport) -> IntakeReport:

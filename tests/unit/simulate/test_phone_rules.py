@@ -152,7 +152,7 @@ def test_an_ios_phone_notes_positions_each_fifty_metres_and_at_most_each_second(
         steps = [haversine_m(*a, *b) for a, b in itertools.pairwise(noted)]
         to_moving = [step for step, speed in zip(steps, moving["sensed_speed"][1:], strict=True) if speed > 0]
         assert min(to_moving, default=50) > 49.99
-        if len(steps) > 10:  # of so short a trip as others are, rest and bends are a large part
+        if len(steps) > 10:  # in a shorter trip, rests and bends are a large part
             assert sorted(steps)[len(steps) // 2] == pytest.approx(52, abs=8)
         assert mine["ts"].iloc[0] < trip.start_ts
         assert mine["ts"].iloc[-1] > trip.end_ts + 600
