@@ -6,7 +6,7 @@ import ctypes
 import os
 import pwd
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from emlab.key import Key
 from emlab.vaults.header import new_header
@@ -16,15 +16,21 @@ USER = pwd.getpwnam("nobody")
 _SET_DUMPABLE = 4
 
 
-def as_user(act: Callable[[], object], *, before: Callable[[], object] = lambda: None) -> str:
-    """Why `act` failed, as a traceback; empty if it did not. `before` is done by the same process while it is root."""
+def as_user(
+    act: Callable[[], object], *, before: Callable[[], object] = lambda: None, groups: Sequence[int] = ()
+) -> str:
+    """Why `act` failed, as a traceback; empty if it did not. `before` is done by the same process while it is root.
+
+    Args:
+        groups: the user is a member of these. Modules that `act` needs must have been imported.
+    """
     new_header("plain", Key.random())  # imports what the user may not be able to read
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             before()
-            _become()
+            _become(groups)
             act()
         except BaseException:
             os.write(writer, traceback.format_exc().encode()[-4000:])
@@ -37,8 +43,8 @@ def as_user(act: Callable[[], object], *, before: Callable[[], object] = lambda:
     return said
 
 
-def _become() -> None:
-    os.setgroups([])
+def _become(groups: Sequence[int]) -> None:
+    os.setgroups(list(groups))
     os.setresgid(USER.pw_gid, USER.pw_gid, USER.pw_gid)
     os.setresuid(USER.pw_uid, USER.pw_uid, USER.pw_uid)
     os.environ["HOME"] = "/nonexistent"
