@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from emlab.vaults import mounts
+from tests.e2e.clouds import mounts_below
 
 NEEDED = {"gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting")}
 
@@ -38,8 +39,3 @@ def vault_home(
     for point in left:
         mounts.unmount(Path(point), lazy=True)
     assert left == []
-
-
-def mounts_below(folder: Path) -> list[str]:
-    """What is mounted somewhere below a folder."""
-    return [mount.point for mount in mounts.read() if mount.point.startswith(f"{folder}/")]

@@ -11,14 +11,13 @@ from emlab.cleaning import clean
 from emlab.errors import Locked
 from emlab.parts import choose_vault
 from tests.canary import search
+from tests.e2e.clouds import mounts_below
 
-VAULTS = ["gocryptfs"]
 OLD, NEW = em.Passphrase("the old passphrase"), em.Passphrase("a new passphrase")
 
 pytestmark = [
-    pytest.mark.needs("gocryptfs"),
+    pytest.mark.needs("mongod"),
     pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True),
-    pytest.mark.parametrize("vault", VAULTS),
 ]
 
 
@@ -27,7 +26,7 @@ def person() -> em.Person:
     return em.Simulator(1, 1, seed=6).person(0)
 
 
-def test_a_cloud_lives_in_an_encrypted_vault(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+def test_a_cloud_lives_in_an_encrypted_vault(engine_name: str, vault: str, vault_home: Path, person: em.Person) -> None:
     with em.Lab(engine_name, vault, default_policy=em.Policy.open()) as lab:
         assert f"encrypted by {vault}" in repr(lab)
         cloud = lab.controller.signup(person.name, key=OLD)
@@ -37,8 +36,8 @@ def test_a_cloud_lives_in_an_encrypted_vault(engine_name: str, vault: str, home:
         cloud.pause()
         assert planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1).answered == 1
         cloud.lock()
-        folder = home / "labs" / lab.name / "clouds" / cloud.id
-        assert not list((folder / "open").glob("clear/*"))
+        folder = vault_home / "labs" / lab.name / "clouds" / cloud.id
+        assert not (folder / "open" / "clear" / ".emlab-vault").exists()
         with pytest.raises(Locked):
             cloud.trips()
         with pytest.raises(em.TooFewUsers, match="0"):
@@ -50,7 +49,7 @@ def test_a_cloud_lives_in_an_encrypted_vault(engine_name: str, vault: str, home:
 
 
 def test_a_passphrase_is_changed_and_a_code_helps_when_it_is_lost(
-    engine_name: str, vault: str, home: Path, person: em.Person
+    engine_name: str, vault: str, vault_home: Path, person: em.Person
 ) -> None:
     with em.Lab(engine_name, vault) as lab:
         cloud = lab.controller.signup(person.name, key=OLD)
@@ -67,34 +66,38 @@ def test_a_passphrase_is_changed_and_a_code_helps_when_it_is_lost(
         assert cloud.counts() == counts
 
 
-def test_nothing_of_a_forgotten_cloud_is_left(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+def test_nothing_of_a_forgotten_cloud_is_left(
+    engine_name: str, vault: str, vault_home: Path, person: em.Person
+) -> None:
     with em.Lab(engine_name, vault) as lab:
         cloud = lab.controller.signup(person.name)
         cloud.store(person.entries())
-        folder = home / "labs" / lab.name / "clouds" / cloud.id
+        folder = vault_home / "labs" / lab.name / "clouds" / cloud.id
         assert (folder / "vault.json").exists()
         cloud.delete()
         assert not folder.exists()
-        assert not _mounted(home)
+        assert mounts_below(vault_home) == []
 
 
 def test_a_kept_lab_is_found_again_and_cleaned_with_its_mounts(
-    engine_name: str, vault: str, home: Path, person: em.Person
+    engine_name: str, vault: str, vault_home: Path, person: em.Person
 ) -> None:
-    with em.Lab(engine_name, "auto", name="mine", keep=True) as lab:
-        assert lab.vault == choose_vault(home)[0] == vault
+    with em.Lab(engine_name, vault, name="mine", keep=True) as lab:
         cloud = lab.controller.signup(person.name, key=OLD)
         cloud.store(person.entries())
         token, counts = cloud.token, cloud.counts()
     with em.Lab(engine_name, "auto", name="mine") as lab:
+        assert lab.vault == vault
         cloud = lab.controller.cloud(person.name, token=token)
         assert cloud.counts() == counts
-    clean(home, "mine")
-    assert not _mounted(home)
-    assert not (home / "labs" / "mine").exists()
+    clean(vault_home, "mine")
+    assert mounts_below(vault_home) == []
+    assert not (vault_home / "labs" / "mine").exists()
 
 
-def test_on_disk_nobody_finds_what_a_phone_noted(engine_name: str, vault: str, home: Path, person: em.Person) -> None:
+def test_on_disk_nobody_finds_what_a_phone_noted(
+    engine_name: str, vault: str, vault_home: Path, person: em.Person
+) -> None:
     entries = [{**entry, "data": {**entry["data"], "note": "canary-of-ann"}} for entry in person.entries()]  # type: ignore[dict-item]
     found = {}
     for kind in (vault, "plain"):
@@ -102,9 +105,36 @@ def test_on_disk_nobody_finds_what_a_phone_noted(engine_name: str, vault: str, h
             cloud = lab.controller.signup("ann")
             cloud.store(entries)
             cloud.lock()
-            found[kind] = bool(search(home / "labs" / lab.name, ["canary-of-ann"]))
+            found[kind] = bool(search(vault_home / "labs" / lab.name, ["canary-of-ann"]))
     assert found == {vault: False, "plain": True}
 
 
-def _mounted(home: Path) -> list[str]:
-    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line]
+def test_the_best_vault_that_works_is_chosen_and_the_reason_is_said(
+    engine_name: str, vault: str, vault_home: Path
+) -> None:
+    with em.Lab(engine_name, "auto", name="mine", keep=True) as lab:
+        assert (lab.vault, lab._vault_reason) == choose_vault(lab.path)
+        assert f"({lab.vault} works here" in repr(lab)
+    with em.Lab(engine_name, "auto", name="mine", keep=False) as lab:
+        assert "(as the lab was made)" in repr(lab)
+    with em.Lab(engine_name) as lab:
+        assert "nothing is encrypted" in repr(lab)
+
+
+def test_a_new_key_outlives_a_restart_of_the_lab_and_a_code_is_no_key(
+    engine_name: str, vault: str, vault_home: Path
+) -> None:
+    with em.Lab(engine_name, vault, name="mine", keep=True) as lab:
+        cloud = lab.controller.signup("ann")
+        assert isinstance(cloud.key, em.Key)
+        code = cloud.recovery(cloud.key)
+        with pytest.raises(em.ConfigError, match="not RecoveryCode"):
+            cloud.rekey(cloud.key, code)  # type: ignore[arg-type]
+        cloud.rekey(code, NEW)
+        assert cloud.key == NEW
+        token = cloud.token
+        cloud.lock()
+    with em.Lab(engine_name, "auto", name="mine", keep=False) as lab:
+        cloud = lab.controller.cloud("ann", token=token)
+        cloud.unlock(NEW)
+        assert cloud.counts() == {}

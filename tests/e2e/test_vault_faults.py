@@ -21,8 +21,7 @@ from emlab.errors import EmlabError, EngineError, InUse, LabInUse, Locked, TooFe
 from emlab.registry import Registry
 from emlab.state import CloudSpec, Handle
 from emlab.vaults import mounts
-from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
-from tests.e2e.conftest import mounts_below
+from tests.e2e.clouds import entry, gone, kill, mounts_below, pid_of, reaches
 
 pytestmark = [
     pytest.mark.needs("mongod"),
