@@ -9,6 +9,7 @@ import pytest
 import emlab as em
 from emlab.cleaning import clean
 from emlab.errors import Locked
+from emlab.kept import kept_lab, new_cloud
 from emlab.parts import choose_vault
 from tests.canary import search
 from tests.e2e.clouds import mounts_below
@@ -138,3 +139,15 @@ def test_a_new_key_outlives_a_restart_of_the_lab_and_a_code_is_no_key(
         cloud = lab.controller.cloud("ann", token=token)
         cloud.unlock(NEW)
         assert cloud.counts() == {}
+
+
+def test_nobody_is_signed_up_whose_key_nobody_would_have(
+    engine_name: str, vault: str, vault_home: Path, tmp_path: Path
+) -> None:
+    with em.Lab(engine_name, vault, name="mine", keep=True):
+        pass
+    with kept_lab("mine") as lab:
+        assert lab.vault == vault
+        with pytest.raises(em.ConfigError, match="encrypted: sign ann up in Python"):
+            new_cloud(lab, "ann", tmp_path / "token")
+    assert clean(vault_home, "mine") == ["the lab mine is removed, with 0 clouds"]

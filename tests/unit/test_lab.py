@@ -553,3 +553,15 @@ def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(em.ConfigError, match="EMLAB_HOME"):
         em.Lab("memory", home=tmp_path / "file" / "home").start()
+
+
+def test_a_lab_s_file_says_when_clouds_are_locked(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text('engine = "memory"\nidle_s = 60.0\nlock_after_s = 3600')
+    with em.Lab.load(file) as lab:
+        assert lab.idle == em.PauseAfter(60.0, lock_after_s=3600)
+    file.write_text("idle_s = 60.0\nlock_after_s = 5")
+    with pytest.raises(em.ConfigError, match="at least idle_s"):
+        em.Lab.load(file)
+    sample = em.Lab.load(Path(__file__).parents[2] / "conf" / "lab.toml")
+    assert sample._idle == em.PauseAfter(60.0)
