@@ -15,7 +15,7 @@ from emlab.registry import Registry
 def clean(home: Path, lab: str | None = None) -> list[str]:
     """Labs whose process is gone are removed, with clouds and data; one sentence for each.
 
-    A lab whose engine cannot be used now, or that cannot be read, is left as it is, and its sentence says so.
+    A lab whose engine or vault cannot be used now, or that cannot be read, is left as it is, and its sentence says so.
 
     Args:
         lab: only this one, even if it was kept; without it all but the kept ones.
@@ -49,11 +49,11 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
         uses = registry.known("engine")
         if uses not in (None, "memory", *(engine.name for engine in engines)):
             return f"the lab {name} is on the engine {uses}, which cannot be used now; it is left as it is"
+        vault = make_vault(registry.known("vault") or "plain")
         handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
         for engine, handle in handles:
             engine.remove(handle)
         clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
-        vault = make_vault(registry.known("vault") or "plain")
         for folder in sorted((home / "labs" / name / "clouds").glob("*")):
             vault(folder).shred()  # also closes it
         for cloud in clouds:

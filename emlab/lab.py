@@ -116,7 +116,9 @@ class Lab:
             if not isinstance(value, kinds[setting]):
                 raise ConfigError(f"{path}: {setting} is of the wrong type")
         idle_s, lock_after_s = raw.pop("idle_s", 60.0), raw.pop("lock_after_s", 0)
-        return cls(**raw, idle=PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s else None)
+        # without pausing there is no locking: PauseAfter says so
+        idle = PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s or lock_after_s else None
+        return cls(**raw, idle=idle)
 
     # -- parts -------------------------------------------------------------------------------------------------
 

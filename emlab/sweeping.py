@@ -30,8 +30,8 @@ def _to_lock(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list
     due = [user for user, life in lives.items() if life.closing]
     if isinstance(rule, LockRule):
         users = {life.spec.cloud: user for user, life in lives.items()}
-        idle = rule.due_to_lock([life.use() for life in lives.values()], now)
-        due += [users[cloud] for cloud in idle if not lives[users[cloud]].closing and _is_open(lives, users[cloud])]
+        idle = [users[cloud] for cloud in rule.due_to_lock([life.use() for life in lives.values()], now)]
+        due += [user for user in idle if user not in due and _is_open(user, lives[user])]
     return due
 
 
@@ -54,9 +54,9 @@ def _each(users: list[str], done: str, act: Callable[[str], None]) -> list[str]:
     return did
 
 
-def _is_open(lives: Mapping[str, Lifecycle], user: str) -> bool:
+def _is_open(user: str, life: Lifecycle) -> bool:
     try:
-        return lives[user].is_open
+        return life.is_open
     except EmlabError as exc:
         log.warning("whether the vault of %s is open is not known: %s", user, exc)
         return False

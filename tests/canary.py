@@ -63,7 +63,7 @@ def search(folder: Path, canaries: Iterable[Canary]) -> list[Hit]:
     return [hit for path in _walk(folder) for hit in _in_one(folder, path, wanted)]
 
 
-def search_bytes(raw: bytes | mmap.mmap, canaries: Iterable[Canary]) -> list[str]:
+def search_bytes(raw: bytes, canaries: Iterable[Canary]) -> list[str]:
     """The forms in which canaries stand in a text, such as a log or what an engine says of a container."""
     return [name for canary in canaries for name, form in forms(canary).items() if raw.find(form) >= 0]
 

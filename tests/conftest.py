@@ -18,13 +18,20 @@ from emlab.engines.base import LABEL_RUN_DIR, Engine
 from emlab.engines.docker import DockerEngine
 from emlab.engines.process import STATE_FILE, ProcessEngine
 from emlab.engines.rundir import home_id
+from emlab.parts import VAULTS
 from emlab.state import Handle
 from emlab.vaults.ecryptfs import EcryptfsVault
 from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
-from tests.guest import guest, routing
+from tests.guest import dockerd, guest, routing
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
+NEEDED_BY_VAULT: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "gocryptfs": ("gocryptfs",),
+    "fscrypt": ("fscrypt", "mounting"),
+    "ecryptfs": ("ecryptfs",),
+}
 TESTS = pytest.StashKey[dict[str, str]]()  # which test has the home of this id
 RUN_ROOTS = pytest.StashKey[Path]()
 
@@ -121,6 +128,15 @@ def engine_name(request: pytest.FixtureRequest, need: Callable[[str], None]) -> 
     return name
 
 
+@pytest.fixture(params=sorted(VAULTS))
+def kind(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
+    """Each vault's name in turn. For only some: `@pytest.mark.parametrize("kind", [...], indirect=True)`."""
+    name = str(request.param)
+    for needed in NEEDED_BY_VAULT[name]:
+        need(needed)
+    return name
+
+
 @pytest.fixture(scope="session")
 def cloud_image(need: Callable[[str], None]) -> str:
     """The tag of the image of this tree, built now if the engine lacks it."""
@@ -128,14 +144,9 @@ def cloud_image(need: Callable[[str], None]) -> str:
     need("mongod")
     import docker
 
-    from emlab import images
-    from emlab.errors import ImageMissing
-
     client = docker.from_env()
     try:
-        return images.require(client)
-    except ImageMissing:
-        return images.build(client)
+        return dockerd.image(client)
     finally:
         client.close()
 

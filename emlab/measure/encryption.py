@@ -25,7 +25,8 @@ from emlab.lab import Lab
 from emlab.measure.clouds import cloud_of
 from emlab.measure.plan import turns
 from emlab.measure.ratio import Target, compare
-from emlab.measure.samples import Samples, as_events
+from emlab.measure.results import write_run
+from emlab.measure.samples import Samples
 from emlab.measure.storing import databases, emptied, is_data, mongo
 from emlab.parts import VAULTS, choose_engine, make_vault
 from emlab.query import MAX_CAP_M, MAX_TS, Reading, SumDistance
@@ -284,16 +285,14 @@ def write_report(
 
     if not out_dir:
         return []
-    folder, table = Path(out_dir), costs(samples)
+    table = costs(samples)
     there = " ".join(samples.loc[(samples["measure"] == WORKS) & samples["ok"], "arm"])
-    files = report.write(
-        folder,
-        frame=as_events(samples),
-        release=None,
+    return write_run(
+        Path(out_dir),
+        samples,
+        {"costs.csv": table},
         params=params,
-        environment=report.environment(" ".join(samples["engine"].unique()), there, **conditions),
         figures={"costs": plots.vault_costs(table)},
         title="What encryption costs",
+        environment=report.environment(" ".join(samples["engine"].unique()), there, **conditions),
     )
-    table.to_csv(folder / "costs.csv", index=False)
-    return [*files, folder / "costs.csv"]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emlab import report
-from emlab.measure.samples import as_events
+from emlab.measure.results import write_run
 from emlab.plots.frame import FAINT, INK, empty, title
 
 if TYPE_CHECKING:
@@ -63,15 +62,5 @@ def write_report(
     """
     if not out_dir:
         return []
-    folder = Path(out_dir)
-    files = report.write(
-        folder,
-        frame=as_events(samples),
-        release=None,
-        params=params,
-        environment=report.environment("", "plain"),
-        figures={"accuracy": drawn},
-        title="Accuracy of intake",
-    )
-    scores.to_csv(folder / "scores.csv", index=False)
-    return [*files, folder / "scores.csv"]
+    tables, figures = {"scores.csv": scores}, {"accuracy": drawn}
+    return write_run(Path(out_dir), samples, tables, params=params, figures=figures, title="Accuracy of intake")

@@ -1,4 +1,4 @@
-"""The folder of a run: samples, ratios, figure, page."""
+"""The folder of a run: samples, a table, figures, page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from emlab.measure.samples import as_events
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def write_report(
@@ -25,15 +26,44 @@ def write_report(
     """
     if not out_dir:
         return []
-    folder, table = Path(out_dir), compare(samples)
-    files = report.write(
-        folder,
-        frame=as_events(samples),
-        release=None,
+    table = compare(samples)
+    return write_run(
+        Path(out_dir),
+        samples,
+        {"ratios.csv": table},
         params=params,
-        environment=report.environment(" ".join(filter(None, samples["engine"].unique())), "plain", **conditions),
         figures={"ratios": plots.ratios(table)},
         title="What emlab costs",
+        environment=report.environment(" ".join(filter(None, samples["engine"].unique())), "plain", **conditions),
     )
-    table.to_csv(folder / "ratios.csv", index=False)
-    return [*files, folder / "ratios.csv"]
+
+
+def write_run(
+    folder: Path,
+    samples: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    params: Mapping[str, object],
+    figures: Mapping[str, Figure],
+    title: str,
+    environment: Mapping[str, object] | None = None,
+) -> list[Path]:
+    """The folder holds samples as events.parquet, tables by name, figures and report.html; returns the files.
+
+    Args:
+        environment: as `report.environment` gives it; None is that of a run without clouds.
+    """
+    files = list(
+        report.write(
+            folder,
+            frame=as_events(samples),
+            release=None,
+            params=params,
+            environment=report.environment("", "plain") if environment is None else environment,
+            figures=figures,
+            title=title,
+        )
+    )
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=table.index.name is not None)
+    return [*files, *(folder / name for name in tables)]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.geo import haversine_m
-from emlab.measure.samples import Samples, as_events
+from emlab.measure.results import write_run
+from emlab.measure.samples import Samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,19 +90,7 @@ def write_report(out_dir: str, samples: pd.DataFrame, table: pd.DataFrame, param
         out_dir: "" writes nothing. samples, table: what `speed` and `portrait` returned. params: what the run was told.
     Returns: the files.
     """
-    from emlab import report
-
     if not out_dir:
         return []
-    folder = Path(out_dir)
-    files = report.write(
-        folder,
-        frame=as_events(samples),
-        release=None,
-        params=params,
-        environment=report.environment("", "plain"),
-        figures={},
-        title="Simulated people",
-    )
-    table.to_csv(folder / "portrait.csv")
-    return [*files, folder / "portrait.csv"]
+    tables = {"portrait.csv": table}
+    return write_run(Path(out_dir), samples, tables, params=params, figures={}, title="Simulated people")

@@ -60,7 +60,7 @@ class EcryptfsVault(MountedVault):
 
     @property
     def _source(self) -> str:
-        return str(self._lower.parent.resolve() / self._lower.name)
+        return mounts.in_full(self._lower)
 
     def _prepare(self, data_key: Key) -> None:
         super()._prepare(data_key)

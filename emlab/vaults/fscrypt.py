@@ -17,9 +17,8 @@ from emlab.vaults import mounts
 from emlab.vaults.base import Found
 from emlab.vaults.fscrypt_calls import KeyStatus
 from emlab.vaults.header import disk_error, sync_directory
-from emlab.vaults.keyed import KeyedVault
+from emlab.vaults.keyed import BUSY_WAIT_S, KeyedVault
 
-BUSY_WAIT_S = 1.0
 _FEATURES = (Path("/sys/fs/ext4/features/encryption"), Path("/sys/fs/f2fs/features/encryption"))
 
 
@@ -76,8 +75,7 @@ class FscryptVault(KeyedVault):
     def _hide(self) -> None:
         name = self._policy()
         if name is not None and not wait_until(lambda: self._removed(name), BUSY_WAIT_S):
-            holders = ", ".join(map(str, mounts.users(self.clear))) or "somebody whom this user may not see"
-            raise VaultBusy(f"{self.clear} is not closed: {holders} still uses it")
+            raise VaultBusy(f"{self.clear} is not closed: {mounts.names(mounts.users(self.clear))} still uses it")
 
     def _removed(self, name: bytes) -> bool:
         with _named(self._parent, "close the vault"):

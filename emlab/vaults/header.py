@@ -63,8 +63,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return data_key
 
     def with_owner(self, data_key: Key, secret: OwnerSecret) -> Header:
-        """The same, opened by another secret of the owner."""
-        return msgspec.structs.replace(self, owner=_wrap(data_key, secret, self._bound_to("owner", _kind(secret))))
+        """The same, opened by another secret of the owner. Raises WrongKey (it can be no owner's)."""
+        return msgspec.structs.replace(self, owner=_owner_slot(self.kind, self.vault, data_key, secret))
 
     def with_recovery(self, data_key: Key, code: RecoveryCode) -> Header:
         """The same, opened by this code and no other."""
@@ -76,10 +76,17 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def new_header(kind: str, secret: OwnerSecret) -> tuple[Header, Key]:
-    """A header for a new vault of this kind, and the data key in it."""
+    """A header for a new vault of this kind, and the data key in it. Raises WrongKey (the secret can be no owner's)."""
     data_key, vault = Key.random(), secrets.token_hex(16)
-    slot = _wrap(data_key, secret, _bound_to(kind, vault, "owner", _kind(secret)))
+    slot = _owner_slot(kind, vault, data_key, secret)
     return Header(version=VERSION, kind=kind, vault=vault, proof=_proof(data_key), owner=slot), data_key
+
+
+def _owner_slot(kind: str, vault: str, data_key: Key, secret: OwnerSecret) -> Slot:
+    """The owner's place in a header. Nobody would look for a recovery code there, and so nothing open the vault."""
+    if not isinstance(secret, OwnerSecret):
+        raise WrongKey(f"an owner opens a vault with a Key or a Passphrase, not with {type(secret).__name__}")
+    return _wrap(data_key, secret, _bound_to(kind, vault, "owner", _kind(secret)))
 
 
 def _proof(data_key: Key) -> bytes:

@@ -21,6 +21,7 @@ from emlab.vaults.base import Found
 from emlab.vaults.header import HeaderFile, Step, disk_error, new_header, proceed, sync_directory
 
 LOCK_WAIT_S = 30.0  # another process may be stretching a passphrase, mounting, or waiting for who uses the vault
+BUSY_WAIT_S = 1.0  # for drivers: a program that was just stopped still closes its files
 LOCK = "vault.lock"
 
 

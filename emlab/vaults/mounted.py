@@ -14,10 +14,9 @@ from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
 from emlab.vaults.header import Step, proceed
-from emlab.vaults.keyed import KeyedVault
+from emlab.vaults.keyed import BUSY_WAIT_S, KeyedVault
 from emlab.vaults.mounts import Mount
 
-BUSY_WAIT_S = 1.0  # a program that was just stopped still closes its files
 GONE_WAIT_S = 5.0  # for a daemon to end and the kernel to drop its keys
 SAFE_FLAGS = frozenset({"nosuid", "nodev", "noexec"})
 _BARE, _WRITABLE = 0o500, 0o700  # modes of a mount point on which nothing is mounted
@@ -115,8 +114,7 @@ class MountedVault(KeyedVault):
         return [holder for holder in mounts.elsewhere(self._is_mine) if not holder.follows]
 
     def _who(self) -> str:
-        holders = [*self._stays(), *mounts.users(self.clear)]
-        return ", ".join(map(str, holders)) or "somebody whom this user may not see"
+        return mounts.names([*self._stays(), *mounts.users(self.clear)])
 
     def _kept_by(self) -> str | None:
         holders = mounts.elsewhere(self._is_mine)

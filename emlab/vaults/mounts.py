@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +73,14 @@ def read(process: str = "thread-self") -> list[Mount]:
 
 
 def at(point: Path) -> list[Mount]:
-    """What this thread sees mounted exactly there, lowest first. Its parent is resolved; the point is not touched."""
-    wanted = str(point.parent.resolve() / point.name)
+    """What this thread sees mounted exactly there, lowest first. The point itself is not touched."""
+    wanted = in_full(point)
     return [mount for mount in read() if mount.point == wanted]
+
+
+def in_full(point: Path) -> str:
+    """The path as the kernel tells it. Only its parent is resolved: the point, which may be dead, is not touched."""
+    return str(point.parent.resolve() / point.name)
 
 
 def answers(point: Path) -> bool:
@@ -133,15 +138,18 @@ def _unmount_as_user(point: Path, *, lazy: bool) -> bool:
     if program is None:
         raise VaultError(f"cannot unmount {point}: there is no fusermount3 (Debian: apt-get install fuse3)")
     command = [program, "-u", *(["-z"] if lazy else []), "--", str(point)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        timeout=UNMOUNT_TIMEOUT_S,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=UNMOUNT_TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise VaultError(f"cannot unmount {point}: {program} did not end within {UNMOUNT_TIMEOUT_S:g} s") from exc
     if done.returncode == 0 or not at(point):
         return True
     if "busy" in done.stderr:
@@ -182,7 +190,7 @@ def elsewhere(mine: Callable[[Mount], bool]) -> list[Holder]:
 
 def users(point: Path) -> list[Holder]:
     """Some of the processes that have a file open there, or work in it; of those that we may look at."""
-    top = str(point.parent.resolve() / point.name)
+    top = in_full(point)
     found = []
     for pid in _pids():
         if any(path == top or path.startswith(top + "/") for path in _paths(pid)):
@@ -190,6 +198,11 @@ def users(point: Path) -> list[Holder]:
             if len(found) == MAX_NAMED:
                 break
     return found
+
+
+def names(holders: Iterable[Holder]) -> str:
+    """Who they are, for a sentence; there is somebody even if we may not look at them."""
+    return ", ".join(map(str, holders)) or "somebody whom this user may not see"
 
 
 def commands() -> Iterator[tuple[int, list[bytes]]]:

@@ -24,6 +24,10 @@ from tests.unit.asks import CLOUD, NOW, World
 Client = MongoClient[dict[str, object]]
 OWNER = new_token("owner")
 USER = uuid.UUID(CLOUD)
+FIND = "/datastreams/find_entries/timestamp"
+EVER = {"start_time": 0, "end_time": 2_000_000_000}
+BATTERY = "background/battery"
+FIRST_TS = 1_440_688_700.5
 
 
 class Rest:
@@ -63,7 +67,19 @@ class Rest:
 
 def phone_entry(number: int, *, key: str = "background/location", **data: object) -> dict[str, object]:
     """The number-th raw entry of a phone, half a minute after the one before."""
-    ts = 1_440_688_700.5 + 30 * number
+    ts = FIRST_TS + 30 * number
     where = {"latitude": 37.39, "longitude": -122.08} if key.endswith("location") else {}
     metadata = {"key": key, "platform": "android", "type": "message", "write_ts": ts + 1, "read_ts": 0}
     return {"metadata": {**metadata, "time_zone": "America/Los_Angeles"}, "data": {"ts": ts, **where, **data}}
+
+
+def find(rest: Rest, **fields: object) -> list[Any]:
+    """The entries that the owner finds, of all keys and times unless told otherwise."""
+    found = rest.ask(FIND, **{"key_list": None, **EVER, **fields})["phone_data"]
+    assert isinstance(found, list)
+    return found
+
+
+def numbers(found: list[Any]) -> list[int]:
+    """What `phone_entry` was told for each."""
+    return [round((entry["data"]["ts"] - FIRST_TS) / 30) for entry in found]

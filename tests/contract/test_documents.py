@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
 from emlab.entries import JsonObject
-from emlab.mongod import Mongod
 from emlab.simulate import Simulator
 from emlab.store.archive import COLLECTIONS, ENTRIES
 from emlab.wire.table import RunPipeline
-from tests.contract.rest import Rest, phone_entry
+from tests.contract.rest import Client, Rest, phone_entry
 from tests.unit.test_data_dictionary import dictionary, unlisted
 
 
 @pytest.fixture(scope="module")
-def rest(need: Callable[[str], None]) -> Iterator[Rest]:
+def rest(shared_client: Client) -> Rest:
     """A cloud to which a phone has said everything that it can say."""
-    need("mongod")
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    with Mongod(folder / "db", folder) as server, server.client() as client:
-        made = Rest(client)
-        made.ask("/profile/create")
-        made.ask("/profile/update", update_doc={"curr_platform": "android"})
-        made.ask("/usercache/put", phone_to_server=[phone_entry(1), {**phone_entry(2), "data": {"ts": "never"}}])
-        made.ask("/customlabel/insert", inserted_label={"key": "mode", "label": "e-bike"})
-        made.store.put(list(Simulator(1, 1, 5).person(0).entries()))
-        made.ask("/pipeline/get_range_ts")
-        made.custodian.run_pipeline(RunPipeline())
-        yield made
-    shutil.rmtree(folder)
+    made = Rest(shared_client)
+    made.ask("/profile/create")
+    made.ask("/profile/update", update_doc={"curr_platform": "android"})
+    made.ask("/usercache/put", phone_to_server=[phone_entry(1), {**phone_entry(2), "data": {"ts": "never"}}])
+    made.ask("/customlabel/insert", inserted_label={"key": "mode", "label": "e-bike"})
+    made.store.put(list(Simulator(1, 1, 5).person(0).entries()))
+    made.ask("/pipeline/get_range_ts")
+    made.custodian.run_pipeline(RunPipeline())
+    return made
 
 
 def documents(rest: Rest, collection: str) -> list[JsonObject]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,39 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emlab.key import new_token
-from emlab.mongod import Mongod
 from emlab.wire.emission import EMISSION_ROUTES
-from tests.contract.rest import OWNER, USER, Client, Rest, phone_entry
+from tests.contract.rest import BATTERY, EVER, FIND, OWNER, USER, Client, Rest, find, numbers, phone_entry
 
-FIND = "/datastreams/find_entries/timestamp"
-EVER = {"start_time": 0, "end_time": 2_000_000_000}
-BATTERY = "background/battery"
 PATHS = [route.path.replace("{day}", "2015-08-27").replace("{time_type}", "timestamp") for route in EMISSION_ROUTES]
-
-
-@pytest.fixture(scope="module")
-def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
-    need("mongod")
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    with Mongod(folder / "db", folder) as server, server.client() as client:
-        yield client
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
 def rest(shared_client: Client) -> Rest:
     shared_client.drop_database("Stage_database")
     return Rest(shared_client)
-
-
-def find(rest: Rest, **fields: object) -> list[Any]:
-    found = rest.ask(FIND, **{"key_list": None, **EVER, **fields})["phone_data"]
-    assert isinstance(found, list)
-    return found
-
-
-def numbers(found: list[Any]) -> list[int]:
-    return [round((entry["data"]["ts"] - 1_440_688_700.5) / 30) for entry in found]
 
 
 class TestWhoMayCall:

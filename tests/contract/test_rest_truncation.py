@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from emlab.emission import actor
 from emlab.errors import BadQuery
-from emlab.mongod import Mongod
 from emlab.store import emission
-from tests.contract.rest import Client, Rest, phone_entry
-
-FIND = "/datastreams/find_entries/timestamp"
-EVER = {"start_time": 0, "end_time": 2_000_000_000}
-BATTERY = "background/battery"
-
-
-@pytest.fixture(scope="module")
-def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
-    need("mongod")
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    with Mongod(folder / "db", folder) as server, server.client() as client:
-        yield client
-    shutil.rmtree(folder)
+from tests.contract.rest import BATTERY, EVER, FIND, Client, Rest, find, numbers, phone_entry
 
 
 @pytest.fixture
@@ -38,16 +21,6 @@ def rest(shared_client: Client) -> Rest:
     keys = {n: BATTERY if n % 3 == 0 else "background/location" for n in (4, 2, 9, 0, 7, 5, 1, 3)}
     rest.ask("/usercache/put", phone_to_server=[phone_entry(n, key=key) for n, key in keys.items()])
     return rest
-
-
-def find(rest: Rest, **fields: object) -> list[Any]:
-    found = rest.ask(FIND, **{"key_list": None, **EVER, **fields})["phone_data"]
-    assert isinstance(found, list)
-    return found
-
-
-def numbers(found: list[Any]) -> list[int]:
-    return [round((entry["data"]["ts"] - 1_440_688_700.5) / 30) for entry in found]
 
 
 def test_too_many_are_cut(rest: Rest) -> None:
@@ -65,8 +38,8 @@ def test_what_is_cut_is_a_part_of_all_in_their_order(rest: Rest, tail: int, monk
     monkeypatch.setattr(emission, "TAIL", tail)
     monkeypatch.setattr(emission, "BATCH", 2)
     done = {"write_fmt_time": "2015-08-27T08:18:38-07:00"}
-    for numbers, key in (((8, 6, 12), BATTERY), ((11, 10), "analysis/cleaned_trip")):
-        entries: list[Any] = [phone_entry(n, key=key) for n in numbers]
+    for written, key in (((8, 6, 12), BATTERY), ((11, 10), "analysis/cleaned_trip")):
+        entries: list[Any] = [phone_entry(n, key=key) for n in written]
         rest.store.put([{**one, "metadata": {**one["metadata"], **done}} for one in entries])
     for limit in (250_000, 4):
         monkeypatch.setattr(emission, "FOUND_LIMIT", dict.fromkeys(emission.FOUND_LIMIT, limit))

@@ -137,16 +137,6 @@ def serve(run_dir: Path, need: Callable[[str], None]) -> Iterator[Callable[[Path
         server.stop()
 
 
-@pytest.fixture(scope="module")
-def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
-    """One mongod for the tests that do not end it."""
-    need("mongod")
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    with Mongod(folder / "db", folder) as server, server.client() as client:
-        yield client
-    shutil.rmtree(folder)
-
-
 @pytest.fixture
 def client(shared_client: Client) -> Client:
     shared_client.drop_database("Stage_database")

@@ -6,9 +6,7 @@ import ctypes
 import errno
 import os
 import platform
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,10 @@ from emlab.vaults import ecryptfs_token as token
 from emlab.vaults import mounts
 from emlab.vaults.ecryptfs import EcryptfsVault
 from tests.canary import search_bytes
+from tests.mounting import namespace
 
 WAIT_S = 10.0
 on_ecryptfs = pytest.mark.needs("ecryptfs")
-
-
-@pytest.fixture
-def key() -> Key:
-    return Key.random()
 
 
 @pytest.fixture
@@ -36,16 +30,6 @@ def vault(tmp_path: Path, key: Key) -> Iterator[EcryptfsVault]:
     made.create(key)
     yield made
     made.close()
-
-
-@contextmanager
-def namespace(propagation: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a mount namespace of its own, as a container has."""
-    waiting = ["unshare", "-m", "--propagation", propagation, "cat"]
-    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
-        yield other
-        assert other.stdin is not None
-        other.stdin.close()
 
 
 @on_ecryptfs

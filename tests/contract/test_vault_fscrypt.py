@@ -37,11 +37,6 @@ def use_it(vault: Vault) -> None:
     vault.shred()
 
 
-@pytest.fixture
-def key() -> Key:
-    return Key.random()
-
-
 def written(disk: Path) -> Path:
     """The image under a file system, with all that was written to it."""
     subprocess.run(["sync", "-f", str(disk)], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from emlab.vaults.base import Found
 from emlab.vaults.gocryptfs import DEVICE, GocryptfsVault
 from tests.canary import search_bytes
 from tests.contract.ordinary import USER, as_user
+from tests.mounting import daemon, kill_daemon, namespace
 
 pytestmark = pytest.mark.needs("gocryptfs")
 
@@ -44,7 +44,7 @@ def use_it(vault: GocryptfsVault) -> None:
     assert list(vault.clear.iterdir()) == []
     assert vault.clear.stat().st_mode & 0o777 == 0o500
     assert (vault.open(key) / "file").read_text() == "kept"
-    kill(vault)
+    kill_daemon(vault.clear)
     assert vault.repair() is Found.DEAD
     assert (vault.open(key) / "file").read_text() == "kept"
     vault.shred()
@@ -64,28 +64,11 @@ def give_device(folder: Path) -> None:
 
 
 @pytest.fixture
-def key() -> Key:
-    return Key.random()
-
-
-@pytest.fixture
 def vault(tmp_path: Path, key: Key) -> Iterator[GocryptfsVault]:
     made = GocryptfsVault(tmp_path / "vault")
     made.create(key)
     yield made
     made.close()
-
-
-def daemon(vault: GocryptfsVault) -> int:
-    """The process that shows this vault."""
-    (pid,) = [pid for pid, command in mounts.commands() if os.fsencode(vault.clear) in command]
-    return pid
-
-
-def kill(vault: GocryptfsVault) -> None:
-    """Its daemon is dead."""
-    os.kill(daemon(vault), signal.SIGKILL)
-    assert wait_until(lambda: not mounts.answers(vault.clear), WAIT_S)
 
 
 @contextmanager
@@ -102,7 +85,7 @@ def in_use(path: Path) -> Iterator[int]:
 class TestDaemon:
     def test_a_dead_daemon_is_noticed_and_its_mount_closed(self, vault: GocryptfsVault, key: Key) -> None:
         (vault.open(key) / "file").write_text("kept")
-        kill(vault)
+        kill_daemon(vault.clear)
         assert not vault.is_open
         with pytest.raises(OSError, match="not connected"):
             (vault.clear / "file").read_text()
@@ -115,7 +98,7 @@ class TestDaemon:
         with in_use(vault.open(key) / "file") as file:
             os.write(file, b"kept")
             os.fsync(file)
-            kill(vault)
+            kill_daemon(vault.clear)
             assert (vault.open(key) / "file").read_bytes() == b"kept"
             assert len(mounts.at(vault.clear)) == 1
             with pytest.raises(OSError, match="not connected"):
@@ -124,18 +107,18 @@ class TestDaemon:
 
     def test_closing_a_dead_mount_is_closing(self, vault: GocryptfsVault, key: Key) -> None:
         with in_use(vault.open(key) / "file"):
-            kill(vault)
+            kill_daemon(vault.clear)
             vault.close()
         assert mounts.at(vault.clear) == []
 
     def test_an_interrupt_does_not_reach_it(self, vault: GocryptfsVault, key: Key) -> None:
         vault.open(key)
-        assert os.getsid(daemon(vault)) != os.getsid(0)
-        assert os.getpgid(daemon(vault)) != os.getpgid(0)
+        assert os.getsid(daemon(vault.clear)) != os.getsid(0)
+        assert os.getpgid(daemon(vault.clear)) != os.getpgid(0)
 
     def test_it_ends_when_the_vault_is_closed(self, vault: GocryptfsVault, key: Key) -> None:
         vault.open(key)
-        pid = daemon(vault)
+        pid = daemon(vault.clear)
         vault.close()
         assert not Path(f"/proc/{pid}/cmdline").exists() or Path(f"/proc/{pid}/cmdline").read_bytes() == b""
 
@@ -145,7 +128,7 @@ class TestDaemon:
         data_key = header.unlock(key)
         secrets = [data_key.raw(), data_key.derive("gocryptfs"), key.raw()]
         for name in ("cmdline", "environ"):
-            text = Path(f"/proc/{daemon(vault)}/{name}").read_bytes()
+            text = Path(f"/proc/{daemon(vault.clear)}/{name}").read_bytes()
             assert text
             assert search_bytes(text, secrets) == []
         assert search_bytes(Path("/proc/self/mountinfo").read_bytes(), secrets) == []
@@ -234,17 +217,13 @@ class TestNamespaces:
         self, vault: GocryptfsVault, key: Key, propagation: str
     ) -> None:
         vault.open(key)
-        waiting = ["unshare", "-m", "--propagation", propagation, "cat"]
-        with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+        with namespace(propagation) as other:
             assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
             with pytest.raises(VaultBusy, match=rf"(unshare|cat) \(process {other.pid}\)"):
                 vault.close()
             assert vault.is_open
             assert (vault.clear / "file").write_text("still here") == 10
-            assert other.stdin is not None
-            other.stdin.close()
-            other.wait()
-            vault.close()
+        vault.close()
         assert not vault.is_open
 
     def test_a_namespace_that_follows_lets_go_with_us(self, vault: GocryptfsVault, key: Key) -> None:
@@ -253,13 +232,10 @@ class TestNamespaces:
         subprocess.run(["mount", "--make-shared", top], check=True)
         try:
             vault.open(key)
-            waiting = ["unshare", "-m", "--propagation", "slave", "cat"]
-            with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+            with namespace("slave"):
                 assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
                 vault.close()
                 assert mounts.elsewhere(vault._is_mine) == []
-                assert other.stdin is not None
-                other.stdin.close()
         finally:
             subprocess.run(["umount", top], check=True)
 
@@ -294,3 +270,13 @@ def test_a_daemon_that_never_answers_is_ended(
             vault.open(key)
     assert not vault.is_open
     vault.open(key)
+
+
+def test_a_helper_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "fusermount3").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "fusermount3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("emlab.vaults.mounts.UNMOUNT_TIMEOUT_S", 0.2)
+    with pytest.raises(VaultError, match=r"cannot unmount .* did not end within 0\.2 s"):
+        mounts.unmount(tmp_path)

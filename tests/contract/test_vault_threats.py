@@ -24,8 +24,8 @@ from emlab.vaults.base import Vault
 from emlab.vaults.fscrypt import FscryptVault
 from tests.contract.ordinary import as_user
 from tests.memory import memory
+from tests.mounting import daemon
 
-NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting"), "ecryptfs": ("ecryptfs",)}
 ENCRYPTING = sorted(set(VAULTS) - {"plain"})
 COPIED = sorted(set(VAULTS) - {"fscrypt"})  # fscrypt's files cannot be copied without the key, only their whole disk
 BLOCK = 4096
@@ -37,25 +37,6 @@ LOWER_SIZE: dict[str, Callable[[int], int]] = {
 }
 OLD_TS = 1_000_000_000
 FIBMAP = 1  # which block of the file system holds a file's nth; linux/fs.h
-
-
-@pytest.fixture(params=sorted(VAULTS))
-def kind(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
-    for needed in NEEDED[request.param]:
-        need(needed)
-    return str(request.param)
-
-
-@pytest.fixture
-def where(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The vault's own directory, which is not there yet, on a file system that the vault can work on."""
-    disk = request.getfixturevalue("encrypting_disk") if kind == "fscrypt" else tmp_path
-    return Path(disk, "vault")
-
-
-@pytest.fixture
-def key() -> Key:
-    return Key.random()
 
 
 @pytest.fixture
@@ -214,19 +195,10 @@ def test_the_daemon_of_gocryptfs_may_be_swapped_out(tmp_path: Path, key: Key) ->
     vault = make_vault("gocryptfs")(tmp_path / "vault")
     vault.create(key)
     vault.open(key)
-    (daemon,) = (
-        path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if str(vault.parent).encode() in content(path)
-    )
-    locked = [line for line in (daemon / "status").read_text().splitlines() if line.startswith("VmLck")]
+    status = Path(f"/proc/{daemon(vault.parent / 'clear')}/status").read_text()
+    locked = [line for line in status.splitlines() if line.startswith("VmLck")]
     assert locked[0].split() == ["VmLck:", "0", "kB"]
     vault.close()
-
-
-def content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # the process has ended
-        return b""
 
 
 def test_what_is_kept_for_a_passphrase_lets_guesses_be_tried_without_the_vault() -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from emlab.errors import DiskFull, VaultBusy, VaultDamaged, VaultError, WrongKey
 from emlab.key import Cost, Key, Passphrase, RecoveryCode, Secret
-from emlab.parts import VAULTS, make_vault
+from emlab.parts import make_vault
 from emlab.vaults import header
 from emlab.vaults.base import Found, Vault
 from emlab.vaults.ecryptfs import EcryptfsVault
@@ -29,8 +29,8 @@ from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
 from emlab.vaults.plain import PlainVault
 from tests.canary import Canary, search
+from tests.mounting import mounts_below
 
-NEEDED = {"plain": (), "gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting"), "ecryptfs": ("ecryptfs",)}
 AS_TYPED: list[Callable[[Path], Vault]] = [PlainVault, GocryptfsVault, FscryptVault, EcryptfsVault]  # for mypy
 COORDINATE = 47.376886412345
 CANARIES: list[Canary] = ["Zebra-Crossing-4711", COORDINATE]
@@ -40,20 +40,6 @@ class Make(Protocol):
     """Another object for the same vault, as another process has one."""
 
     def __call__(self, *, step: header.Step = ...) -> Vault: ...
-
-
-@pytest.fixture(params=sorted(VAULTS))
-def kind(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
-    for needed in NEEDED[request.param]:
-        need(needed)
-    return str(request.param)
-
-
-@pytest.fixture
-def where(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The vault's own directory, which is not there yet, on a file system that the vault can work on."""
-    disk = request.getfixturevalue("encrypting_disk") if kind == "fscrypt" else tmp_path
-    return Path(disk, "vault")
 
 
 @pytest.fixture
@@ -73,11 +59,6 @@ def make(kind: str, where: Path) -> Iterator[Make]:
 @pytest.fixture
 def vault(make: Make) -> Vault:
     return make()
-
-
-@pytest.fixture
-def key() -> Key:
-    return Key.random()
 
 
 @pytest.fixture
@@ -192,6 +173,7 @@ class TestVault:
         with pytest.raises(VaultError, match="no vault"):
             vault.rekey(key, key)
         vault.close()
+        vault.shred_keys()
         vault.shred()
         assert vault.repair() is Found.CLOSED
         assert not vault.is_open
@@ -301,7 +283,7 @@ class TestUse:
 
         with ThreadPoolExecutor(6) as pool:
             assert len(set(pool.map(act, range(6)))) == 1
-        assert mounts_below(where) <= 1
+        assert len(mounts_below(where)) <= 1
         vault.close()
         assert is_gone(vault)
 
@@ -317,7 +299,7 @@ class TestUse:
         os.close(end)
         assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
         os.close(start)
-        assert mounts_below(where) <= 1
+        assert len(mounts_below(where)) <= 1
         assert vault.is_open
 
     def test_opening_while_closing_is_one_after_the_other(
@@ -329,7 +311,7 @@ class TestUse:
             acts = [pool.submit(make().close if n % 2 else lambda: make().open(key)) for n in range(16)]
             for act in acts:
                 act.result()
-        assert mounts_below(where) <= 1
+        assert len(mounts_below(where)) <= 1
         assert (vault.open(key) / "file").read_text() == "kept"
 
     def test_a_full_disk_is_an_error_and_what_was_there_stays(
@@ -370,10 +352,6 @@ def write_more(file: FileIO, size: int) -> bool:
         if exc.errno != errno.ENOSPC:
             raise
         return False
-
-
-def mounts_below(where: Path) -> int:
-    return sum(str(where) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 class TestCrash:
@@ -417,7 +395,13 @@ class TestCrash:
     ) -> None:
         vault.create(key)
         monkeypatch.setattr("emlab.vaults.keyed.LOCK_WAIT_S", 0.05)
-        acts: list[Callable[[], object]] = [lambda: vault.open(key), vault.close, vault.repair, vault.shred]
+        acts: list[Callable[[], object]] = [
+            lambda: vault.open(key),
+            vault.close,
+            vault.repair,
+            vault.shred_keys,
+            vault.shred,
+        ]
         with (where / "vault.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for act in acts:
@@ -465,6 +449,18 @@ class TestSecrets:
             with pytest.raises(WrongKey):
                 make().open(secret)
         assert (make().open(Passphrase("another one")) / "file").read_text() == "kept"
+
+    def test_a_recovery_code_is_no_secret_of_an_owner(self, vault: Vault, key: Key) -> None:
+        """In the owner's place nothing would find it: the vault would open with nothing any more."""
+        with pytest.raises(WrongKey, match="not with RecoveryCode"):
+            vault.create(RecoveryCode.random())  # type: ignore[arg-type]
+        vault.create(key)
+        code = vault.recovery(key)
+        for new in (code, RecoveryCode.random()):
+            with pytest.raises(WrongKey, match="not with RecoveryCode"):
+                vault.rekey(key, new)  # type: ignore[arg-type]
+        vault.open(key)
+        vault.open(code)
 
     def test_a_wrong_key_changes_no_keys(self, vault: Vault, key: Key) -> None:
         vault.create(key)
@@ -527,6 +523,50 @@ class TestSecrets:
         vault.shred()
         vault.create(Key.random())
 
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_shredding_the_keys_alone_leaves_what_is_open_and_lets_nothing_open_it_again(
+        self, vault: Vault, make: Make, where: Path, key: Key, is_open: bool
+    ) -> None:
+        vault.create(key)
+        code = vault.recovery(key)
+        wrapped = header.HeaderFile(where / "vault.json").read(vault.name)
+        (vault.open(key) / "file").write_text("kept")
+        if not is_open:
+            vault.close()
+        vault.shred_keys()
+        vault.shred_keys()
+        assert vault.is_open == is_open
+        if is_open:
+            assert (vault.parent / "clear" / "file").read_text() == "kept"
+        secrets: list[Secret] = [key, code]
+        for secret in secrets:
+            with pytest.raises(VaultError, match="no vault"):
+                make().open(secret)
+            with pytest.raises(VaultError, match="no vault"):
+                vault.rekey(secret, key)
+        assert wrapped.recovery is not None
+        assert search(where, [wrapped.owner.wrapped, wrapped.recovery.wrapped]) == []
+        vault.close()
+        assert is_gone(vault)
+        with pytest.raises(VaultError, match="not empty"):
+            vault.create(key)
+        vault.shred()
+        vault.create(key)
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_a_shredding_of_keys_that_was_cut_short_lets_nothing_open_it(
+        self, vault: Vault, make: Make, key: Key, number: int
+    ) -> None:
+        vault.create(key)
+        vault.open(key)
+        assert dies(lambda: make(step=killer(number)).shred_keys()) == -signal.SIGKILL
+        assert vault.is_open
+        with pytest.raises(VaultError, match=("damaged", "no vault")[number]):
+            vault.open(key)
+        vault.shred_keys()
+        assert vault.repair() is Found.OPEN
+        assert is_gone(vault)
+
     def test_the_keys_of_an_open_vault_are_shredded_even_if_somebody_uses_it(
         self, kind: str, vault: Vault, key: Key
     ) -> None:
@@ -585,11 +625,9 @@ class TestDamage:
         other = make_vault(kind)(where / "other")
         other.create(key)
         (where / "vault.json").write_bytes((where / "other" / "vault.json").read_bytes())
-        if kind == "plain":
-            return
-        with pytest.raises(VaultError):
+        with nullcontext() if kind == "plain" else pytest.raises(VaultError):
             vault.open(key)
-        assert is_gone(vault)
+        assert is_gone(vault) == (kind != "plain")
 
 
 def test_a_process_that_is_not_python_sees_the_open_vault(vault: Vault, key: Key) -> None:

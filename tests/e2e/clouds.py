@@ -12,7 +12,6 @@ import psutil
 import emlab as em
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.key import SigningKey
-from emlab.vaults import mounts
 from tests.unit.asks import World
 
 
@@ -97,8 +96,3 @@ def reaches(cloud: em.UserCloud, states: Sequence[em.CloudState], timeout_s: flo
 def world_of(lab: em.Lab) -> World:
     """Keys with which a test signs asks and capabilities itself, as this lab's controller would."""
     return World(controller=SigningKey(lab.controller._registry.secret("controller")), now=SYSTEM_CLOCK.now())
-
-
-def mounts_below(folder: Path) -> list[str]:
-    """What is mounted somewhere below a folder."""
-    return [mount.point for mount in mounts.read() if mount.point.startswith(f"{folder}/")]

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from emlab.vaults import mounts
-from tests.e2e.clouds import mounts_below
+from tests.conftest import NEEDED_BY_VAULT
+from tests.mounting import mounts_below
 
-NEEDED = {"gocryptfs": ("gocryptfs",), "fscrypt": ("fscrypt", "mounting")}
 
-
-@pytest.fixture(params=list(NEEDED))
+@pytest.fixture(params=["gocryptfs", "fscrypt"])
 def vault(request: pytest.FixtureRequest, need: Callable[[str], None]) -> str:
     """Each encrypting vault's name in turn; eCryptfs has its own tests in tests/guest."""
-    for needed in NEEDED[request.param]:
+    for needed in NEEDED_BY_VAULT[request.param]:
         need(needed)
     return str(request.param)
 

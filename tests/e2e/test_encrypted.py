@@ -12,7 +12,7 @@ from emlab.errors import Locked
 from emlab.kept import kept_lab, new_cloud
 from emlab.parts import choose_vault
 from tests.canary import search
-from tests.e2e.clouds import mounts_below
+from tests.mounting import mounts_below
 
 OLD, NEW = em.Passphrase("the old passphrase"), em.Passphrase("a new passphrase")
 

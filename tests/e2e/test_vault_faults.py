@@ -18,10 +18,12 @@ import emlab as em
 from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import EmlabError, EngineError, InUse, LabInUse, Locked, TooFewUsers
+from emlab.parts import make_vault
 from emlab.registry import Registry
 from emlab.state import CloudSpec, Handle
 from emlab.vaults import mounts
-from tests.e2e.clouds import entry, gone, kill, mounts_below, pid_of, reaches
+from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
+from tests.mounting import kill_daemon, mounts_below
 
 pytestmark = [
     pytest.mark.needs("mongod"),
@@ -57,19 +59,6 @@ def is_open(lab: em.Lab, user: str = "ann") -> bool:
 def key_of(cloud: em.UserCloud) -> em.Key:
     assert isinstance(cloud.key, em.Key)
     return cloud.key
-
-
-def daemon(clear: Path) -> int:
-    """The process that shows this vault."""
-    (pid,) = [
-        pid for pid, command in mounts.commands() if command[0].endswith(b"gocryptfs") and os.fsencode(clear) in command
-    ]
-    return pid
-
-
-def kill_daemon(clear: Path) -> None:
-    kill(daemon(clear))
-    assert wait_until(lambda: not mounts.answers(clear), 10)
 
 
 def said_to(lab: em.Lab, timeout_s: float = 30.0) -> dict[str, int]:
@@ -179,6 +168,19 @@ def test_clean_closes_the_vaults_of_a_killed_lab(engine_name: str, vault: str, v
     assert list((vault_home / "labs").iterdir()) == []
 
 
+@MOUNTED
+def test_clean_leaves_a_lab_as_it_is_whose_vault_cannot_be_used_now(
+    engine_name: str, vault: str, vault_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(engine_name, vault, em.Key.random())
+    with monkeypatch.context() as patch:
+        patch.setattr("emlab.vaults.gocryptfs.DEVICE", vault_home / "fuse")
+        (said,) = clean(vault_home)
+    assert said.startswith(f"the lab killed cannot be cleaned: {vault_home / 'fuse'} cannot be opened")
+    with found_again(engine_name) as lab:
+        assert lab.controller.cloud("ann").state is em.CloudState.RUNNING
+
+
 @pytest.mark.parametrize(("mount", "paused"), [("stale", False), ("gone", True)])
 def test_after_a_restart_of_the_machine_the_owner_s_key_opens_what_was_acknowledged(
     engine_name: str, vault: str, vault_home: Path, mount: str, *, paused: bool
@@ -197,8 +199,6 @@ def test_after_a_restart_of_the_machine_the_owner_s_key_opens_what_was_acknowled
         if mount == "gone":
             assert mounts.unmount(clear, lazy=True)
     elif mount == "gone":
-        from emlab.parts import make_vault
-
         make_vault(vault)(clear.parent.parent).close()
     with em.Lab(engine_name, "auto", name="killed", keep=False, default_policy=em.Policy.open(), idle=None) as lab:
         assert mounts.at(clear) == []
@@ -391,9 +391,7 @@ def test_the_marker_of_another_cloud_s_vault_starts_nothing(lab: em.Lab, ann: em
 
 
 @MOUNTED
-def test_a_vault_does_not_close_under_a_cloud_that_runs_or_is_paused(
-    engine_name: str, lab: em.Lab, ann: em.UserCloud
-) -> None:
+def test_a_vault_does_not_close_under_a_cloud_that_runs_or_is_paused(lab: em.Lab, ann: em.UserCloud) -> None:
     vault = lab.controller.life("ann").vault
     for act in (ann.wake, ann.pause):
         act()
@@ -417,7 +415,7 @@ def test_no_intent_is_left_when_all_is_done(lab: em.Lab, ann: em.UserCloud) -> N
 
 @MOUNTED
 def test_a_container_shows_no_other_cloud(
-    engine_name: str, lab: em.Lab, ann: em.UserCloud, inside: Callable[[em.UserCloud, str], str]
+    lab: em.Lab, ann: em.UserCloud, inside: Callable[[em.UserCloud, str], str]
 ) -> None:
     bob = lab.controller.signup("bob")
     for mine, other in ((ann, bob), (bob, ann)):

@@ -13,9 +13,9 @@ from emlab.engines.rundir import run_root
 from emlab.errors import EngineError, Locked
 from emlab.parts import make_vault
 from emlab.state import CloudSpec, Handle
-from emlab.vaults import mounts
 from tests.contract.ordinary import USER, as_user
 from tests.e2e.clouds import entry
+from tests.mounting import mounts_below
 
 SOCKET = Path("/var/run/docker.sock")
 KEY = "background/filtered_location"
@@ -71,5 +71,5 @@ def test_an_ordinary_user_s_clouds_are_locked_and_unlocked(cloud_image: str, enc
 
     assert as_user(act, groups=[SOCKET.stat().st_gid]) == ""
     assert list((theirs / "labs").iterdir()) == []
-    assert [mount.point for mount in mounts.read() if mount.point.startswith(f"{theirs}/")] == []
+    assert mounts_below(theirs) == []
     shutil.rmtree(theirs)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from emlab.clock import wait_until
 from emlab.engines.docker import DockerEngine
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 FOLDER = Path("/run/scratch/docker")
 ENGINE = (
@@ -24,27 +27,31 @@ START_S = 60.0
 CHUNK = 1 << 20
 
 
+def image(client: DockerClient) -> str:
+    """The tag of the image of this tree, built now if the engine lacks it."""
+    from emlab import images
+    from emlab.errors import ImageMissing
+
+    try:
+        return images.require(client)
+    except ImageMissing:
+        return images.build(client)
+
+
 def save_image(file: Path) -> None:
     """The image of this tree, built if the host's engine lacks it, is in the file."""
     import docker
 
-    from emlab import images
-    from emlab.errors import ImageMissing
-
     client = docker.from_env()
     try:
-        try:
-            tag = images.require(client)
-        except ImageMissing:
-            tag = images.build(client)
         with file.open("wb") as out:
-            for chunk in client.images.get(tag).save(CHUNK, named=True):
+            for chunk in client.images.get(image(client)).save(CHUNK, named=True):
                 out.write(chunk)
     finally:
         client.close()
 
 
-def main(image: Path, command: list[str]) -> int:
+def main(file: Path, command: list[str]) -> int:
     """The command's status, after it ran with an engine that has the image."""
     FOLDER.mkdir()
     log = FOLDER.with_suffix(".log")
@@ -52,7 +59,7 @@ def main(image: Path, command: list[str]) -> int:
         try:
             if not wait_until(lambda: DockerEngine.missing() is None or engine.poll() is not None, START_S):
                 raise TimeoutError(f"no Docker engine within {START_S:g} s:\n{log.read_text()[-3000:]}")
-            with image.open("rb") as tar:
+            with file.open("rb") as tar:
                 _load(tar)
             return subprocess.run(command, check=False).returncode
         finally:

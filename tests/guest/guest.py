@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.guest import init, warden
+
 HERE = Path(__file__).parent
 TREE = HERE.parent.parent
 ECRYPTFS = ("crypto/cbc", "crypto/ecb", "security/keys/encrypted-keys/encrypted-keys", "fs/ecryptfs/ecryptfs")
@@ -23,7 +25,7 @@ DOCKER = ("fs/overlayfs/overlay",)
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_S = 60.0  # takes one second on an idle machine
 LAST_LINES = 30
-TIMED_OUT, LATE = 124, 99
+TIMED_OUT = init.TIMED_OUT
 
 
 class GuestError(Exception):
@@ -84,9 +86,9 @@ def run(
         "timeout_s": timeout_s,
     }
     (shared / "job.json").write_text(json.dumps(job))
-    init = shared / "init"
-    init.write_text(f"#!{Path(sys.executable).resolve()} -IS\n{(HERE / 'init.py').read_text()}")
-    init.chmod(0o700)
+    first = shared / "init"
+    first.write_text(f"#!{Path(sys.executable).resolve()} -IS\n{(HERE / 'init.py').read_text()}")
+    first.chmod(0o700)
     disk = [_disk(shared, disk_mb)] if disk_mb else []
     ended = _watch(_machine(shared, memory_mb, disk), shared, boot_s + timeout_s)
     try:
@@ -134,11 +136,11 @@ def _disk(shared: Path, size_mb: int) -> str:
 def _watch(machine: Sequence[str], shared: Path, limit_s: float) -> str:
     """How the machine ended. If this process is interrupted or killed, the warden sees its pipe end."""
     command = [sys.executable, "-IS", str(HERE / "warden.py"), str(shared), str(limit_s), *machine]
-    warden = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    assert warden.stdin is not None
+    watching = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert watching.stdin is not None
     try:
-        status = warden.wait()
+        status = watching.wait()
     finally:  # not `with`, which does not wait after an interrupt
-        warden.stdin.close()
-        warden.wait()
-    return f"ended with status {status}" if status != LATE else f"did not end within {limit_s:g} s"
+        watching.stdin.close()
+        watching.wait()
+    return f"ended with status {status}" if status != warden.LATE else f"did not end within {limit_s:g} s"

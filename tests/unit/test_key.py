@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 
@@ -140,8 +141,9 @@ def test_nothing_shows_itself(secret: Secret, part: str, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize(("secret", "part"), SECRETS)
 def test_nothing_is_pickled_by_accident(secret: Secret, part: str) -> None:
-    with pytest.raises(TypeError, match="not be pickled"):
-        pickle.dumps(secret)
+    for write in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="not be pickled"):
+            write(secret)
 
 
 def test_secrets_of_different_kinds_are_never_equal() -> None:

@@ -563,5 +563,8 @@ def test_a_lab_s_file_says_when_clouds_are_locked(home: Path, tmp_path: Path) ->
     file.write_text("idle_s = 60.0\nlock_after_s = 5")
     with pytest.raises(em.ConfigError, match="at least idle_s"):
         em.Lab.load(file)
+    file.write_text("idle_s = 0\nlock_after_s = 3600")
+    with pytest.raises(em.ConfigError, match="positive number of seconds"):
+        em.Lab.load(file)
     sample = em.Lab.load(Path(__file__).parents[2] / "conf" / "lab.toml")
     assert sample._idle == em.PauseAfter(60.0)

@@ -78,6 +78,15 @@ def test_the_same_secret_is_never_wrapped_in_the_same_way_twice() -> None:
     assert new_header("plain", KEY)[1] != data_key
 
 
+def test_a_recovery_code_has_a_place_of_its_own_and_not_the_owner_s() -> None:
+    made, data_key = new_header("plain", KEY)
+    code = RecoveryCode.random()
+    with pytest.raises(WrongKey, match="not with RecoveryCode"):
+        made.with_owner(data_key, code)  # type: ignore[arg-type]
+    with pytest.raises(WrongKey, match="not with RecoveryCode"):
+        new_header("plain", code)  # type: ignore[arg-type]
+
+
 def test_what_is_kept_of_a_passphrase_is_how_to_stretch_it() -> None:
     made, data_key = new_header("plain", Passphrase("correct horse"))
     assert made.owner.cost == Cost()

@@ -1,0 +1,42 @@
+"""Mounts as the tests of vaults need them: what is mounted where, who shows it, who else keeps it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emlab.clock import wait_until
+from emlab.vaults import mounts
+
+WAIT_S = 10.0
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """What is mounted somewhere below a folder."""
+    return [mount.point for mount in mounts.read() if mount.point.startswith(f"{folder}/")]
+
+
+def daemon(clear: Path) -> int:
+    """The gocryptfs that shows this clear directory."""
+    (pid,) = [
+        pid for pid, command in mounts.commands() if command[0].endswith(b"gocryptfs") and os.fsencode(clear) in command
+    ]
+    return pid
+
+
+def kill_daemon(clear: Path) -> None:
+    """It is dead, and its mount is, too."""
+    os.kill(daemon(clear), signal.SIGKILL)
+    assert wait_until(lambda: not mounts.answers(clear), WAIT_S)
+
+
+@contextmanager
+def namespace(propagation: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a mount namespace of its own, as a container has."""
+    waiting = ["unshare", "-m", "--propagation", propagation, "cat"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+        yield other
