@@ -30,8 +30,8 @@ NOT_PRIVATE = "NOT PRIVATE: no noise was added"
 class Directory(Protocol):
     """What an aggregator must be able to rely on, and no provider can influence."""
 
-    def public_keys(self) -> Mapping[str, str]:
-        """The public key of each cloud, by the cloud's id."""
+    def public_keys(self, provider: str) -> Mapping[str, str]:
+        """The public key of each cloud, by what this provider (its public key) knows the cloud by."""
 
     def once(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What `make` gave when it was called for this name the first time, ever; it is kept before it is returned."""
@@ -80,7 +80,7 @@ class Aggregator:
             raise NotPermitted("the ask names another aggregator")
         if self._clock.now() >= ask.expires_ts:
             raise NotPermitted("the ask has expired; nothing more is released for it")
-        keys = self.directory.public_keys()
+        keys = self.directory.public_keys(ask.provider)
         with self._lock:
             kept = self.directory.once(
                 asking.digest(ask.encode()), lambda: msgspec.json.encode(self._release(ask, outcomes, keys))

@@ -66,9 +66,13 @@ def digest(ask: bytes) -> str:
 
 
 class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The controller's word that this provider may put this ask to this cloud until then (at most 60 s)."""
+    """The controller's word that this provider may put this ask to this cloud until then (at most 60 s).
+
+    `alias` is what the provider knows the cloud by, and what the cloud calls itself when it answers.
+    """
 
     cloud: Id
+    alias: Id
     ask_digest: str
     provider: Public
     aggregator: Public
@@ -84,11 +88,12 @@ class AskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     capability_signature: bytes
 
 
-def grant(ask: Ask, cloud: str, controller: SigningKey, *, expires_ts: float) -> tuple[bytes, bytes]:
+def grant(ask: Ask, cloud: str, alias: str, controller: SigningKey, *, expires_ts: float) -> tuple[bytes, bytes]:
     """A capability for one cloud and the controller's signature of it."""
     capability = msgspec.json.encode(
         Capability(
             cloud=cloud,
+            alias=alias,
             ask_digest=digest(ask.encode()),
             provider=ask.provider,
             aggregator=ask.aggregator,
@@ -136,6 +141,11 @@ def admit(request: AskRequest, *, cloud: str, controller: str, now: float) -> As
         raise NotPermitted("the ask has expired or was made for too long")
     check_sealing(ask.aggregator)
     return ask
+
+
+def alias(request: AskRequest) -> str:
+    """What the provider knows the cloud by, in a request that was admitted."""
+    return decode(request.capability, Capability, "the capability").alias
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,25 +17,27 @@ import msgspec
 
 from emlab import ask as asking
 from emlab import sweeping
+from emlab.admission import Admission
 from emlab.aggregator import Aggregator
 from emlab.arguments import check_key, check_lease, check_name, check_policy
-from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
+from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import BadReply, CloudGone, ConfigError, EmlabError, NotPermitted, UnknownUser
+from emlab.errors import ConfigError, EmlabError, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never
-from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, check_token, new_token, token_hash
+from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
 from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
 from emlab.policy import Policy
 from emlab.provider import Provider
-from emlab.provision import Provision, new_marker
+from emlab.provision import OwnerToken, Provision, new_marker
 from emlab.record import Recorder
 from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
 from emlab.state import CloudSpec, Handle
+from emlab.tokens import Tokens
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 from emlab.wire.client import CloudClient
@@ -80,6 +82,16 @@ class Controller:
         self._aggregator = aggregator
         self._clock = clock
         self._signing = SigningKey(registry.secret("controller"))
+        self.tokens = Tokens(registry, clock=clock)
+        self.admission = Admission(
+            registry,
+            self.tokens,
+            lambda user: self.life(user),
+            engine=engine.name,
+            signing=self._signing,
+            recorder=self.recorder,
+            clock=clock,
+        )
         self._lock = threading.Lock()
         self._lives: dict[str, Lifecycle] = {}
         self._providers: dict[str, Provider] = {}
@@ -154,7 +166,7 @@ class Controller:
             user=user,
             cloud=row.cloud,
             generation=row.generation,
-            owner_token_hash=row.token_hash,
+            owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", user).items()],
             controller=self._signing.public,
             policy=msgspec.json.decode(row.policy, type=Policy),
             spent_micro=row.carried_micro,
@@ -180,13 +192,13 @@ class Controller:
         check_key(key)
         policy = self._policy if policy is None else policy
         check_policy(policy)
-        token = new_token("owner")
-        row = self._new_row(user, token, policy)
+        row = self._new_row(user, policy)
         with self.recorder.span("signup", user=user, engine=self.engine.name):
             life = self._life(row)
             try:
                 self._registry.add(row)
                 self._lives[user] = life
+                token, _ = self.tokens.issue("owner", user)
                 life.create(key, row.marker)
                 with life.using() as client:
                     health = client.call("health", Health)
@@ -197,14 +209,13 @@ class Controller:
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
 
-    def _new_row(self, user: str, token: str, policy: Policy) -> CloudRow:
+    def _new_row(self, user: str, policy: Policy) -> CloudRow:
         before = self._registry.tombstone(user)
         cloud = asking.new_id()
         return CloudRow(
             user=user,
             cloud=cloud,
             generation=before.generation + 1,
-            token_hash=token_hash(token),
             marker=new_marker(),
             policy=msgspec.json.encode(policy),
             created_ts=self._clock.now(),
@@ -236,6 +247,7 @@ class Controller:
         known = self._registry.cloud(row.user)
         if known is not None and known.cloud == row.cloud:
             self._lives.pop(row.user, None)
+            self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
             self._registry.drop(row.user)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
@@ -316,70 +328,19 @@ class Controller:
         with self._lock:
             if name not in self._providers or key is not None:
                 key = SigningKey() if key is None else key
-                token = new_token("provider")
-                self._registry.add_provider(name, key.public, token_hash(token))
+                token = self.admission.register(name, key.public)
                 self._providers[name] = Provider(
                     self, name, key=key, token=token, aggregator=self._aggregator, clock=self._clock
                 )
             return self._providers[name]
 
     def roster(self, token: str, provider: str) -> list[str]:
-        """The ids of the clouds that a provider can ask. Raises NotPermitted."""
-        self._check_provider(token, provider)
-        return list(self._registry.public_keys())
+        """What a provider knows the clouds by that it can ask. Raises NotPermitted."""
+        return self.admission.roster(token, provider)
 
-    def _check_provider(self, token: str, public: str) -> str:
-        """The provider's name. Raises NotPermitted."""
-        found = self._registry.provider(public)
-        if found is None:
-            raise NotPermitted("the provider is not registered")
-        check_token(token, "provider", found[1])
-        return found[0]
-
-    def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
-        """What one cloud says to an ask; it is woken for it. A refusal or a failure is a value, not an exception.
-
-        Raises: NotPermitted (the provider's token is wrong).
-        """
-        if self._check_provider(token, ask.provider) != ask.provider_name:
-            raise NotPermitted("the ask bears the name of another provider")
-        row = self._registry.by_cloud(cloud)
-        if row is None or row.intent in LEAVING:
-            return Failure(cloud=cloud, kind="CloudGone")
-        try:
-            with self.recorder.span("answer", user=row.user, engine=self.engine.name):
-                envelope = self._carry(ask, signature, row, timeout_s)
-        except asking.REFUSALS as exc:
-            self._registry.grant(row.user, -ask.epsilon_micro)
-            return Refusal(cloud=cloud, kind=exc.kind)
-        except EmlabError as exc:
-            return Failure(cloud=cloud, kind=exc.kind)
-        except Exception as exc:
-            # one broken cloud must not cost all others their answers; what it was is recorded with the span
-            log.exception("the cloud of %s was not asked", row.user)
-            return Failure(cloud=cloud, kind=type(exc).__name__)
-        return Answer(cloud=cloud, envelope=envelope)
-
-    def _carry(self, ask: Ask, signature: bytes, row: CloudRow, timeout_s: float) -> Envelope:
-        start = self._clock.now()
-        with self.life(row.user).using(timeout_s=timeout_s) as client:
-            now = self._clock.now()
-            if not self._registry.grant(row.user, ask.epsilon_micro):
-                raise CloudGone(f"the cloud of {row.user} is being forgotten")
-            capability, mark = asking.grant(
-                ask, row.cloud, self._signing, expires_ts=min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
-            )
-            request = AskRequest(
-                ask=ask.encode(), signature=signature, capability=capability, capability_signature=mark
-            )
-            left_s = max(timeout_s - (now - start), 2 * ask.query.slot_s)
-            envelope = client.call("ask", Envelope, request, timeout_s=left_s)
-            try:
-                asking.authenticate(envelope, ask, row.cloud, row.public)
-            except NotPermitted as exc:
-                raise BadReply(f"the answer of {row.user} is not its own: {exc}") from exc
-            self._registry.seen(row.user, envelope.ledger_seq)
-            return envelope
+    def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
+        """What one cloud says to an ask; see `Admission.put`."""
+        return self.admission.put(ask, signature, alias, token=token, timeout_s=timeout_s)
 
     def each(self, what: str, users: list[str] | None = None) -> None:
         """`pause`, `wake` or `lock` on these users' clouds (all of them), side by side, with a progress bar."""

@@ -40,6 +40,7 @@ LIBRARIES = (
 HOST_ONLY = {
     *(
         "_data",
+        "admission",
         "aggregate",
         "aggregator",
         "archive",
@@ -52,7 +53,8 @@ HOST_ONLY = {
         "ending",
     ),
     *("experiment", "fanout", "files", "idle", "images", "kept", "lab", "lease", "lifecycle", "measure", "panel"),
-    *("parts", "plots", "provider", "record", "registry", "report", "simulate", "usercloud", "vaults"),
+    *("parts", "plots", "provider", "record", "registry", "report", "simulate", "tokens"),
+    *("usercloud", "vaults"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36

@@ -24,13 +24,13 @@ MAX_TIMEOUT_S = 600.0
 STARTING_S = 2.5 * START_TIMEOUT_S  # a cloud that must be started, twice
 
 
-class Admission(Protocol):
+class Asked(Protocol):
     """What a provider needs of a controller."""
 
     def roster(self, token: str, provider: str) -> Sequence[str]:
-        """The ids of the clouds that can be asked."""
+        """What the provider knows the clouds by that can be asked."""
 
-    def put(self, ask: Ask, signature: bytes, cloud: str, *, token: str, timeout_s: float) -> Outcome:
+    def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
         """What one cloud says to an ask."""
 
 
@@ -64,7 +64,7 @@ class Provider:
 
     def __init__(
         self,
-        controller: Admission,
+        controller: Asked,
         name: str,
         *,
         key: SigningKey,
@@ -150,8 +150,8 @@ class Provider:
             )
         signature = asking.sign(ask, self._key)
 
-        def put(cloud: str) -> Outcome:
-            return self._controller.put(ask, signature, cloud, token=self.token, timeout_s=timeout_s)
+        def put(alias: str) -> Outcome:
+            return self._controller.put(ask, signature, alias, token=self.token, timeout_s=timeout_s)
 
         outcomes = fan_out(roster, put, description="asking clouds", progress=progress)
         return self._aggregator.release(ask, outcomes)

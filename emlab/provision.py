@@ -18,12 +18,23 @@ PROVISION = "provision.json"
 MARKER = ".emlab-vault"
 
 
+class OwnerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of a token of the owner: its SHA-256, and when it expires (UTC seconds), if ever."""
+
+    hash: Public
+    expires_ts: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Whether it has not expired; at the moment of its expiry it has."""
+        return self.expires_ts is None or now < self.expires_ts
+
+
 class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """No secret is in it: of the owner's token only the hash, of the controller only the public key.
+    """No secret is in it: of the owner's tokens only hashes, of the controller only the public key.
 
     Attributes:
         cloud: the cloud's id; also the user_id of its entries.
-        owner_token_hash: SHA-256 of the owner's token.
+        owner_tokens: those that are neither revoked nor expired at the start.
         controller: public key that signs capabilities.
         policy: holds until the owner sets another.
         spent_micro: what this person had spent in an earlier cloud of this lab; the ledger never says less.
@@ -35,7 +46,7 @@ class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     user: Name
     cloud: Id
     generation: int
-    owner_token_hash: Public
+    owner_tokens: list[OwnerToken]
     controller: Public
     policy: Policy
     spent_micro: Annotated[int, msgspec.Meta(ge=0)] = 0

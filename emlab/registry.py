@@ -32,18 +32,30 @@ def _disown() -> None:
 
 os.register_at_fork(after_in_child=_disown)
 
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
-  user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL, token_hash TEXT NOT NULL,
+  user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL,
   marker TEXT NOT NULL, policy BLOB NOT NULL, public TEXT NOT NULL, ledger_seq INTEGER NOT NULL,
   granted_micro INTEGER NOT NULL, carried_micro INTEGER NOT NULL, intent TEXT NOT NULL, created_ts REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL, token_hash TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
   person TEXT PRIMARY KEY, spent_micro INTEGER NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+def _lay(database: sqlite3.Connection) -> None:
+    """The tables are there. Raises ConfigError if they are of another version."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"it was made by another version of emlab (its tables are version {version}, this one's {SCHEMA_VERSION})"
+        )
+    database.executescript(_SCHEMA + f"PRAGMA user_version={SCHEMA_VERSION};")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,6 @@ class CloudRow:
     user: str
     cloud: str
     generation: int
-    token_hash: str
     marker: str
     policy: bytes
     created_ts: float
@@ -93,6 +104,7 @@ class Registry:
         self._owner: int | None = None
         self._pid = 0
         self._database: sqlite3.Connection | None = None
+        self._aliases = b""  # the secret, once it was read
 
     def open(self) -> None:
         """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError."""
@@ -119,8 +131,9 @@ class Registry:
             database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             database.row_factory = sqlite3.Row
             # FULL: what a forgotten person had spent is still known after a power cut
-            database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
-        except sqlite3.Error as exc:
+            database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+            _lay(database)
+        except (sqlite3.Error, ConfigError) as exc:
             self.close()
             raise ConfigError(f"the registry {path} cannot be opened: {exc}") from exc
         self._database = database
@@ -138,8 +151,11 @@ class Registry:
                 os.close(self._owner)
                 self._owner = None
 
-    def _run(self, sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
-        """The rows. Raises ConfigError, saying `clash` if a value has to be unique and is not."""
+    def run(self, sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
+        """The rows; for modules that keep tables of their own in this file.
+
+        Raises ConfigError, saying `clash` if a value has to be unique and is not.
+        """
         if self._database is None:
             raise ConfigError(f"the lab {self._dir.name} is closed")
         if self._pid != os.getpid():
@@ -157,44 +173,49 @@ class Registry:
         names = [field.name for field in fields(CloudRow)]
         marks = ", ".join("?" * len(names))
         sql = f"INSERT INTO clouds ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (the dataclass's names)
-        self._run(sql, *asdict(row).values(), clash=f"{row.user} has a cloud in this lab already")
+        self.run(sql, *asdict(row).values(), clash=f"{row.user} has a cloud in this lab already")
 
     def cloud(self, user: str) -> CloudRow | None:
         """What is remembered of this user's cloud."""
-        return next((CloudRow(**row) for row in self._run("SELECT * FROM clouds WHERE user = ?", user)), None)
+        return next((CloudRow(**row) for row in self.run("SELECT * FROM clouds WHERE user = ?", user)), None)
 
     def by_cloud(self, cloud: str) -> CloudRow | None:
         """What is remembered of the cloud with this id."""
-        return next((CloudRow(**row) for row in self._run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
+        return next((CloudRow(**row) for row in self.run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
 
     def clouds(self) -> list[CloudRow]:
         """All clouds, in order of sign-up."""
-        return [CloudRow(**row) for row in self._run("SELECT * FROM clouds ORDER BY created_ts, user")]
+        return [CloudRow(**row) for row in self.run("SELECT * FROM clouds ORDER BY created_ts, user")]
 
-    def public_keys(self) -> dict[str, str]:
-        """Public key by cloud, of all that were started once, in order of sign-up."""
-        rows = self._run("SELECT cloud, public FROM clouds WHERE public != '' ORDER BY created_ts, user")
-        return {row["cloud"]: row["public"] for row in rows}
+    def public_keys(self, provider: str) -> dict[str, str]:
+        """Public key by alias for this provider, of all clouds that were started once, in order of sign-up."""
+        rows = self.run("SELECT cloud, public FROM clouds WHERE public != '' ORDER BY created_ts, user")
+        return {self.alias(row["cloud"], provider): row["public"] for row in rows}
+
+    def alias(self, cloud: str, provider: str) -> str:
+        """What this provider knows the cloud by, 32 hex digits: others know it by other ones."""
+        secret = self._aliases = self._aliases or self.secret("aliases")
+        return hmac.new(secret, f"{provider}\0{cloud}".encode(), hashlib.sha256).hexdigest()[:32]
 
     def born(self, user: str, public: str) -> None:
         """The cloud of this user has started for the first time."""
-        self._run("UPDATE clouds SET public = ?, intent = '' WHERE user = ?", public, user)
+        self.run("UPDATE clouds SET public = ?, intent = '' WHERE user = ?", public, user)
 
     def intend(self, user: str, intent: str) -> None:
         """That is under way for this user; whoever attaches after a crash finishes or undoes it."""
-        self._run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
+        self.run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
 
     def turn(self, user: str, intent: str) -> None:
         """The user's vault is to be closed ("lock"), is being opened ("unlock"), or neither ("").
 
         A sign-up or a forgetting that is under way goes before.
         """
-        self._run("UPDATE clouds SET intent = ? WHERE user = ? AND intent NOT IN (?, ?)", intent, user, *LEAVING)
+        self.run("UPDATE clouds SET intent = ? WHERE user = ? AND intent NOT IN (?, ?)", intent, user, *LEAVING)
 
     def grant(self, user: str, cost_micro: int) -> bool:
         """A capability of that cost is granted (below 0: taken back). False: the cloud comes or goes."""
         return bool(
-            self._run(
+            self.run(
                 "UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ? AND intent NOT IN (?, ?) "
                 "RETURNING user",
                 cost_micro,
@@ -205,20 +226,20 @@ class Registry:
 
     def seen(self, user: str, ledger_seq: int) -> None:
         """The user's ledger has come to this head."""
-        self._run("UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?", ledger_seq, user)
+        self.run("UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?", ledger_seq, user)
 
     def drop(self, user: str) -> None:
         """The cloud is not remembered. Idempotent."""
-        self._run("DELETE FROM clouds WHERE user = ?", user)
+        self.run("DELETE FROM clouds WHERE user = ?", user)
 
     def tombstone(self, user: str) -> Tombstone:
         """What this person had spent in forgotten clouds of this lab."""
-        found = self._run("SELECT spent_micro, generation FROM tombstones WHERE person = ?", self._person(user))
+        found = self.run("SELECT spent_micro, generation FROM tombstones WHERE person = ?", self._person(user))
         return Tombstone(**found[0]) if found else Tombstone()
 
     def bury(self, user: str, tombstone: Tombstone) -> None:
         """What was spent is remembered under a keyed hash of the name; it never shrinks."""
-        self._run(
+        self.run(
             "INSERT INTO tombstones VALUES (?, ?, ?) ON CONFLICT (person) DO UPDATE SET "
             "spent_micro = max(spent_micro, excluded.spent_micro), generation = max(generation, excluded.generation)",
             self._person(user),
@@ -231,44 +252,43 @@ class Registry:
 
     def secret(self, name: str) -> bytes:
         """32 random bytes of this lab, the same each time."""
-        self._run("INSERT OR IGNORE INTO secrets VALUES (?, ?)", name, secrets.token_bytes(32))
-        return bytes(self._run("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
+        self.run("INSERT OR IGNORE INTO secrets VALUES (?, ?)", name, secrets.token_bytes(32))
+        return bytes(self.run("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
 
     def once(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What `make` gave when it was called for this name the first time, ever; it is kept before it is returned."""
         query = "SELECT value FROM releases WHERE name = ?"
-        if not self._run(query, name):
-            self._run("INSERT OR IGNORE INTO releases VALUES (?, ?)", name, make())
-        return bytes(self._run(query, name)[0]["value"])
+        if not self.run(query, name):
+            self.run("INSERT OR IGNORE INTO releases VALUES (?, ?)", name, make())
+        return bytes(self.run(query, name)[0]["value"])
 
-    def add_provider(self, name: str, public: str, token_hash: str) -> None:
-        """The provider is registered, its token renewed. Raises ConfigError: name and key belong to others."""
-        done = self._run(
-            "INSERT INTO providers VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET token_hash = excluded.token_hash "
+    def add_provider(self, name: str, public: str) -> None:
+        """The provider is registered. Again: nothing changes. Raises ConfigError: name or key belong to another."""
+        done = self.run(
+            "INSERT INTO providers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET public = excluded.public "
             "WHERE public = excluded.public RETURNING name",
             name,
             public,
-            token_hash,
             clash=f"the key of the provider {name} is registered under another name; give that name, or another key",
         )
         if not done:
             raise ConfigError(f"the provider {name} is registered with another key; give that key, or another name")
 
-    def provider(self, public: str) -> tuple[str, str] | None:
-        """Name and token hash of the provider with this public key."""
-        found = self._run("SELECT name, token_hash FROM providers WHERE public = ?", public)
-        return (found[0]["name"], found[0]["token_hash"]) if found else None
+    def provider(self, public: str) -> str | None:
+        """The name of the provider with this public key."""
+        found = self.run("SELECT name FROM providers WHERE public = ?", public)
+        return str(found[0]["name"]) if found else None
 
     def known(self, name: str) -> str | None:
         """The lab's setting of this name, None if it was never given."""
-        found = self._run("SELECT value FROM settings WHERE name = ?", name)
+        found = self.run("SELECT value FROM settings WHERE name = ?", name)
         return str(found[0]["value"]) if found else None
 
     def setting(self, name: str, value: str) -> str:
         """The lab's setting of this name: what was given at first, `value` if it is asked for the first time."""
-        self._run("INSERT OR IGNORE INTO settings VALUES (?, ?)", name, value)
-        return str(self._run("SELECT value FROM settings WHERE name = ?", name)[0]["value"])
+        self.run("INSERT OR IGNORE INTO settings VALUES (?, ?)", name, value)
+        return str(self.run("SELECT value FROM settings WHERE name = ?", name)[0]["value"])
 
     def set(self, name: str, value: str) -> None:
         """The lab's setting of this name has this value."""
-        self._run("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)
+        self.run("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)

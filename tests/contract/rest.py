@@ -15,7 +15,7 @@ from emlab.emission import Emission
 from emlab.key import new_token, token_hash
 from emlab.ledger import MemoryLedger
 from emlab.policy import Policy
-from emlab.provision import Provision
+from emlab.provision import OwnerToken, Provision
 from emlab.store import MongoStore
 from emlab.store.emission import EmissionStore
 from emlab.wire.serve import Server
@@ -39,7 +39,7 @@ class Rest:
             user="ann",
             cloud=CLOUD,
             generation=1,
-            owner_token_hash=token_hash(OWNER),
+            owner_tokens=[OwnerToken(token_hash(OWNER))],
             controller=World().controller.public,
             policy=Policy.open(total_epsilon=1.0),
             marker="0" * 64,

@@ -86,7 +86,7 @@ class Bench:
                 user=user,
                 cloud=cloud,
                 generation=1,
-                owner_token_hash=token_hash(token),
+                owner_tokens=[provision.OwnerToken(token_hash(token))],
                 controller=Key.random().derive("controller").hex(),
                 policy=Policy.open(),
                 marker=marker,

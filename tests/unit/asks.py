@@ -11,6 +11,7 @@ from emlab.query import CountUsers, Query
 
 NOW = 1_700_000_000.0
 CLOUD = "0123456789abcdef" * 2
+ALIAS = "a11a5" + "0" * 27
 
 
 @dataclass
@@ -45,7 +46,7 @@ class World:
         )
 
     def request(self, ask: Ask, *, cloud: str = CLOUD, lasts_s: float = 30) -> AskRequest:
-        capability, mark = asking.grant(ask, cloud, self.controller, expires_ts=self.now + lasts_s)
+        capability, mark = asking.grant(ask, cloud, ALIAS, self.controller, expires_ts=self.now + lasts_s)
         return AskRequest(
             ask=ask.encode(),
             signature=asking.sign(ask, self.provider),

@@ -17,8 +17,8 @@ Sources = Mapping[str, str]  # module, as it is named below emlab ("engines.base
 LAYERS = {
     0: "errors entries state key clock record geo",
     1: "arguments query ask privacy policy idle aggregate placement provision intake simulate",
-    2: "engines vaults store mongo_errors mongod ledger registry images wire files",
-    3: "archive controller lease usercloud clouds lifecycle "
+    2: "engines vaults store mongo_errors mongod ledger registry tokens images wire files",
+    3: "admission archive controller lease usercloud clouds lifecycle "
     "sweeping fanout custodian aggregator provider pipeline diary emission",
     4: "apps",
     5: "kept lab parts cleaning ending experiment report plots panel cli demo measure __main__",

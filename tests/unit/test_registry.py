@@ -13,9 +13,7 @@ import pytest
 from emlab.errors import ConfigError, LabInUse
 from emlab.registry import CloudRow, Registry, Tombstone
 
-ROW = CloudRow(
-    user="ann", cloud="0" * 32, generation=1, token_hash="h", marker="m", policy=b"{}", created_ts=1.0, intent="signup"
-)
+ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", policy=b"{}", created_ts=1.0, intent="signup")
 
 
 @pytest.fixture
@@ -74,11 +72,11 @@ def test_a_tombstone_never_shrinks_and_does_not_name_its_person(registry: Regist
 
 
 def test_a_provider_s_name_belongs_to_its_key(registry: Registry) -> None:
-    registry.add_provider("planner", "key", "token-1")
-    registry.add_provider("planner", "key", "token-2")
-    assert registry.provider("key") == ("planner", "token-2")
+    registry.add_provider("planner", "key")
+    registry.add_provider("planner", "key")
+    assert registry.provider("key") == "planner"
     with pytest.raises(ConfigError, match="another key"):
-        registry.add_provider("planner", "other", "token-3")
+        registry.add_provider("planner", "other")
 
 
 def test_a_secret_stays_the_same(registry: Registry) -> None:
@@ -92,11 +90,22 @@ def test_a_registry_that_is_no_database_is_named(tmp_path: Path) -> None:
         Registry(tmp_path / "lab").open()
 
 
+def test_tables_of_another_version_are_not_touched(registry: Registry, tmp_path: Path) -> None:
+    registry.add(ROW)
+    registry.run("PRAGMA user_version=1")
+    registry.close()
+    with pytest.raises(ConfigError, match="another version of emlab"):
+        registry.open()
+    with sqlite3.connect(tmp_path / "lab" / "registry.sqlite") as database:
+        assert database.execute("SELECT user FROM clouds").fetchall() == [("ann",)]
+    database.close()
+
+
 def test_one_key_is_not_registered_under_two_names(registry: Registry) -> None:
-    registry.add_provider("planner", "key", "token-1")
+    registry.add_provider("planner", "key")
     with pytest.raises(ConfigError, match="under another name"):
-        registry.add_provider("second", "key", "token-2")
-    assert registry.provider("key") == ("planner", "token-1")
+        registry.add_provider("second", "key")
+    assert registry.provider("key") == "planner"
 
 
 def test_a_fault_of_the_database_is_an_error_of_the_lab(registry: Registry, tmp_path: Path) -> None:
@@ -109,17 +118,19 @@ def test_a_fault_of_the_database_is_an_error_of_the_lab(registry: Registry, tmp_
 
 def test_what_is_written_survives_a_power_cut(registry: Registry) -> None:
     full = 2  # sqlite.org/pragma.html#pragma_synchronous
-    assert [tuple(row) for row in registry._run("PRAGMA synchronous")] == [(full,)]
+    assert [tuple(row) for row in registry.run("PRAGMA synchronous")] == [(full,)]
 
 
 def test_a_cloud_is_found_by_its_id_and_granted_to_only_while_it_stands(registry: Registry) -> None:
     registry.add(ROW)
     assert registry.by_cloud(ROW.cloud) == ROW
     assert registry.by_cloud("1" * 32) is None
-    assert registry.public_keys() == {}
+    assert registry.public_keys("p" * 64) == {}
     assert not registry.grant("ann", 5)
     registry.born("ann", "public")
-    assert registry.public_keys() == {ROW.cloud: "public"}
+    aliases = [registry.alias(ROW.cloud, name * 64) for name in "pq"]
+    assert registry.public_keys("p" * 64) == {aliases[0]: "public"}
+    assert len({ROW.cloud, *aliases}) == 3
     assert registry.grant("ann", 5)
     assert registry.grant("ann", -2)
     registry.intend("ann", "forget")

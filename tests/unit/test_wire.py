@@ -21,7 +21,7 @@ from emlab.intake.report import IntakeReport
 from emlab.key import new_token, token_hash
 from emlab.ledger import MemoryLedger
 from emlab.policy import Policy
-from emlab.provision import Provision
+from emlab.provision import OwnerToken, Provision
 from emlab.query import CountUsers, Region, SumDistance
 from emlab.store import MemoryStore
 from emlab.wire import openapi, problem
@@ -78,7 +78,7 @@ def provision(world: World) -> Provision:
         user="ann",
         cloud=CLOUD,
         generation=1,
-        owner_token_hash=token_hash(OWNER),
+        owner_tokens=[OwnerToken(token_hash(OWNER))],
         controller=world.controller.public,
         policy=Policy.open(total_epsilon=1.0),
         marker="0" * 64,

@@ -1,0 +1,121 @@
+"""Tokens of owners, providers and admins: only hashes are kept; each can be revoked, and expires if it is told to.
+
+They are in the lab's registry, and in memory, so that looking one up costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+import msgspec
+
+from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.errors import ConfigError, NotPermitted
+from emlab.key import TokenKind, check_kind, new_token, token_hash
+from emlab.registry import Registry
+
+MAX_TTL_S = 10 * 366 * 86_400.0
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
+    "hash TEXT UNIQUE NOT NULL, created_ts REAL NOT NULL, expires_ts REAL, revoked_ts REAL)"
+)
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be shown of a token.
+
+    Attributes:
+        id: names it, and opens nothing.
+        kind: whose it is. subject: that user's, provider's or admin's name.
+        created_ts, expires_ts, revoked_ts: UTC seconds.
+    """
+
+    id: str
+    kind: TokenKind
+    subject: str
+    created_ts: float
+    expires_ts: float | None = None
+    revoked_ts: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_ts is None and (self.expires_ts is None or now < self.expires_ts)
+
+
+class Tokens:
+    """The tokens of one lab. Thread-safe.
+
+    Args:
+        registry: open.
+    """
+
+    def __init__(self, registry: Registry, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._lock = threading.Lock()
+        registry.run(_SCHEMA)
+        rows = registry.run("SELECT hash, id, kind, subject, created_ts, expires_ts, revoked_ts FROM tokens")
+        self._by_hash = {row["hash"]: msgspec.convert(dict(row), Token) for row in rows}
+
+    def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> tuple[str, Token]:
+        """A fresh token, which is shown only now, and what is kept of it.
+
+        Args:
+            ttl_s: until it expires, at most ten years; never without it.
+        Raises: ConfigError.
+        """
+        if ttl_s is not None and (isinstance(ttl_s, bool) or not 0 < ttl_s <= MAX_TTL_S):
+            raise ConfigError(f"a token lasts more than 0 and at most {MAX_TTL_S:g} s, not {ttl_s!r}")
+        text, now = new_token(kind), self._clock.now()
+        expires_ts = None if ttl_s is None else now + ttl_s
+        token = Token(id=secrets.token_hex(6), kind=kind, subject=subject, created_ts=now, expires_ts=expires_ts)
+        values = (token.id, kind, subject, token_hash(text), now, expires_ts)
+        with self._lock:
+            self._registry.run("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, NULL)", *values)
+            self._by_hash[token_hash(text)] = token
+        return text, token
+
+    def who(self, text: str, kind: TokenKind | None = None) -> Token:
+        """Whose token that is. Raises NotPermitted: nobody's, revoked, expired, or not of that kind."""
+        if kind is not None:
+            check_kind(text, kind)
+        token = self._by_hash.get(token_hash(text))
+        if token is None or not token.holds(self._clock.now()) or kind not in (None, token.kind):
+            raise NotPermitted(f"wrong, expired or missing token{f' of kind {kind}' if kind else ''}")
+        return token
+
+    def of(self, kind: TokenKind | None = None, subject: str | None = None) -> list[Token]:
+        """All tokens of that kind and subject, oldest first, the revoked and expired ones too."""
+        with self._lock:
+            found = list(self._by_hash.values())
+        chosen = (one for one in found if kind in (None, one.kind) and subject in (None, one.subject))
+        return sorted(chosen, key=lambda token: (token.created_ts, token.id))
+
+    def hashes(self, kind: TokenKind, subject: str) -> dict[str, float | None]:
+        """When each of the subject's tokens expires that holds now, by hash."""
+        now = self._clock.now()
+        with self._lock:
+            found = list(self._by_hash.items())
+        mine = (kind, subject)
+        return {hash_: one.expires_ts for hash_, one in found if (one.kind, one.subject) == mine and one.holds(now)}
+
+    def revoke(self, id_: str) -> Token:
+        """That token opens nothing any more. Idempotent. Raises ConfigError if there is none of that id."""
+        with self._lock:
+            found = next(((hash_, one) for hash_, one in self._by_hash.items() if one.id == id_), None)
+            if found is None:
+                raise ConfigError(f"there is no token {id_[:80]!r}")
+            hash_, token = found
+            if token.revoked_ts is None:
+                token = msgspec.structs.replace(token, revoked_ts=self._clock.now())
+                self._registry.run("UPDATE tokens SET revoked_ts = ? WHERE id = ?", token.revoked_ts, id_)
+                self._by_hash[hash_] = token
+            return token
+
+    def drop(self, kind: TokenKind, subject: str) -> None:
+        """Nothing is kept of the subject's tokens, and none opens anything. Idempotent."""
+        with self._lock:
+            self._registry.run("DELETE FROM tokens WHERE kind = ? AND subject = ?", kind, subject)
+            mine = (kind, subject)
+            self._by_hash = {hash_: one for hash_, one in self._by_hash.items() if (one.kind, one.subject) != mine}

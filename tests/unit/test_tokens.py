@@ -1,0 +1,105 @@
+"""Tokens: who has which, until when, and that none is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emlab.clock import ManualClock
+from emlab.errors import ConfigError, NotPermitted
+from emlab.key import token_hash
+from emlab.registry import Registry
+from emlab.tokens import MAX_TTL_S, Tokens
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    registry = Registry(tmp_path / "lab")
+    registry.open()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def tokens(registry: Registry, clock: ManualClock) -> Tokens:
+    return Tokens(registry, clock=clock)
+
+
+def test_a_token_is_its_holder_s_after_a_restart_too_and_is_kept_nowhere(
+    tokens: Tokens, registry: Registry, tmp_path: Path
+) -> None:
+    text, token = tokens.issue("owner", "ann")
+    assert tokens.who(text) == tokens.who(text, "owner") == token == Tokens(registry).who(text)
+    registry.close()
+    for file in (tmp_path / "lab").iterdir():
+        assert text.encode() not in file.read_bytes()
+    assert text not in repr(tokens)
+    assert text not in repr(token)
+
+
+@pytest.mark.parametrize("text", ["", "emo_", "emo_" + "A" * 43, "\u00e9", "emo_\x00", "x" * 100_000])
+def test_what_was_never_issued_is_nobody_s(tokens: Tokens, text: str) -> None:
+    tokens.issue("owner", "ann")
+    with pytest.raises(NotPermitted):
+        tokens.who(text, "owner")
+
+
+def test_a_token_of_another_kind_is_told_so(tokens: Tokens) -> None:
+    text, _ = tokens.issue("provider", "planner")
+    with pytest.raises(NotPermitted, match="of kind provider, but one of kind owner"):
+        tokens.who(text, "owner")
+
+
+def test_a_token_expires_at_its_moment(tokens: Tokens, clock: ManualClock) -> None:
+    text, token = tokens.issue("admin", "eve", ttl_s=60)
+    assert token.expires_ts == NOW + 60
+    clock.advance(59.9)
+    assert tokens.who(text) == token
+    clock.advance(0.1)
+    with pytest.raises(NotPermitted, match="expired"):
+        tokens.who(text)
+    assert tokens.hashes("admin", "eve") == {}
+
+
+def test_one_token_is_revoked_and_the_subject_s_other_ones_hold(tokens: Tokens, registry: Registry) -> None:
+    (lost, first), (kept, second) = tokens.issue("owner", "ann"), tokens.issue("owner", "ann")
+    assert tokens.hashes("owner", "ann") == {token_hash(lost): None, token_hash(kept): None}
+    assert tokens.revoke(first.id) == tokens.revoke(first.id)
+    for one in (tokens, Tokens(registry)):
+        with pytest.raises(NotPermitted):
+            one.who(lost)
+        assert one.who(kept) == second
+        assert [token.revoked_ts is None for token in one.of("owner", "ann")] == [False, True]
+        assert one.hashes("owner", "ann") == {token_hash(kept): None}
+    with pytest.raises(ConfigError, match="no token"):
+        tokens.revoke("f" * 12)
+
+
+def test_what_is_dropped_is_gone_and_others_stay(tokens: Tokens, registry: Registry) -> None:
+    (gone, _), (stays, _), (too, _) = (
+        tokens.issue("owner", "ann"),
+        tokens.issue("owner", "bob"),
+        tokens.issue("provider", "ann"),
+    )
+    tokens.drop("owner", "ann")
+    for one in (tokens, Tokens(registry)):
+        assert [token.subject for token in one.of("owner")] == ["bob"]
+        with pytest.raises(NotPermitted):
+            one.who(gone)
+        one.who(stays)
+        one.who(too)
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), float("inf"), MAX_TTL_S * 1.01, True])
+def test_a_token_lasts_a_time_that_makes_sense(tokens: Tokens, ttl_s: float) -> None:
+    with pytest.raises(ConfigError, match="a token lasts"):
+        tokens.issue("owner", "ann", ttl_s=ttl_s)
