@@ -18,7 +18,7 @@ from emlab.wire.client import CloudClient
 from emlab.wire.table import Health
 from emlab.wire.transport import UnixTransport
 from tests.e2e.clouds import run_dir, world_of
-from tests.unit.asks import World
+from tests.unit.asks import ALIAS, World
 
 pytestmark = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 replace = msgspec.structs.replace
@@ -58,7 +58,7 @@ def test_a_signed_ask_is_answered_once_and_the_same_bytes_are_given_again(scene:
     assert scene.client.call("ask", Envelope, request) == first
     health = scene.client.call("health", Health)
     assert (scene.ann.ledger.spent_micro, health.ledger_seq) == (ask.epsilon_micro, 1)
-    assert disclose(first, ask, scene.world.aggregator, scene.ann.id, health.public) == 0
+    assert disclose(first, ask, scene.world.aggregator, ALIAS, health.public) == 0
 
 
 def test_asks_that_are_altered_expired_foreign_or_forged_are_refused(scene: Scene) -> None:

@@ -30,7 +30,7 @@ from emlab.wire.emission import EMISSION_ROUTES
 from emlab.wire.serve import Server
 from emlab.wire.table import ROUTES, FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
 from emlab.wire.transport import MemoryTransport
-from tests.unit.asks import CLOUD, NOW, World
+from tests.unit.asks import ALIAS, CLOUD, NOW, World
 
 OWNER = new_token("owner")
 
@@ -225,7 +225,7 @@ def test_a_cloud_with_too_much_data_for_the_slot_answers_nothing_but_answers_in_
     before = clock.monotonic()
     envelope = custodian.ask(world.request(ask))
     assert clock.monotonic() - before == pytest.approx(ask.query.slot_s)
-    assert disclose(envelope, ask, world.aggregator, CLOUD, custodian.health().public) == 0
+    assert disclose(envelope, ask, world.aggregator, ALIAS, custodian.health().public) == 0
 
 
 def test_an_aggregator_s_key_that_nothing_can_be_sealed_to_spends_nothing(client: CloudClient, world: World) -> None:
