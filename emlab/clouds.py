@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, overload
 
-from emlab.clock import SYSTEM_CLOCK
+from msgspec.structs import astuple
+
+from emlab.errors import UnknownUser
 from emlab.fanout import fan_out
 from emlab.state import CloudState
+from emlab.wire.control import CloudStatus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +26,9 @@ STATE_COLOURS = {
     CloudState.STOPPED: "#666666",
     CloudState.ABSENT: "#666666",
     CloudState.FAILED: "#b00020",
+    CloudState.UNKNOWN: "#b00020",
 }
+VAULT = {True: "open", False: "closed", None: "unknown"}
 
 
 class Clouds(Sequence["UserCloud"]):
@@ -45,13 +51,11 @@ class Clouds(Sequence["UserCloud"]):
         return iter(self._clouds)
 
     def frame(self) -> pd.DataFrame:
-        """One row per cloud: user, cloud (id), generation, state, vault_open, idle_s, leases (running ones)."""
+        """One row per cloud, a column for each attribute of `CloudStatus`."""
         import pandas as pd
 
-        now = SYSTEM_CLOCK.now()
-        rows = fan_out(self._clouds, lambda cloud: _facts(cloud, now), description="states", progress=False)
-        columns = ["user", "cloud", "generation", "state", "vault_open", "idle_s", "leases"]
-        return pd.DataFrame(rows, columns=columns)
+        found = fan_out(self._clouds, _status, description="states", progress=False)
+        return pd.DataFrame([astuple(status) for status in found], columns=list(CloudStatus.__struct_fields__))
 
     def _repr_html_(self) -> str:
         frame = self.frame()
@@ -59,7 +63,7 @@ class Clouds(Sequence["UserCloud"]):
         body = "".join(
             f"<tr><td>{escape(row['user'])}</td><td><code>{row['cloud'][:12]}</code></td>"
             f'<td style="color:{STATE_COLOURS[CloudState(row["state"])]}">{row["state"]}</td>'
-            f"<td>{'open' if row['vault_open'] else 'closed'}</td>"
+            f"<td>{VAULT[row['vault_open']]}</td>"
             f"<td>{row['idle_s']:.0f} s</td><td>{row['leases']}</td></tr>"
             for row in frame.to_dict("records")
         )
@@ -69,12 +73,11 @@ class Clouds(Sequence["UserCloud"]):
         return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"
 
 
-def _facts(cloud: UserCloud, now: float) -> tuple[object, ...]:
+def _status(cloud: UserCloud) -> CloudStatus:
     try:
-        life = cloud._controller.life(cloud.user)
-    except LookupError:  # forgotten meanwhile, or its sign-up was interrupted
-        return cloud.user, "", 0, CloudState.ABSENT.value, False, float("nan"), 0
-    use = life.use()
-    leases = sum(until > now for until in use.leases)
-    spec = life.spec
-    return cloud.user, spec.cloud, spec.generation, life.state.value, life.is_open, use.idle_s(now), leases
+        return cloud.status
+    except UnknownUser:  # forgotten meanwhile, or its sign-up was interrupted
+        absent = CloudState.ABSENT.value
+        return CloudStatus(
+            user=cloud.user, cloud="", generation=0, state=absent, vault_open=False, idle_s=math.nan, leases=0
+        )

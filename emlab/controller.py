@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +23,7 @@ from emlab.arguments import check_key, check_lease, check_name, check_policy
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds
-from emlab.engines.base import Engine
+from emlab.engines.base import SOCKET, Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, UnknownUser
 from emlab.fanout import fan_out
@@ -36,11 +36,12 @@ from emlab.provider import Provider
 from emlab.provision import OwnerToken, Provision, new_marker
 from emlab.record import Recorder
 from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
-from emlab.state import CloudSpec, Handle
+from emlab.state import CloudSpec, CloudStats, Handle
 from emlab.tokens import Tokens
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 from emlab.wire.client import CloudClient
+from emlab.wire.control import CloudStatus
 from emlab.wire.table import Health
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Controller:
         policy = self._policy if policy is None else policy
         check_policy(policy)
         row = self._new_row(user, policy)
-        with self.recorder.span("signup", user=user, engine=self.engine.name):
+        with self.span("signup", user):
             life = self._life(row)
             try:
                 self._registry.add(row)
@@ -226,7 +227,7 @@ class Controller:
     def forget(self, user: str) -> None:
         """The user's cloud and data are gone; what was spent is remembered for a next sign-up. Raises UnknownUser."""
         life = self.life(user)
-        with self.recorder.span("forget", user=user, engine=self.engine.name):
+        with self.span("forget", user):
             self._registry.intend(user, "forget")  # from now on nothing is granted
             self._bury(self._row(user), life)
         log.info("cloud of %s forgotten", user)
@@ -258,6 +259,26 @@ class Controller:
     def clouds(self) -> Clouds:
         """All clouds of the lab, in order of sign-up; a table in a notebook, `.frame()` for a DataFrame."""
         return Clouds([UserCloud(self, row.user) for row in self._registry.clouds()])
+
+    def status(self, user: str) -> CloudStatus:
+        """How the user's cloud stands, now. Raises UnknownUser."""
+        return self.life(user).status()
+
+    def stats(self, user: str) -> CloudStats:
+        """Memory and CPU of the user's cloud now. Raises UnknownUser, CloudGone."""
+        return self.engine.stats(self.life(user).handle)
+
+    def logs(self, user: str, lines: int = 50) -> str:
+        """The last lines that the user's cloud printed. Raises UnknownUser."""
+        return self.engine.logs(self.life(user).handle, lines)
+
+    def socket(self, user: str) -> Path:
+        """Where the user's cloud answers HTTP on this host while it runs. Raises UnknownUser."""
+        return self.life(user).spec.run_dir / SOCKET
+
+    def span(self, name: str, user: str) -> AbstractContextManager[None]:
+        """What the block does for the user is recorded under this name."""
+        return self.recorder.span(name, user=user, engine=self.engine.name)
 
     def _row(self, user: str) -> CloudRow:
         row = self._registry.cloud(user)
@@ -293,12 +314,12 @@ class Controller:
     def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None:
         """The user's vault opens with the new secret and not with the old one. Raises UnknownUser, WrongKey."""
         check_key(new)
-        with self.recorder.span("rekey", user=user, engine=self.engine.name):
+        with self.span("rekey", user):
             self.life(user).vault.rekey(old, new)
 
     def recovery(self, user: str, key: Secret) -> RecoveryCode:
         """A new code that opens the user's vault, too, and the only one. Raises UnknownUser, WrongKey."""
-        with self.recorder.span("recovery", user=user, engine=self.engine.name):
+        with self.span("recovery", user):
             return self.life(user).vault.recovery(key)
 
     def lease(self, user: str, ttl_s: float) -> Lease:

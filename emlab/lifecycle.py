@@ -19,7 +19,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, EmlabError, InUse, Locked, Unreachable
+from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable, VaultError
 from emlab.idle import Use
 from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
@@ -27,6 +27,7 @@ from emlab.record import Recorder
 from emlab.state import CloudSpec, CloudState, Handle
 from emlab.vaults.base import Found, Vault
 from emlab.wire.client import CloudClient
+from emlab.wire.control import CloudStatus
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,29 @@ class Lifecycle:
     def is_open(self) -> bool:
         """Whether the vault is open."""
         return self.vault.is_open
+
+    def status(self) -> CloudStatus:
+        """How the cloud stands; what the engine or the vault cannot tell now is unknown."""
+        use, now = self.use(), self._clock.now()
+        try:
+            state = self.state
+        except EngineError as exc:
+            log.warning("the state of the cloud of %s is not known: %s", self.spec.user, exc)
+            state = CloudState.UNKNOWN
+        try:
+            is_open = self.is_open
+        except VaultError as exc:
+            log.warning("whether the vault of %s is open is not known: %s", self.spec.user, exc)
+            is_open = None
+        return CloudStatus(
+            user=self.spec.user,
+            cloud=self.spec.cloud,
+            generation=self.spec.generation,
+            state=state.value,
+            vault_open=is_open,
+            idle_s=use.idle_s(now),
+            leases=sum(until > now for until in use.leases),
+        )
 
     @property
     def handle(self) -> Handle:

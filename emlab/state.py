@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 class CloudState(enum.Enum):
-    """Where a cloud's container or processes stand. Whether its vault is open is the vault's fact, not a state."""
+    """Where a cloud's container or processes stand. Whether its vault is open is the vault's fact, not a state.
+
+    No engine says UNKNOWN: that is what is told of a cloud whose engine cannot be asked.
+    """
 
     ABSENT = "absent"
     STARTING = "starting"
@@ -16,6 +19,7 @@ class CloudState(enum.Enum):
     PAUSED = "paused"
     STOPPED = "stopped"
     FAILED = "failed"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

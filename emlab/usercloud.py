@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from emlab import diary
 from emlab.clouds import Clouds
-from emlab.engines.base import SOCKET
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
 from emlab.intake.report import IntakeReport
@@ -22,17 +21,39 @@ from emlab.wire.client import DEFAULT_TIMEOUT_S
 from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, RunPipeline, StoreRequest
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pandas as pd
 
-    from emlab.controller import Controller
     from emlab.key import OwnerSecret, RecoveryCode, Secret
     from emlab.lease import Lease
+    from emlab.wire.client import CloudClient
+    from emlab.wire.control import CloudStatus
 
 R = TypeVar("R")
 ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's usual day
 BATCH_BYTES = 256 << 10  # of what is more; larger ones would leave the idle custodian larger
 INTAKE_TIMEOUT_S = 3_600.0
 MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
+
+
+class Keeper(Protocol):
+    """What a handle needs of a controller, in this process or elsewhere; each method is as `Controller`'s."""
+
+    def status(self, user: str) -> CloudStatus: ...  # noqa: D102
+    def stats(self, user: str) -> CloudStats: ...  # noqa: D102
+    def logs(self, user: str, lines: int) -> str: ...  # noqa: D102
+    def socket(self, user: str) -> Path: ...  # noqa: D102
+    def span(self, name: str, user: str) -> AbstractContextManager[None]: ...  # noqa: D102
+    def using(self, user: str) -> AbstractContextManager[CloudClient]: ...  # noqa: D102
+    def pause(self, user: str) -> None: ...  # noqa: D102
+    def wake(self, user: str) -> None: ...  # noqa: D102
+    def lock(self, user: str) -> None: ...  # noqa: D102
+    def unlock(self, user: str, key: Secret) -> None: ...  # noqa: D102
+    def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None: ...  # noqa: D102
+    def recovery(self, user: str, key: Secret) -> RecoveryCode: ...  # noqa: D102
+    def lease(self, user: str, ttl_s: float) -> Lease: ...  # noqa: D102
+    def forget(self, user: str) -> None: ...  # noqa: D102
 
 
 class UserCloud:
@@ -45,7 +66,7 @@ class UserCloud:
     """
 
     def __init__(
-        self, controller: Controller, user: str, *, token: str | None = None, key: OwnerSecret | None = None
+        self, controller: Keeper, user: str, *, token: str | None = None, key: OwnerSecret | None = None
     ) -> None:
         self.user = user
         self.token = token
@@ -55,22 +76,27 @@ class UserCloud:
     @property
     def id(self) -> str:
         """32 hex digits; also the user_id of the entries."""
-        return self._controller.life(self.user).spec.cloud
+        return self.status.cloud
 
     @property
     def socket(self) -> Path:
         """Where the cloud answers HTTP on this host while it runs, which for those who ask there takes a lease."""
-        return self._controller.life(self.user).spec.run_dir / SOCKET
+        return self._controller.socket(self.user)
+
+    @property
+    def status(self) -> CloudStatus:
+        """How it stands."""
+        return self._controller.status(self.user)
 
     @property
     def state(self) -> CloudState:
-        """What the engine says now."""
-        return self._controller.life(self.user).state
+        """What the engine says now; UNKNOWN if it cannot be asked."""
+        return CloudState(self.status.state)
 
     @property
     def stats(self) -> CloudStats:
         """Memory and CPU now."""
-        return self._controller.engine.stats(self._controller.life(self.user).handle)
+        return self._controller.stats(self.user)
 
     @property
     def policy(self) -> Policy:
@@ -184,7 +210,7 @@ class UserCloud:
         Raises: ConfigError (`lines` are none), InUse (one run is under way, and another one waits), StoreError,
             DiskFull.
         """
-        with self._controller.recorder.span("intake", user=self.user, engine=self._controller.engine.name):
+        with self._controller.span("intake", self.user):
             request = RunPipeline(lines=None if lines is None else dict(lines))
             return self._call("run_pipeline", IntakeReport, request, timeout_s=INTAKE_TIMEOUT_S)
 
@@ -287,7 +313,7 @@ class UserCloud:
 
     def logs(self, lines: int = 50) -> str:
         """The last lines that the cloud printed."""
-        return self._controller.engine.logs(self._controller.life(self.user).handle, lines)
+        return self._controller.logs(self.user, lines)
 
     def _call(
         self,
