@@ -199,21 +199,21 @@ def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_pu
     return value
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One cloud answered; what it said is sealed."""
 
     cloud: str
     envelope: Envelope
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One cloud said no: which error. Why is between it, its owner and the lab's recorder."""
 
     cloud: str
     kind: str
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One cloud could not be reached or broke: which error."""
 
     cloud: str

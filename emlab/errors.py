@@ -23,7 +23,8 @@
     │   ├── NotPermitted   wrong or missing token, signature or capability
     │   ├── PolicyRefused  the owner's policy says no
     │   ├── BudgetExhausted the owner's privacy budget does not cover it
-    │   └── TooFewUsers    fewer people answered than the ask or a policy demands
+    │   ├── TooFewUsers    fewer people answered than the ask or a policy demands
+    │   └── TooMany        somebody asks too often
     ├── WireError
     │   ├── Unreachable    the other side did not answer
     │   └── BadReply       the other side answered nonsense
@@ -149,6 +150,12 @@ class BudgetExhausted(Refused):
 
 class TooFewUsers(Refused):
     """Fewer people answered than the ask or a policy demands, so nothing is released."""
+
+
+class TooMany(Refused):
+    """Somebody asks too often; the message says when to ask again."""
+
+    status = 429
 
 
 class WireError(EmlabError):

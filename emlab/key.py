@@ -84,7 +84,7 @@ class Key(_Unshown):
         return _hkdf(self._raw, b"emlab/key/" + purpose.encode(), salt, size)
 
     def raw(self) -> bytes:
-        """The 32 bytes themselves, to be encrypted under another key and for nothing else."""
+        """The 32 bytes themselves, to be encrypted under another key, or for the body of a request over TLS."""
         return self._raw
 
     def __eq__(self, other: object) -> bool:
@@ -133,6 +133,10 @@ class Passphrase(_Unshown):
             self._text = unicodedata.normalize("NFC", text).encode()
         except UnicodeEncodeError as exc:
             raise WrongKey("a passphrase is text: half a surrogate pair is none") from exc
+
+    def reveal(self) -> str:
+        """The words themselves, for the body of a request over TLS. Whoever reads them can open the vault."""
+        return self._text.decode()
 
     def stretch(self, salt: bytes, cost: Cost) -> Key:
         """The key of this passphrase for one salt. Source: scrypt, RFC 7914."""

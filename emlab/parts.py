@@ -145,7 +145,7 @@ def _memory_app() -> Callable[[CloudSpec], App]:
     from emlab.custodian import Custodian
     from emlab.ledger import MemoryLedger
     from emlab.store import MemoryStore
-    from emlab.wire.serve import Server
+    from emlab.wire.serve import custodian_server
 
     kept: dict[str, tuple[MemoryStore, MemoryLedger]] = {}
 
@@ -157,6 +157,6 @@ def _memory_app() -> Callable[[CloudSpec], App]:
         if spec.cloud not in kept:
             kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
         store, ledger = kept[spec.cloud]
-        return Server(Custodian(provision, store, ledger, clock=_Hasty()))
+        return custodian_server(Custodian(provision, store, ledger, clock=_Hasty()))
 
     return serve

@@ -14,33 +14,13 @@ from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import TokenKind, check_kind, new_token, token_hash
 from emlab.registry import Registry
+from emlab.wire.control import Token
 
 MAX_TTL_S = 10 * 366 * 86_400.0
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
     "hash TEXT UNIQUE NOT NULL, created_ts REAL NOT NULL, expires_ts REAL, revoked_ts REAL)"
 )
-
-
-class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be shown of a token.
-
-    Attributes:
-        id: names it, and opens nothing.
-        kind: whose it is. subject: that user's, provider's or admin's name.
-        created_ts, expires_ts, revoked_ts: UTC seconds.
-    """
-
-    id: str
-    kind: TokenKind
-    subject: str
-    created_ts: float
-    expires_ts: float | None = None
-    revoked_ts: float | None = None
-
-    def holds(self, now: float) -> bool:
-        """Whether it is neither revoked nor expired."""
-        return self.revoked_ts is None and (self.expires_ts is None or now < self.expires_ts)
 
 
 class Tokens:
@@ -55,7 +35,9 @@ class Tokens:
         self._clock = clock
         self._lock = threading.Lock()
         registry.run(_SCHEMA)
-        rows = registry.run("SELECT hash, id, kind, subject, created_ts, expires_ts, revoked_ts FROM tokens")
+        rows = registry.run(
+            "SELECT hash, id, kind, subject, created_ts, expires_ts, revoked_ts FROM tokens ORDER BY rowid"
+        )
         self._by_hash = {row["hash"]: msgspec.convert(dict(row), Token) for row in rows}
 
     def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> tuple[str, Token]:
@@ -90,7 +72,7 @@ class Tokens:
         with self._lock:
             found = list(self._by_hash.values())
         chosen = (one for one in found if kind in (None, one.kind) and subject in (None, one.subject))
-        return sorted(chosen, key=lambda token: (token.created_ts, token.id))
+        return sorted(chosen, key=lambda token: token.created_ts)
 
     def hashes(self, kind: TokenKind, subject: str) -> dict[str, float | None]:
         """When each of the subject's tokens expires that holds now, by hash."""

@@ -99,7 +99,7 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     from emlab.ledger import MongoLedger
     from emlab.store import MongoStore
     from emlab.store.emission import EmissionStore
-    from emlab.wire.serve import Server
+    from emlab.wire.serve import custodian_server
 
     client, user_id = mongod.client(), uuid.UUID(provision.cloud)
     ledger = MongoLedger(client, data_dir=mongod.data_dir)
@@ -108,7 +108,7 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     custodian = Custodian(
         provision, store, ledger, digest=lambda request: job.run_pipeline(request, run_dir, mongod.data_dir)
     )
-    return Server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
+    return custodian_server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 
 
 def _serve_http(app: Server, socket: Path) -> None:

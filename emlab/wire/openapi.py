@@ -1,9 +1,9 @@
-"""The OpenAPI 3.1 document of the custodian, made from the table."""
+"""OpenAPI 3.1 documents, made from tables of routes."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -16,7 +16,6 @@ _PARAMETERS: dict[str, object] = {
     "day": {"type": "string", "format": "date"},
     "time_type": {"type": "string", "enum": ["timestamp", "local_date"]},
 }
-_ALL = (*ROUTES, *EMISSION_ROUTES)
 _USER = {
     "type": "object",
     "required": ["user"],
@@ -26,30 +25,37 @@ _USER = {
 
 @functools.cache
 def document() -> Mapping[str, object]:
-    """The whole document, ready for JSON."""
+    """The custodian's, ready for JSON."""
+    return describe("emlab custodian", (*ROUTES, *EMISSION_ROUTES))
+
+
+def describe(title: str, routes: Sequence[Route]) -> Mapping[str, object]:
+    """The document of these routes, ready for JSON."""
     types: list[object] = [Problem]
-    for route in _ALL:
+    for route in routes:
         types += [one for one in (route.request, route.response) if one is not None]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}", schema_hook=_anything
     )
     schema_of = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, object]] = {}
-    for route in _ALL:
+    for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "emlab custodian", "version": "1"},
+        "info": {"title": title, "version": "1"},
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"owner": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
 def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, object]:
-    statuses = sorted({error.status for error in route.raises} | {500} | ({401} if route.who == "user" else set()))
+    statuses = sorted(
+        {error.status for error in route.raises} | {500} | (set() if route.who in ("anyone", "capability") else {401})
+    )
     failures = {
         str(status): {
             "description": ", ".join(e.__name__ for e in route.raises if e.status == status) or "an error",
@@ -62,7 +68,7 @@ def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, objec
         "operationId": route.name,
         "summary": route.summary,
         "responses": {"200": success, **failures},
-        "security": [{"owner": []}] if route.who == "owner" else [],
+        "security": [] if route.who in ("anyone", "capability", "user") else [{"bearer": []}],
     }
     schema = _body(route, schema_of)
     if schema is not None:

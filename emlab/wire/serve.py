@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _OPENAPI = ("GET", "/openapi.json")
+BEARER = "Bearer "
 
 
-class Actor(Protocol):
-    """What the routes are called on: it has a method of each route's name."""
+class Custodian(Protocol):
+    """What a custodian's routes are called on: it has a method of each route's name."""
 
     def authorize_owner(self, token: str) -> None:
         """Returns for the owner's token. Raises NotPermitted."""
@@ -39,30 +40,72 @@ _CALLER = msgspec.json.Decoder(_Caller)
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """Some routes, and who is let through to what serves them.
+
+    Attributes:
+        admit: the object that has a method of the route's name, for a caller with these headers. Raises NotPermitted.
+        admit_user: the same for a route whose caller is known by a token in the body.
+    """
+
+    routes: Sequence[Route]
+    admit: Callable[[Route, Mapping[str, str]], object]
+    admit_user: Callable[[str], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Service:
-    """A route, what answers it, and how its body is read."""
+    """A route, the gate before it, and how its body is read."""
 
     route: Route
-    actor: object
+    gate: Gate
     decoder: msgspec.json.Decoder[msgspec.Struct] | None
 
 
-class Server:
-    """An App (see transport) over an actor: never raises, answers problem documents.
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The token of the header `Authorization: Bearer TOKEN`; None without one."""
+    text = headers.get("authorization", "")
+    return text.removeprefix(BEARER) if text.startswith(BEARER) else None
+
+
+def custodian_server(custodian: Custodian, emission: object | None = None) -> Server:
+    """The server in a cloud.
 
     Args:
-        actor: has a method for each of ROUTES.
+        custodian: has a method for each of ROUTES.
         emission: has one for each of EMISSION_ROUTES; None if e-mission's clients are not served.
     """
 
-    def __init__(self, actor: Actor, emission: object | None = None) -> None:
-        self._actor = actor
-        services = [_service(route, actor) for route in ROUTES]
-        if emission is not None:
-            services += [_service(route, emission) for route in EMISSION_ROUTES]
+    def admit(route: Route, headers: Mapping[str, str]) -> object:
+        if route.who == "owner":
+            custodian.authorize_owner(bearer(headers) or "")
+        elif route.who == "capability" and "authorization" in headers:
+            raise NotPermitted(f"{route.path} is asked with a capability, not with a token")
+        return custodian
+
+    def admit_user(token: str) -> object:
+        custodian.authorize_owner(token)
+        return emission
+
+    gates = [Gate(ROUTES, admit)]
+    if emission is not None:
+        gates.append(Gate(EMISSION_ROUTES, lambda route, headers: emission, admit_user))
+    return Server(gates, openapi.document, whose="custodian")
+
+
+class Server:
+    """An App (see transport) over the actors behind gates: never raises, answers problem documents.
+
+    Args:
+        document: the OpenAPI document. whose: what failed, when something did.
+    """
+
+    def __init__(self, gates: Iterable[Gate], document: Callable[[], Mapping[str, object]], *, whose: str) -> None:
+        self._document = document
+        self._whose = whose
         self._exact: dict[tuple[str, str], _Service] = {}
         self._parametric: dict[tuple[str, str], _Service] = {}
-        for one in services:
+        for one in (_service(route, gate) for gate in gates for route in gate.routes):
             if "{" in one.route.path:
                 self._parametric[one.route.method, _head(one.route.path)] = one
             else:
@@ -76,7 +119,7 @@ class Server:
         if found is None:
             return self._no_route(path)
         try:
-            self._authorize(found[0].route, headers)
+            found[0].gate.admit(found[0].route, headers)
         except EmlabError as exc:
             return problem.encode(exc)
         return None
@@ -87,13 +130,13 @@ class Server:
             if (refused := self.refusal(method, path, headers)) is not None:
                 return refused
             if (method, path) == _OPENAPI:
-                return 200, msgspec.json.encode(openapi.document())
-            return self._answer(method, path, body)
+                return 200, msgspec.json.encode(self._document())
+            return self._answer(method, path, headers, body)
         except EmlabError as exc:
             return problem.encode(exc)
         except Exception as exc:
             log.error("%s %s failed with %s", method, path, problem.anonymous(exc))
-            return problem.encode(EmlabError(f"the custodian failed with {type(exc).__name__}"))
+            return problem.encode(EmlabError(f"the {self._whose} failed with {type(exc).__name__}"))
 
     def _find(self, method: str, path: str) -> tuple[_Service, list[str]] | None:
         """What serves it, and the path's parameter if it has one."""
@@ -107,23 +150,17 @@ class Server:
         status, detail = (405, "no such method here") if known else (404, "no such route")
         return status, msgspec.json.encode(problem.Problem(kind="BadQuery", status=status, detail=detail))
 
-    def _authorize(self, route: Route, headers: Mapping[str, str]) -> None:
-        bearer = headers.get("authorization", "")
-        if route.who == "owner":
-            self._actor.authorize_owner(bearer.removeprefix("Bearer "))
-        elif route.who == "capability" and bearer:
-            raise NotPermitted(f"{route.path} is asked with a capability, not with a token")
-
-    def _answer(self, method: str, path: str, body: bytes) -> Reply:
+    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         found = self._find(method, path)
         assert found is not None, "refusal has looked"
         service, parameters = found
-        if service.route.who == "user":
+        actor = service.gate.admit(service.route, headers)
+        if service.gate.admit_user is not None and service.route.who == "user":
             caller = _decode(service.route, _CALLER, body)
             if caller.user is UNSET:
                 return problem.encode(NotPermitted("the field `user` with the owner's token is missing"), status=401)
-            self._actor.authorize_owner(caller.user)
-        answer = getattr(service.actor, service.route.name)
+            actor = service.gate.admit_user(caller.user)
+        answer = getattr(actor, service.route.name)
         if service.decoder is not None:
             result = answer(_decode(service.route, service.decoder, body or b"{}"), *parameters)
         else:
@@ -131,9 +168,9 @@ class Server:
         return 200, b"" if result is None else msgspec.json.encode(result)
 
 
-def _service(route: Route, actor: object) -> _Service:
+def _service(route: Route, gate: Gate) -> _Service:
     decoder = None if route.request is None else msgspec.json.Decoder(route.request)
-    return _Service(route, actor, decoder)
+    return _Service(route, gate, decoder)
 
 
 def _head(path: str) -> str:

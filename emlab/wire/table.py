@@ -18,7 +18,7 @@ from emlab.wire.archive import AdoptRequest, ArchiveHead, Page, PageRequest, Res
 MAX_BODY_BYTES = 64 << 20
 MAX_HEADER_BYTES = 16 << 10
 MAX_ENTRIES = 100_000
-Who = Literal["anyone", "owner", "capability", "user"]
+Who = Literal["anyone", "owner", "capability", "user", "admin", "provider", "owner or admin", "any token", "newcomer"]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
 
 
@@ -75,7 +75,8 @@ class Route:
     """One route. `name` is the custodian's method; `who` must present which credential.
 
     An owner sends `Authorization: Bearer <owner token>`; a capability is part of the ask itself; of a "user", who is an
-    owner with an e-mission client, the token is the field `user` of the body. A path may end in one {parameter}.
+    owner with an e-mission client, the token is the field `user` of the body. A "newcomer" is whom the controller lets
+    sign up. A path may end in one {parameter}.
     """
 
     name: str

@@ -18,7 +18,7 @@ from emlab.policy import Policy
 from emlab.provision import OwnerToken, Provision
 from emlab.store import MongoStore
 from emlab.store.emission import EmissionStore
-from emlab.wire.serve import Server
+from emlab.wire.serve import custodian_server
 from tests.unit.asks import CLOUD, NOW, World
 
 Client = MongoClient[dict[str, object]]
@@ -47,7 +47,9 @@ class Rest:
         self.clock = ManualClock(NOW)
         self.store = MongoStore(client, USER)
         self.custodian = Custodian(provision, self.store, MemoryLedger(), clock=self.clock)
-        self.server = Server(self.custodian, Emission(self.store, EmissionStore(client, USER), clock=self.clock))
+        self.server = custodian_server(
+            self.custodian, Emission(self.store, EmissionStore(client, USER), clock=self.clock)
+        )
 
     def send(self, path: str, body: bytes, *, method: str = "POST") -> tuple[int, Any]:
         """Status and decoded answer, whatever the body is."""

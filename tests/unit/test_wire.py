@@ -27,7 +27,7 @@ from emlab.store import MemoryStore
 from emlab.wire import openapi, problem
 from emlab.wire.client import CloudClient
 from emlab.wire.emission import EMISSION_ROUTES
-from emlab.wire.serve import Server
+from emlab.wire.serve import Server, custodian_server
 from emlab.wire.table import ROUTES, FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
 from emlab.wire.transport import MemoryTransport
 from tests.unit.asks import ALIAS, CLOUD, NOW, World
@@ -93,7 +93,7 @@ def world() -> World:
 @pytest.fixture
 def server(world: World) -> Server:
     store = MemoryStore(uuid.UUID(CLOUD))
-    return Server(Custodian(provision(world), store, MemoryLedger(), clock=ManualClock(NOW)))
+    return custodian_server(Custodian(provision(world), store, MemoryLedger(), clock=ManualClock(NOW)))
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_one_run_of_the_pipeline_waits_for_another_and_no_more_do(world: World, 
         return IntakeReport()
 
     custodian = Custodian(provision(world), MemoryStore(uuid.UUID(CLOUD)), MemoryLedger(), digest=digest)
-    client = CloudClient(MemoryTransport(Server(custodian)))
+    client = CloudClient(MemoryTransport(custodian_server(custodian)))
 
     def run() -> object:
         try:
