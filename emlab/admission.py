@@ -56,6 +56,10 @@ class Admission:
         self._check(token, provider)
         return list(self._registry.public_keys(provider))
 
+    def roster_of(self, name: str) -> list[str]:
+        """The same for the provider of this name, whose token was looked at already."""
+        return list(self._registry.public_keys(self._registry.key_of(name)))
+
     def _check(self, token: str, public: str) -> str:
         """The provider's name. Raises NotPermitted."""
         name = self._registry.provider(public)
@@ -72,8 +76,12 @@ class Admission:
             alias: what the provider knows the cloud by, from `roster`.
         Raises: NotPermitted (the provider's token is wrong).
         """
-        if self._check(token, ask.provider) != ask.provider_name:
-            raise NotPermitted("the ask bears the name of another provider")
+        return self.carry(ask, signature, alias, provider=self._check(token, ask.provider), timeout_s=timeout_s)
+
+    def carry(self, ask: Ask, signature: bytes, alias: str, *, provider: str, timeout_s: float) -> Outcome:
+        """The same for the provider of this name, whose token was looked at already."""
+        if (self._registry.provider(ask.provider), ask.provider_name) != (provider, provider):
+            raise NotPermitted("the ask bears the name or the key of another provider")
         rows = (row for row in self._registry.clouds() if self._registry.alias(row.cloud, ask.provider) == alias)
         row = next(rows, None)
         if row is None or row.intent in LEAVING:

@@ -54,8 +54,12 @@ class Clouds(Sequence["UserCloud"]):
         """One row per cloud, a column for each attribute of `CloudStatus`."""
         import pandas as pd
 
-        found = fan_out(self._clouds, _status, description="states", progress=False)
-        return pd.DataFrame([astuple(status) for status in found], columns=list(CloudStatus.__struct_fields__))
+        rows = [astuple(status) for status in self.statuses()]
+        return pd.DataFrame(rows, columns=list(CloudStatus.__struct_fields__))
+
+    def statuses(self) -> list[CloudStatus]:
+        """How each cloud stands."""
+        return fan_out(self._clouds, _status, description="states", progress=False)
 
     def _repr_html_(self) -> str:
         frame = self.frame()

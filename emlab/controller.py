@@ -80,7 +80,7 @@ class Controller:
         self._home = home
         self._dir = lab_dir
         self._policy = policy
-        self._aggregator = aggregator
+        self.aggregator = aggregator
         self._clock = clock
         self._signing = SigningKey(registry.secret("controller"))
         self.tokens = Tokens(registry, clock=clock)
@@ -95,6 +95,7 @@ class Controller:
         )
         self._lock = threading.Lock()
         self._lives: dict[str, Lifecycle] = {}
+        self._by_cloud: dict[str, Lifecycle] = {}  # the same ones
         self._providers: dict[str, Provider] = {}
 
     # -- the lab's life ----------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ class Controller:
         """
         found = {handle.cloud: handle for handle in self.engine.find(self.lab)}
         for row in self._registry.clouds():
-            life = self._lives[row.user] = self._life(row, found.pop(row.cloud, None))
+            life = self._keep(self._life(row, found.pop(row.cloud, None)))
             if row.intent in LEAVING:
                 self._leave(row, life)
             else:
@@ -127,6 +128,7 @@ class Controller:
         for life in self._lives.values():
             life.detach()
         self._lives.clear()
+        self._by_cloud.clear()
 
     def __enter__(self) -> Controller:
         self.attach()
@@ -157,6 +159,10 @@ class Controller:
             handle=handle,
         )
 
+    def _keep(self, life: Lifecycle) -> Lifecycle:
+        self._lives[life.spec.user] = self._by_cloud[life.spec.cloud] = life
+        return life
+
     def _cloud_dir(self, row: CloudRow) -> Path:
         return self._dir / "clouds" / row.cloud
 
@@ -177,13 +183,21 @@ class Controller:
 
     # -- people ------------------------------------------------------------------------------------------------
 
-    def signup(self, user: str, *, policy: Policy | None = None, key: OwnerSecret | None = None) -> UserCloud:
+    def signup(
+        self,
+        user: str,
+        *,
+        policy: Policy | None = None,
+        key: OwnerSecret | None = None,
+        token_ttl_s: float | None = None,
+    ) -> UserCloud:
         """The user has a cloud of their own, which answers.
 
         Args:
             user: 1 to 64 of letters, digits and ._@+-, beginning with a letter or digit.
             policy: what the owner permits; the lab's default without it.
             key: opens the vault; a fresh random one without it. It is not kept: the returned cloud has it.
+            token_ttl_s: until the owner's token expires; never without it.
         Returns:
             the owner's handle; the token in it is shown only now.
         Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
@@ -198,8 +212,8 @@ class Controller:
             life = self._life(row)
             try:
                 self._registry.add(row)
-                self._lives[user] = life
-                token, _ = self.tokens.issue("owner", user)
+                self._keep(life)
+                token, _ = self.tokens.issue("owner", user, ttl_s=token_ttl_s)
                 life.create(key, row.marker)
                 with life.using() as client:
                     health = client.call("health", Health)
@@ -248,6 +262,7 @@ class Controller:
         known = self._registry.cloud(row.user)
         if known is not None and known.cloud == row.cloud:
             self._lives.pop(row.user, None)
+            self._by_cloud.pop(row.cloud, None)
             self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
             self._registry.drop(row.user)
 
@@ -259,6 +274,10 @@ class Controller:
     def clouds(self) -> Clouds:
         """All clouds of the lab, in order of sign-up; a table in a notebook, `.frame()` for a DataFrame."""
         return Clouds([UserCloud(self, row.user) for row in self._registry.clouds()])
+
+    def life_of(self, cloud: str) -> Lifecycle | None:
+        """The life of the cloud with this id; None if there is none. Does not block."""
+        return self._by_cloud.get(cloud)
 
     def status(self, user: str) -> CloudStatus:
         """How the user's cloud stands, now. Raises UnknownUser."""
@@ -351,7 +370,7 @@ class Controller:
                 key = SigningKey() if key is None else key
                 token = self.admission.register(name, key.public)
                 self._providers[name] = Provider(
-                    self, name, key=key, token=token, aggregator=self._aggregator, clock=self._clock
+                    self, name, key=key, token=token, aggregator=self.aggregator, clock=self._clock
                 )
             return self._providers[name]
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
+from collections.abc import Callable
+
+from emlab.clock import Clock
+from emlab.errors import ConfigError
 from emlab.lifecycle import Lifecycle
+
+MAX_NAMED = 1000
 
 
 class Lease:
@@ -22,3 +30,51 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class NamedLeases:
+    """Leases of those who are elsewhere and know them by name. Thread-safe.
+
+    Args:
+        make: a lease of a user's cloud for so many seconds; raises UnknownUser, ConfigError.
+    """
+
+    def __init__(self, make: Callable[[str, float], Lease], *, clock: Clock) -> None:
+        self._make = make
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[str, Lease]] = {}
+
+    def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
+        """A new lease, or that one, holds at least so long from now; its name and until when. Raises ConfigError."""
+        with self._lock:
+            self._drop_ended()
+            before = None if name is None else self._lease(user, name)
+            if before is None and len(self._held) >= MAX_NAMED:
+                raise ConfigError(f"there are {MAX_NAMED} leases already: release some")
+            lease = self._make(user, ttl_s)
+            if before is not None:
+                lease, shorter = (lease, before) if before.until_ts < lease.until_ts else (before, lease)
+                shorter.release()
+            name = secrets.token_hex(8) if name is None else name
+            self._held[name] = (user, lease)
+            return name, lease.until_ts
+
+    def end(self, user: str, name: str) -> tuple[str, float]:
+        """That lease has ended; its name and when. Raises ConfigError: there is none."""
+        with self._lock:
+            lease = self._lease(user, name)
+            lease.release()
+            del self._held[name]
+            return name, min(lease.until_ts, self._clock.now())
+
+    def _lease(self, user: str, name: str) -> Lease:
+        holder, lease = self._held.get(name, ("", None))
+        if lease is None or holder != user:
+            raise ConfigError(f"there is no lease {name[:80]!r} of {user}; it may have ended")
+        return lease
+
+    def _drop_ended(self) -> None:
+        now = self._clock.now()
+        for name in [name for name, (_, lease) in self._held.items() if lease.until_ts <= now]:
+            self._held.pop(name)[1].release()

@@ -214,6 +214,12 @@ class Lifecycle:
         if self.state in (CloudState.RUNNING, CloudState.PAUSED):
             self._stop()
 
+    def end(self) -> None:
+        """The cloud has ended in order, leases or not; the next use starts it anew. The vault stays as it is."""
+        with self._lock:
+            if self.state in (CloudState.RUNNING, CloudState.PAUSED):
+                self._stop()
+
     def repair(self, intent: str) -> None:
         """After a crash the vault is as it should be: one that was being opened or closed is closed.
 

@@ -5,7 +5,9 @@ Imports pandas when a frame is made, and nothing of emlab but clock.
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -89,12 +91,17 @@ def three_digits(value: float) -> str:
 
 
 class Recorder:
-    """Collects events; every method may be called from several threads."""
+    """Collects events; every method may be called from several threads.
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+    Args:
+        keep: how many of the latest events; all of them without it.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, keep: int | None = None) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=keep)
+        self._count = 0
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -106,6 +113,13 @@ class Recorder:
         """The event is recorded: for what was measured elsewhere."""
         with self._lock:
             self._events.append(event)
+            self._count += 1
+
+    def since(self, count: int) -> tuple[list[Event], int]:
+        """What happened after the first `count` events, as far as it is kept, and how many there were in all."""
+        with self._lock:
+            fresh = min(max(self._count - count, 0), len(self._events))
+            return list(itertools.islice(self._events, len(self._events) - fresh, None)), self._count
 
     @contextmanager
     def span(self, span: str, *, user: str = "", engine: str = "") -> Iterator[None]:

@@ -279,6 +279,13 @@ class Registry:
         found = self.run("SELECT name FROM providers WHERE public = ?", public)
         return str(found[0]["name"]) if found else None
 
+    def key_of(self, provider: str) -> str:
+        """The public key of the provider of this name. Raises ConfigError."""
+        found = self.run("SELECT public FROM providers WHERE name = ?", provider)
+        if not found:
+            raise ConfigError(f"there is no provider {provider}")
+        return str(found[0]["public"])
+
     def known(self, name: str) -> str | None:
         """The lab's setting of this name, None if it was never given."""
         found = self.run("SELECT value FROM settings WHERE name = ?", name)

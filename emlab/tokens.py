@@ -95,6 +95,16 @@ class Tokens:
                 self._by_hash[hash_] = token
             return token
 
+    def use_up(self, id_: str) -> None:
+        """That token has been good for one time. Raises NotPermitted if it was used up before."""
+        with self._lock:
+            now = self._clock.now()
+            sql = "UPDATE tokens SET revoked_ts = ? WHERE id = ? AND revoked_ts IS NULL RETURNING hash"
+            done = self._registry.run(sql, now, id_)
+            if not done:
+                raise NotPermitted("the invitation has been used")
+            self._by_hash[done[0]["hash"]] = msgspec.structs.replace(self._by_hash[done[0]["hash"]], revoked_ts=now)
+
     def drop(self, kind: TokenKind, subject: str) -> None:
         """Nothing is kept of the subject's tokens, and none opens anything. Idempotent."""
         with self._lock:

@@ -152,17 +152,18 @@ class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     user: Name | None = None
 
 
-class LeaseReport(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseReport(msgspec.Struct, frozen=True):
     """A lease: its name, and until when (UTC seconds)."""
 
     id: str
     until_ts: float
 
 
-class LeaseEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class LeaseEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Which lease ends."""
 
     id: str
+    user: Name | None = None
 
 
 class AuditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

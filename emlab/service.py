@@ -1,0 +1,397 @@
+"""The controller for those who are not in its process: who may do what, on record.
+
+One method for each route of `wire.control`. An owner's token acts on the own cloud and on no other; an admin's on
+every cloud, but opens none: for that it takes the owner's key, which passes through and is never kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Literal, TypeVar
+
+from emlab.aggregate import Release
+from emlab.arguments import check_name
+from emlab.ask import Outcome
+from emlab.audit import OK, USE, Audit
+from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.controller import Controller
+from emlab.errors import ConfigError, NotPermitted
+from emlab.idle import IdleRule, Never, PauseAfter
+from emlab.key import OwnerSecret, TokenKind
+from emlab.lease import NamedLeases
+from emlab.lifecycle import Lifecycle
+from emlab.state import CloudStats
+from emlab.wire.control import (
+    CONTROL_ROUTES,
+    AggregatorReport,
+    AuditRequest,
+    AuditRow,
+    CloudStatus,
+    Code,
+    EventPage,
+    EventRow,
+    EventsRequest,
+    IdleRequest,
+    IdleSetting,
+    Issued,
+    LeaseEnd,
+    LeaseReport,
+    LeaseRequest,
+    LogRequest,
+    Me,
+    Naming,
+    ProviderRequest,
+    Putting,
+    Ready,
+    Rekeying,
+    Releasing,
+    Revocation,
+    Signed,
+    SignupRequest,
+    Token,
+    TokenRequest,
+    Unlocking,
+    Whose,
+)
+from emlab.wire.openapi import describe
+from emlab.wire.serve import Gate, Server, bearer
+from emlab.wire.table import Route
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+SignupMode = Literal["open", "invitation", "admin"]
+NOBODY = "nobody"
+MAX_ASK_S = 600.0
+
+
+class Service:
+    """What outsiders may do with a controller. Thread-safe.
+
+    Args:
+        controller: attached. audit: of the same lab.
+        signup: who may sign up: anyone, who has an invitation, or whom an admin signs up.
+        follow: puts another idle rule in force.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        audit: Audit,
+        *,
+        signup: SignupMode = "admin",
+        follow: Callable[[IdleRule], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.controller = controller
+        self.audit = audit
+        self.mode = signup
+        self.clock = clock
+        self._follow = follow
+        self.leases = NamedLeases(controller.lease, clock=clock)
+
+    def server(self) -> Server:
+        """An App that answers the routes."""
+        gate = Gate(CONTROL_ROUTES, self.admit)
+        return Server([gate], lambda: describe("emlab controller", CONTROL_ROUTES), whose="controller")
+
+    def admit(self, route: Route, headers: Mapping[str, str]) -> Session:
+        """What serves a route for who sends these headers. Raises NotPermitted."""
+        text = bearer(headers)
+        if route.who == "anyone" or (route.who == "newcomer" and self.mode == "open"):
+            return Session(self, None)
+        try:
+            caller = self.controller.tokens.who(text or "")
+            if caller.kind not in self._kinds(route):
+                raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
+        except NotPermitted:
+            self.audit.count(NOBODY, route.name, outcome=NotPermitted.__name__)
+            raise
+        return Session(self, caller)
+
+    def _kinds(self, route: Route) -> tuple[str, ...]:
+        if route.who == "newcomer":
+            return ("admin",) if self.mode == "admin" else ("admin", "invitation")
+        if route.who == "any token":
+            return ("owner", "provider", "admin")
+        return tuple(route.who.split(" or "))
+
+    def life(self, cloud: str) -> Lifecycle | None:
+        """The life of the cloud with this id; None if there is none. Does not block."""
+        return self.controller.life_of(cloud)
+
+    def admit_use(self, cloud: str, text: str | None) -> None:
+        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted."""
+        life = self.life(cloud)
+        user = "" if life is None else life.spec.user
+        try:
+            owner = self.controller.tokens.who(text or "", "owner")
+            if life is None or owner.subject != user:
+                raise NotPermitted("this is not a token of the cloud's owner")
+        except NotPermitted:
+            self.audit.count(NOBODY, USE, user=user, outcome=NotPermitted.__name__)
+            raise
+        self.audit.count(f"owner {user}", USE, user=user)
+
+    def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> Issued:
+        """A further token. An owner's cloud starts anew at its next use, and knows it then.
+
+        Raises: UnknownUser, ConfigError.
+        """
+        check_name(kind, subject)
+        life = self.controller.life(subject) if kind == "owner" else None
+        text, about = self.controller.tokens.issue(kind, subject, ttl_s=ttl_s)
+        if life is not None:
+            life.end()
+        return Issued(token=text, about=about)
+
+    def revoke(self, token: Token) -> Token:
+        """The token opens nothing any more, whoever uses it just now. An owner's cloud starts anew at its next use."""
+        revoked = self.controller.tokens.revoke(token.id)
+        if token.kind == "owner":
+            self.controller.life(token.subject).end()
+        return revoked
+
+    def follow(self, rule: IdleRule) -> None:
+        """That idle rule is in force."""
+        if self._follow is None:
+            self.controller.idle = rule
+        else:
+            self._follow(rule)
+
+
+class Session:
+    """What one caller may do. The gate has checked that a token of this kind may call the route.
+
+    Args:
+        caller: whose token it is; None if none was needed.
+    """
+
+    def __init__(self, service: Service, caller: Token | None) -> None:
+        self._service = service
+        self._controller = service.controller
+        self._caller = caller
+        self._actor = NOBODY if caller is None else f"{caller.kind} {caller.subject}"
+
+    @contextmanager
+    def _noted(self, action: str, user: str = "") -> Iterator[None]:
+        """What the block does is on record, whether it succeeds or not."""
+        try:
+            yield
+        except BaseException as exc:
+            self._service.audit.note(self._actor, action, user=user, outcome=type(exc).__name__)
+            raise
+        self._service.audit.note(self._actor, action, user=user, outcome=OK)
+
+    @property
+    def _own(self) -> str | None:
+        """The name of the user whose cloud alone this caller may touch; None for an admin."""
+        assert self._caller is not None, "the gate lets nobody through without a token"
+        return self._caller.subject if self._caller.kind == "owner" else None
+
+    def _user(self, named: str | None) -> str:
+        """Whose cloud is meant. Raises NotPermitted, ConfigError."""
+        own = self._own
+        if own is None:
+            if named is None:
+                raise ConfigError("name the user whose cloud is meant")
+            return named
+        if named not in (None, own):
+            self._service.audit.count(self._actor, "other cloud", outcome=NotPermitted.__name__)
+            raise NotPermitted("a token of an owner is for the own cloud only")
+        return own
+
+    def ready(self) -> Ready:
+        """The controller answers."""
+        return Ready(lab=self._controller.lab, version=version("emlab"))
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    def signup(self, request: SignupRequest) -> Signed:
+        """The user has a cloud. An invitation is used up."""
+        with self._noted("signup", request.user):
+            secret = request.opening.secret()
+            if not isinstance(secret, OwnerSecret):
+                raise ConfigError("an owner opens a vault with a key or a passphrase")
+            self._use_up_invitation()
+            cloud = self._controller.signup(
+                request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
+            )
+            assert cloud.token is not None
+            return Signed(cloud=cloud.status, token=cloud.token)
+
+    def _use_up_invitation(self) -> None:
+        if self._caller is not None and self._caller.kind == "invitation":
+            self._controller.tokens.use_up(self._caller.id)
+
+    def me(self) -> Me:
+        """Who the caller is."""
+        assert self._caller is not None
+        own = self._own if self._caller.kind == "owner" else None
+        status = None if own is None else self._controller.status(own)
+        return Me(kind=self._caller.kind, subject=self._caller.subject, cloud=status)
+
+    def clouds(self) -> list[CloudStatus]:
+        """How all clouds stand, or the own one."""
+        if self._own is not None:
+            return [self._controller.status(self._own)]
+        return self._controller.clouds().statuses()
+
+    def status(self, request: Whose) -> CloudStatus:
+        """How a cloud stands."""
+        return self._controller.status(self._user(request.user))
+
+    def stats(self, request: Whose) -> CloudStats:
+        """What a cloud uses."""
+        return self._controller.stats(self._user(request.user))
+
+    def logs(self, request: LogRequest) -> str:
+        """What a cloud printed."""
+        return self._controller.logs(self._user(request.user), request.lines)
+
+    # -- pausing and waking ------------------------------------------------------------------------------------
+
+    def pause(self, request: Whose) -> CloudStatus:
+        """The cloud sleeps."""
+        return self._turn("pause", request.user, self._controller.pause)
+
+    def wake(self, request: Whose) -> CloudStatus:
+        """The cloud runs."""
+        return self._turn("wake", request.user, self._controller.wake)
+
+    def lock(self, request: Whose) -> CloudStatus:
+        """The cloud is stopped, its vault closed."""
+        return self._turn("lock", request.user, self._controller.lock)
+
+    def unlock(self, request: Unlocking) -> CloudStatus:
+        """The vault is open, the cloud runs."""
+        return self._turn("unlock", None, lambda user: self._controller.unlock(user, request.opening.secret()))
+
+    def _turn(self, action: str, named: str | None, act: Callable[[str], None]) -> CloudStatus:
+        user = self._user(named)
+        with self._noted(action, user):
+            act(user)
+        return self._controller.status(user)
+
+    def rekey(self, request: Rekeying) -> CloudStatus:
+        """The vault opens by something else."""
+
+        def rekey(user: str) -> None:
+            new = request.new.secret()
+            if not isinstance(new, OwnerSecret):
+                raise ConfigError("an owner opens a vault with a key or a passphrase")
+            self._controller.rekey(user, request.old.secret(), new)
+
+        return self._turn("rekey", None, rekey)
+
+    def recovery(self, request: Unlocking) -> Code:
+        """A code that opens the vault, too."""
+        user = self._user(None)
+        with self._noted("recovery", user):
+            return Code(self._controller.recovery(user, request.opening.secret()).reveal())
+
+    def forget(self, request: Naming) -> Naming:
+        """The cloud and its data are gone."""
+        user = self._user(request.user)
+        with self._noted("forget", user):
+            self._controller.forget(user)
+        return request
+
+    def lease(self, request: LeaseRequest) -> LeaseReport:
+        """The cloud stays awake."""
+        user = self._user(request.user)
+        with self._noted("lease", user):
+            return LeaseReport(*self._service.leases.keep(user, request.ttl_s, request.id))
+
+    def release_lease(self, request: LeaseEnd) -> LeaseReport:
+        """The lease has ended."""
+        user = self._user(request.user)
+        with self._noted("release_lease", user):
+            return LeaseReport(*self._service.leases.end(user, request.id))
+
+    # -- record and tokens -------------------------------------------------------------------------------------
+
+    def audit(self, request: AuditRequest) -> list[AuditRow]:
+        """Who did what; of an owner what concerns the own cloud."""
+        return self._service.audit.rows(user=self._own, after=request.after, limit=request.limit)
+
+    def tokens(self) -> list[Token]:
+        """Which tokens there are; of an owner the own ones."""
+        tokens = self._controller.tokens
+        return tokens.of() if self._own is None else tokens.of("owner", self._own)
+
+    def issue(self, request: TokenRequest) -> Issued:
+        """A further token; a cloud that runs is stopped, so that the next use starts it with the new list."""
+        own = self._own
+        kind, subject = (request.kind, request.subject) if own is None else ("owner", own)
+        with self._noted("issue", subject or "" if kind == "owner" else ""):
+            if subject is None:
+                raise ConfigError("name whom the token is for")
+            if kind == "provider":
+                raise ConfigError("a provider gets its token when it is registered")
+            return self._service.issue(kind, subject, ttl_s=request.ttl_s)
+
+    def revoke(self, request: Revocation) -> Token:
+        """That token opens nothing any more."""
+        mine = {token.id: token for token in self.tokens()}
+        about = mine.get(request.id)
+        with self._noted("revoke", about.subject if about is not None and about.kind == "owner" else ""):
+            if about is None:
+                raise ConfigError(f"there is no token {request.id[:80]!r}")
+            return self._service.revoke(about)
+
+    def events(self, request: EventsRequest) -> EventPage:
+        """What happened; of an owner what concerns the own cloud."""
+        events, count = self._controller.recorder.since(request.after)
+        shown = [EventRow(**asdict(event)) for event in events if self._own in (None, event.user)]
+        return EventPage(events=shown, count=count)
+
+    def idle(self) -> IdleSetting:
+        """The idle rule."""
+        rule = self._controller.idle
+        after_s = rule.idle_s if isinstance(rule, PauseAfter) else 0.0 if isinstance(rule, Never) else None
+        return IdleSetting(rule=repr(rule), idle_s=after_s)
+
+    def set_idle(self, request: IdleRequest) -> IdleSetting:
+        """Another idle rule is in force."""
+        with self._noted("set_idle"):
+            never = not (request.idle_s or request.lock_after_s)
+            lock_after_s = request.lock_after_s or None
+            self._service.follow(Never() if never else PauseAfter(request.idle_s, lock_after_s=lock_after_s))
+        return self.idle()
+
+    # -- providers ---------------------------------------------------------------------------------------------
+
+    def register_provider(self, request: ProviderRequest) -> Issued:
+        """The provider may ask."""
+        with self._noted("register_provider"):
+            text = self._controller.admission.register(request.name, request.public, ttl_s=request.token_ttl_s)
+            return Issued(token=text, about=self._controller.tokens.of("provider", request.name)[-1])
+
+    def aggregator(self) -> AggregatorReport:
+        """The public key of the lab's aggregator."""
+        return AggregatorReport(self._controller.aggregator.public)
+
+    def roster(self) -> list[str]:
+        """The clouds that this provider can ask, by alias."""
+        assert self._caller is not None
+        return self._controller.admission.roster_of(self._caller.subject)
+
+    def put(self, request: Putting) -> Outcome:
+        """What one cloud says to an ask."""
+        assert self._caller is not None
+        timeout_s = min(request.timeout_s, MAX_ASK_S)
+        return self._controller.admission.carry(
+            request.ask, request.signature, request.alias, provider=self._caller.subject, timeout_s=timeout_s
+        )
+
+    def release(self, request: Releasing) -> Release:
+        """The lab's aggregator releases an ask."""
+        assert self._caller is not None
+        if request.ask.provider_name != self._caller.subject:
+            raise NotPermitted("the ask is of another provider")
+        with self._noted("release"):
+            return self._controller.aggregator.release(request.ask, request.outcomes)
