@@ -20,7 +20,8 @@
     │   ├── MongodMissing  no mongod on this host
     │   └── DiskFull       names the path and the free bytes
     ├── Refused            somebody may not do this; nothing was spent
-    │   ├── NotPermitted   wrong or missing token, signature or capability
+    │   ├── NotPermitted   wrong token, signature or capability
+    │   │   └── NoToken    none at all
     │   ├── PolicyRefused  the owner's policy says no
     │   ├── BudgetExhausted the owner's privacy budget does not cover it
     │   ├── TooFewUsers    fewer people answered than the ask or a policy demands
@@ -136,6 +137,12 @@ class Refused(EmlabError):
 
 class NotPermitted(Refused):
     """A token, signature or capability is missing, wrong, expired or meant for something else."""
+
+
+class NoToken(NotPermitted):
+    """A token is needed, and there is none."""
+
+    status = 401
 
 
 class PolicyRefused(Refused):

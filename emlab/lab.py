@@ -137,6 +137,13 @@ class Lab:
         return self._aggregator
 
     @property
+    def registry(self) -> Registry:
+        """What is remembered of the lab. Raises ConfigError before `start`."""
+        if self._registry is None:
+            raise ConfigError(f"the lab {self.name} is not open")
+        return self._registry
+
+    @property
     def recorder(self) -> Recorder:
         """What happened and how long it took."""
         return self.controller.recorder

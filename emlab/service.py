@@ -19,7 +19,7 @@ from emlab.ask import Outcome
 from emlab.audit import OK, USE, Audit
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
-from emlab.errors import ConfigError, NotPermitted
+from emlab.errors import ConfigError, NoToken, NotPermitted
 from emlab.idle import IdleRule, Never, PauseAfter
 from emlab.key import OwnerSecret, TokenKind
 from emlab.lease import NamedLeases
@@ -104,11 +104,13 @@ class Service:
         if route.who == "anyone" or (route.who == "newcomer" and self.mode == "open"):
             return Session(self, None)
         try:
-            caller = self.controller.tokens.who(text or "")
+            if text is None:
+                raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN`")
+            caller = self.controller.tokens.who(text)
             if caller.kind not in self._kinds(route):
                 raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
-        except NotPermitted:
-            self.audit.count(NOBODY, route.name, outcome=NotPermitted.__name__)
+        except NotPermitted as exc:
+            self.audit.count(NOBODY, route.name, outcome=exc.kind)
             raise
         return Session(self, caller)
 
@@ -128,11 +130,13 @@ class Service:
         life = self.life(cloud)
         user = "" if life is None else life.spec.user
         try:
-            owner = self.controller.tokens.who(text or "", "owner")
+            if text is None:
+                raise NoToken("a cloud is used with its owner's token")
+            owner = self.controller.tokens.who(text, "owner")
             if life is None or owner.subject != user:
                 raise NotPermitted("this is not a token of the cloud's owner")
-        except NotPermitted:
-            self.audit.count(NOBODY, USE, user=user, outcome=NotPermitted.__name__)
+        except NotPermitted as exc:
+            self.audit.count(NOBODY, USE, user=user, outcome=exc.kind)
             raise
         self.audit.count(f"owner {user}", USE, user=user)
 

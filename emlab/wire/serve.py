@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
+from emlab.errors import BadEntry, BadQuery, EmlabError, NoToken, NotPermitted
 from emlab.wire import openapi, problem
 from emlab.wire.emission import EMISSION_ROUTES
 from emlab.wire.table import ROUTES, Route
@@ -158,7 +158,7 @@ class Server:
         if service.gate.admit_user is not None and service.route.who == "user":
             caller = _decode(service.route, _CALLER, body)
             if caller.user is UNSET:
-                return problem.encode(NotPermitted("the field `user` with the owner's token is missing"), status=401)
+                raise NoToken("the field `user` with the owner's token is missing")
             actor = service.gate.admit_user(caller.user)
         answer = getattr(actor, service.route.name)
         if service.decoder is not None:

@@ -1,0 +1,282 @@
+"""The controller for outsiders: who may do what with whose cloud, and that it is on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import emlab as em
+from emlab.audit import Audit
+from emlab.clock import ManualClock
+from emlab.errors import ConfigError
+from emlab.key import SigningKey
+from emlab.registry import Registry
+from emlab.service import Service, SignupMode
+from emlab.wire.control import CONTROL_ROUTES, Opening
+
+KEY = em.Key(bytes(range(32)))
+OPENING = {"key": KEY.raw().hex()}
+
+
+class Caller:
+    """Sends requests to a service, as one after another."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._server = service.server()
+
+    def send(self, token: str | None, path: str, body: object = None, *, method: str = "POST") -> tuple[int, Any]:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        raw = b"" if body is None else json.dumps(body).encode()
+        status, reply = self._server.handle(method, path, headers, raw)
+        return status, json.loads(reply)
+
+    def get(self, token: str | None, path: str) -> Any:
+        status, answer = self.send(token, path, method="GET")
+        assert status == 200, answer
+        return answer
+
+    def ask(self, token: str | None, path: str, **body: object) -> Any:
+        status, answer = self.send(token, path, body)
+        assert status == 200, answer
+        return answer
+
+    def refused(self, token: str | None, path: str, body: object = None, *, method: str = "POST") -> tuple[int, str]:
+        status, problem = self.send(token, path, body, method=method)
+        assert status >= 400, problem
+        return status, problem["kind"]
+
+    def audit(self) -> list[tuple[str, str, str, str, int]]:
+        rows = self.service.audit.rows()
+        return [(row.actor, row.action, row.user, row.outcome, row.n) for row in rows]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[em.Lab]:
+    with em.Lab("memory", home=tmp_path, idle=None, default_policy=em.Policy.open()) as lab:
+        yield lab
+
+
+def caller_of(lab: em.Lab, signup: SignupMode = "admin") -> Caller:
+    return Caller(
+        Service(lab.controller, Audit(lab.registry), signup=signup, follow=lambda rule: setattr(lab, "idle", rule))
+    )
+
+
+@pytest.fixture
+def caller(lab: em.Lab) -> Caller:
+    return caller_of(lab)
+
+
+@pytest.fixture
+def admin(caller: Caller) -> str:
+    return caller.service.issue("admin", "root").token
+
+
+@pytest.fixture
+def ann(caller: Caller, admin: str) -> str:
+    token = caller.ask(admin, "/signup", user="ann", opening=OPENING)["token"]
+    assert isinstance(token, str)
+    return token
+
+
+SHARED = [route.path for route in CONTROL_ROUTES if route.who == "owner or admin"]
+GUARDED = [route for route in CONTROL_ROUTES if route.who != "anyone"]
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: route.name)
+def test_no_route_is_open_without_a_token_or_to_a_wrong_one(caller: Caller, ann: str, route: Any) -> None:
+    for token in (None, "", "emo_" + "A" * 43, ann[:-1], ann + "x", "\u00e9"):
+        assert caller.refused(token, route.path, {}, method=route.method) == (
+            (401, "NoToken") if token is None else (403, "NotPermitted")
+        )
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: route.name)
+def test_a_route_is_for_the_kinds_of_tokens_that_it_says(caller: Caller, admin: str, ann: str, route: Any) -> None:
+    provider = caller.ask(admin, "/providers", name="planner", public=SigningKey().public)["token"]
+    invitation = caller.service.issue("invitation", "bob").token
+    kinds = {"owner": ann, "admin": admin, "provider": provider, "invitation": invitation}
+    allowed = {"newcomer": {"admin"}, "any token": {"owner", "admin", "provider"}}.get(
+        route.who, set(route.who.split(" or "))
+    )
+    for kind, token in kinds.items():
+        status, _ = caller.send(token, route.path, {"nonsense": 1}, method=route.method)
+        assert (status == 403) == (kind not in allowed), (kind, status)
+
+
+class TestOwners:
+    def test_finds_the_own_cloud(self, caller: Caller, ann: str, lab: em.Lab) -> None:
+        me = caller.get(ann, "/me")
+        assert (me["kind"], me["subject"], me["cloud"]["state"]) == ("owner", "ann", "running")
+        assert me["cloud"]["cloud"] == lab.controller.status("ann").cloud
+        assert [one["cloud"] for one in caller.get(ann, "/clouds")] == [me["cloud"]["cloud"]]
+
+    @pytest.mark.parametrize(
+        "path", [r.path for r in CONTROL_ROUTES if r.who == "owner or admin" and r.path.startswith("/cloud/")]
+    )
+    def test_touches_no_other_cloud(self, caller: Caller, admin: str, ann: str, path: str) -> None:
+        caller.ask(admin, "/signup", user="bob", opening=OPENING)
+        assert caller.refused(ann, path, {"user": "bob"}) == (403, "NotPermitted")
+        assert caller.refused(ann, path, {"user": "nobody"}) == (403, "NotPermitted")
+        assert caller.get(admin, "/clouds")[1]["state"] == "running"
+
+    def test_lets_it_sleep_and_wake_and_locks_it(self, caller: Caller, ann: str) -> None:
+        assert caller.ask(ann, "/cloud/pause")["state"] == "paused"
+        assert caller.ask(ann, "/cloud/wake")["state"] == "running"
+        assert caller.ask(ann, "/cloud/lock")["vault_open"] is False
+        assert caller.refused(ann, "/cloud/wake", {}) == (409, "Locked")
+        wrong = {"key": "ff" * 32}
+        assert caller.refused(ann, "/cloud/unlock", {"opening": wrong}) == (409, "WrongKey")
+        assert caller.ask(ann, "/cloud/unlock", opening=OPENING)["state"] == "running"
+
+    def test_changes_what_opens_the_vault(self, caller: Caller, ann: str) -> None:
+        words = {"passphrase": "correct horse battery staple"}
+        code = caller.ask(ann, "/cloud/recovery", opening=OPENING)["code"]
+        caller.ask(ann, "/cloud/rekey", old={"code": code}, new=words)
+        caller.ask(ann, "/cloud/lock")
+        assert caller.refused(ann, "/cloud/unlock", {"opening": OPENING}) == (409, "WrongKey")
+        assert caller.ask(ann, "/cloud/unlock", opening=words)["vault_open"] is True
+        assert caller.refused(ann, "/cloud/rekey", {"old": words, "new": {"code": code}}) == (400, "ConfigError")
+
+    @pytest.mark.parametrize(
+        "opening", [{}, {"key": "0"}, {"key": "Z" * 64}, {"key": None}, {"passphrase": "short"}, {"code": "AAAA"}]
+    )
+    def test_is_told_what_is_wrong_with_a_key_without_being_shown_it(
+        self, caller: Caller, ann: str, opening: dict[str, str | None]
+    ) -> None:
+        status, problem = caller.send(ann, "/cloud/unlock", {"opening": opening})
+        assert status in (400, 409)
+        shown = [value for value in opening.values() if value and len(value) > 1]
+        assert not any(value in problem["detail"] for value in shown)
+
+    def test_keeps_it_awake_by_leases(self, caller: Caller, ann: str) -> None:
+        first = caller.ask(ann, "/leases", ttl_s=60)
+        assert caller.refused(ann, "/cloud/pause", {}) == (409, "InUse")
+        longer = caller.ask(ann, "/leases", ttl_s=120, id=first["id"])
+        assert (longer["id"], longer["until_ts"] > first["until_ts"]) == (first["id"], True)
+        assert caller.ask(ann, "/leases", ttl_s=1, id=first["id"])["until_ts"] == longer["until_ts"]
+        assert caller.get(ann, "/me")["cloud"]["leases"] == 1
+        caller.ask(ann, "/leases/release", id=first["id"])
+        assert caller.refused(ann, "/leases/release", {"id": first["id"]}) == (400, "ConfigError")
+        assert caller.ask(ann, "/cloud/pause")["state"] == "paused"
+
+    @pytest.mark.parametrize("ttl_s", [0, -1, 315_360_000, 1e300])
+    def test_gets_no_lease_of_ten_years(self, caller: Caller, ann: str, ttl_s: float) -> None:
+        assert caller.refused(ann, "/leases", {"ttl_s": ttl_s}) == (400, "ConfigError")
+
+    def test_forgets_only_the_cloud_that_is_named(self, caller: Caller, ann: str, lab: em.Lab) -> None:
+        assert caller.refused(ann, "/cloud/forget", {}) == (400, "BadQuery")
+        caller.ask(ann, "/cloud/forget", user="ann")
+        assert caller.refused(ann, "/me", method="GET") == (403, "NotPermitted")
+        assert len(lab.controller.clouds()) == 0
+
+    def test_has_further_tokens_and_revokes_one(self, caller: Caller, ann: str) -> None:
+        phone = caller.ask(ann, "/tokens", kind="admin", subject="root", ttl_s=60)
+        assert (phone["about"]["kind"], phone["about"]["subject"]) == ("owner", "ann")
+        assert len(caller.get(phone["token"], "/tokens")) == 2
+        caller.ask(ann, "/tokens/revoke", id=phone["about"]["id"])
+        assert caller.refused(phone["token"], "/me", method="GET") == (403, "NotPermitted")
+        assert caller.get(ann, "/me")["cloud"]["state"] == "stopped"
+
+    def test_revokes_nobody_else_s(self, caller: Caller, admin: str, ann: str) -> None:
+        (root,) = caller.service.controller.tokens.of("admin")
+        assert caller.refused(ann, "/tokens/revoke", {"id": root.id}) == (400, "ConfigError")
+        caller.get(admin, "/tokens")
+
+    def test_sees_the_own_part_of_the_record(self, caller: Caller, admin: str, ann: str) -> None:
+        caller.ask(admin, "/signup", user="bob", opening=OPENING)
+        caller.ask(admin, "/cloud/pause", user="bob")
+        caller.ask(admin, "/cloud/pause", user="ann")
+        rows = caller.ask(ann, "/audit")
+        assert [(row["actor"], row["action"]) for row in rows] == [("admin root", "signup"), ("admin root", "pause")]
+        assert {event["user"] for event in caller.ask(ann, "/events")["events"]} == {"ann"}
+
+
+class TestNewcomers:
+    def test_sign_up_by_themselves_where_that_is_open(self, lab: em.Lab) -> None:
+        caller = caller_of(lab, "open")
+        signed = caller.ask(None, "/signup", user="eve", opening=OPENING, token_ttl_s=60)
+        assert caller.get(signed["token"], "/me")["subject"] == "eve"
+        assert caller.refused(None, "/signup", {"user": "eve", "opening": OPENING}) == (400, "ConfigError")
+
+    def test_need_an_invitation_where_that_is_wanted_and_use_it_up(self, lab: em.Lab) -> None:
+        caller = caller_of(lab, "invitation")
+        assert caller.refused(None, "/signup", {"user": "eve", "opening": OPENING}) == (401, "NoToken")
+        invitation = caller.service.issue("invitation", "eve").token
+        assert caller.refused(invitation, "/signup", {"user": "../x", "opening": OPENING}) == (400, "BadQuery")
+        caller.ask(invitation, "/signup", user="eve", opening=OPENING)
+        assert caller.refused(invitation, "/signup", {"user": "fay", "opening": OPENING}) == (403, "NotPermitted")
+
+    @pytest.mark.parametrize("user", ["", "a/b", "..", "-x", "a" * 65, "\u00e9", "a\u0000", 7, None])
+    def test_have_proper_names(self, caller: Caller, admin: str, user: object) -> None:
+        assert caller.refused(admin, "/signup", {"user": user, "opening": OPENING}) == (400, "BadQuery")
+
+
+def test_a_provider_asks_by_aliases_and_gets_a_release(caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
+    planner = lab.controller.register_provider("planner")
+    roster = caller.get(planner.token, "/roster")
+    assert roster == lab.controller.roster(planner.token, planner.public)
+    assert lab.controller.status("ann").cloud not in roster
+    assert caller.get(planner.token, "/aggregator") == {"public": lab.aggregator.public}
+
+
+def test_an_admin_names_whose_cloud_is_meant(caller: Caller, admin: str, ann: str) -> None:
+    assert caller.refused(admin, "/cloud/pause", {}) == (400, "ConfigError")
+    assert caller.refused(admin, "/cloud/pause", {"user": "zoe"}) == (404, "UnknownUser")
+    assert caller.ask(admin, "/cloud/pause", user="ann")["user"] == "ann"
+
+
+def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) -> None:
+    assert caller.get(admin, "/idle") == {"rule": "Never()", "idle_s": 0.0}
+    status, setting = caller.send(admin, "/idle", {"idle_s": 5}, method="PUT")
+    assert (status, setting["idle_s"], lab.idle) == (200, 5.0, em.PauseAfter(5.0))
+    assert caller.refused(admin, "/idle", {"idle_s": 0, "lock_after_s": 5}, method="PUT") == (400, "ConfigError")
+
+
+def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
+    cloud = caller.service.controller.status("ann").cloud
+    for _ in range(3):
+        caller.service.admit_use(cloud, ann)
+    for text in (None, "emo_x"):
+        with pytest.raises(em.NotPermitted):
+            caller.service.admit_use(cloud, text)
+    with pytest.raises(em.NotPermitted):
+        caller.service.admit_use("0" * 32, ann)
+    caller.refused("emo_x", "/me", method="GET")
+    assert set(caller.audit()) == {
+        ("admin root", "signup", "ann", "ok", 1),
+        ("owner ann", "use", "ann", "ok", 3),
+        ("nobody", "use", "ann", "NoToken", 1),
+        ("nobody", "use", "ann", "NotPermitted", 1),
+        ("nobody", "use", "", "NotPermitted", 1),
+        ("nobody", "me", "", "NotPermitted", 1),
+    }
+
+
+def test_the_record_is_only_added_to(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "lab")
+    registry.open()
+    audit = Audit(registry, clock=ManualClock(5.0))
+    audit.note("admin root", "pause", user="ann")
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        with pytest.raises(ConfigError, match="only added to"):
+            registry.run(statement)
+    (row,) = audit.rows()
+    assert (row.seq, row.ts, row.actor, row.user, row.n) == (1, 5.0, "admin root", "ann", 1)
+    assert audit.rows(after=1) == audit.rows(user="bob") == []
+    registry.close()
+
+
+def test_no_secret_is_shown(caller: Caller, ann: str) -> None:
+    text = repr(Opening.of(KEY)) + repr(Opening.of(em.Passphrase("correct horse battery staple")))
+    assert KEY.raw().hex() not in text
+    assert "horse" not in text
+    files = [file for file in caller.service.controller._dir.rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        assert ann.encode() not in file.read_bytes()
