@@ -67,7 +67,7 @@ HOST_ONLY = {
         "measure",
         "panel",
     ),
-    *("parts", "plots", "provider", "record", "registry", "report", "service", "simulate", "tokens"),
+    *("parts", "plots", "provider", "record", "registry", "remote", "report", "service", "simulate", "tokens"),
     *("usercloud", "vaults"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one

@@ -5,12 +5,23 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from emlab.clock import Clock
 from emlab.errors import ConfigError
 from emlab.lifecycle import Lifecycle
 
 MAX_NAMED = 1000
+
+
+class AnyLease(AbstractContextManager["AnyLease"], Protocol):
+    """What every lease has, wherever its cloud is."""
+
+    until_ts: float
+
+    def release(self) -> None:
+        """The lease has ended. Idempotent."""
 
 
 class Lease:

@@ -11,7 +11,6 @@ import msgspec
 from emlab import ask as asking
 from emlab import privacy
 from emlab.aggregate import Release
-from emlab.aggregator import Aggregator
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import START_TIMEOUT_S
@@ -32,6 +31,17 @@ class Asked(Protocol):
 
     def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
         """What one cloud says to an ask."""
+
+
+class Releasing(Protocol):
+    """What a provider needs of an aggregator."""
+
+    @property
+    def public(self) -> str:
+        """The public key to which answers are sealed, in hex."""
+
+    def release(self, ask: Ask, outcomes: list[Outcome]) -> Release:
+        """The release of one ask."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +79,7 @@ class Provider:
         *,
         key: SigningKey,
         token: str,
-        aggregator: Aggregator,
+        aggregator: Releasing,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name = name

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from emlab.key import OwnerSecret, RecoveryCode, Secret
-    from emlab.lease import Lease
+    from emlab.lease import AnyLease
     from emlab.wire.client import CloudClient
     from emlab.wire.control import CloudStatus
 
@@ -52,7 +52,7 @@ class Keeper(Protocol):
     def unlock(self, user: str, key: Secret) -> None: ...  # noqa: D102
     def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None: ...  # noqa: D102
     def recovery(self, user: str, key: Secret) -> RecoveryCode: ...  # noqa: D102
-    def lease(self, user: str, ttl_s: float) -> Lease: ...  # noqa: D102
+    def lease(self, user: str, ttl_s: float) -> AnyLease: ...  # noqa: D102
     def forget(self, user: str) -> None: ...  # noqa: D102
 
 
@@ -303,7 +303,7 @@ class UserCloud:
         """A code for paper that opens the vault, too; an earlier one does not any more. Raises WrongKey."""
         return self._controller.recovery(self.user, key)
 
-    def lease(self, ttl_s: float) -> Lease:
+    def lease(self, ttl_s: float) -> AnyLease:
         """The cloud is not paused for that long, or until the lease is released."""
         return self._controller.lease(self.user, ttl_s)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 
 from emlab.errors import BadReply, NotPermitted
 from emlab.wire import problem
-from emlab.wire.table import BY_NAME
+from emlab.wire.table import BY_NAME, Route
 from emlab.wire.transport import Transport
 
 R = TypeVar("R")
@@ -16,10 +17,15 @@ DEFAULT_TIMEOUT_S = 30.0
 
 
 class CloudClient:
-    """Calls one cloud's custodian over a transport. Thread-safe."""
+    """Calls one cloud's custodian over a transport. Thread-safe.
 
-    def __init__(self, transport: Transport) -> None:
+    Args:
+        routes: by name; a controller's, to call that.
+    """
+
+    def __init__(self, transport: Transport, routes: Mapping[str, Route] = BY_NAME) -> None:
         self._transport = transport
+        self._routes = routes
 
     def call(
         self,
@@ -33,10 +39,10 @@ class CloudClient:
         """The response of the route of this name.
 
         Args:
-            name, response: of the table in `wire.table`. token: the owner's, where the route wants it.
+            name, response: of the table of routes. token: the caller's, where the route wants it.
         Raises: what the route raises; Unreachable; BadReply.
         """
-        route = BY_NAME[name]
+        route = self._routes[name]
         headers = {"content-type": "application/json"}
         if token is not None and not (token.isascii() and token.isprintable()):
             raise NotPermitted("the token is not one")  # and must not end up in a header's error text

@@ -1,6 +1,6 @@
-"""How bytes reach a custodian: over a unix socket, or by a plain call within this process.
+"""How bytes reach a custodian or a controller: over a unix socket, over TCP, or by a plain call within this process.
 
-Imports http.client only when a unix transport is used, so that the custodian itself never loads a client.
+Imports http.client and requests only when such a transport is used, so that the custodian itself never loads a client.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Reply = tuple[int, bytes]
 MAX_REPLY_BYTES = 1 << 30
 _PART_BYTES = 1 << 20
+_POOL = 32  # connections of one HttpTransport
 
 
 class App(Protocol):
@@ -139,14 +140,62 @@ def _exchange(
     with contextlib.suppress(BrokenPipeError):  # it refused before it had read all, and has said why
         connection.request(method, path, body=body, headers=dict(headers))
     response = connection.getresponse()
-    parts: list[bytes] = []
+    return response.status, _bounded(iter(lambda: response.read(_PART_BYTES), b""))
+
+
+class HttpTransport:
+    """HTTP or HTTPS over TCP, connections kept alive. Redirects and proxies are not followed.
+
+    Args:
+        url: what paths are appended to. ca: file of the certificates to trust, instead of the system's.
+    """
+
+    def __init__(self, url: str, *, ca: Path | None = None) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = True if ca is None else str(ca)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL))
+
+    def send(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Reply:
+        """Send one request; see Transport. `timeout_s` bounds each wait for a piece of the reply."""
+        import requests
+
+        try:
+            with self._session.request(
+                method,
+                self._url + path,
+                data=body,
+                headers=dict(headers),
+                timeout=timeout_s,
+                stream=True,
+                allow_redirects=False,
+            ) as response:
+                return response.status_code, _bounded(response.iter_content(_PART_BYTES))
+        except requests.Timeout as exc:
+            raise Unreachable(f"no answer from {self._url} within {timeout_s:g} s") from exc
+        except requests.RequestException as exc:
+            raise Unreachable(f"cannot reach {self._url}: {type(exc).__name__}") from exc
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+
+def _bounded(parts: Iterable[bytes]) -> bytes:
+    """All of a reply. Raises BadReply if it is too long."""
+    kept: list[bytes] = []
     size = 0
-    while part := response.read(_PART_BYTES):
-        parts.append(part)
+    for part in parts:
+        kept.append(part)
         size += len(part)
         if size > MAX_REPLY_BYTES:
             raise BadReply(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-    return response.status, b"".join(parts)
+    return b"".join(kept)
 
 
 class MemoryTransport:

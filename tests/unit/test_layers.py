@@ -19,7 +19,7 @@ LAYERS = {
     1: "arguments limits query ask privacy policy idle aggregate placement provision intake simulate",
     2: "engines vaults store mongo_errors mongod ledger registry tokens audit images wire files",
     3: "admission archive controller lease usercloud clouds lifecycle "
-    "sweeping fanout custodian aggregator provider pipeline diary emission service",
+    "sweeping fanout custodian aggregator provider pipeline diary emission service remote",
     4: "apps",
     5: "kept lab parts cleaning ending experiment report plots panel cli demo measure __main__",
 }

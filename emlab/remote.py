@@ -1,0 +1,374 @@
+"""ControllerClient: a controller that runs elsewhere, with the surface of the one in this process."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from emlab.aggregate import Release
+from emlab.arguments import check_key, check_lease
+from emlab.ask import Ask, Outcome
+from emlab.clouds import Clouds
+from emlab.errors import ConfigError
+from emlab.fanout import fan_out
+from emlab.idle import IdleRule, Never, PauseAfter
+from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
+from emlab.policy import Policy
+from emlab.provider import Provider
+from emlab.record import Event, Recorder
+from emlab.state import CloudStats
+from emlab.usercloud import UserCloud
+from emlab.wire.client import DEFAULT_TIMEOUT_S, CloudClient
+from emlab.wire.control import (
+    CONTROL_BY_NAME,
+    AggregatorReport,
+    AuditRequest,
+    AuditRow,
+    CloudStatus,
+    Code,
+    EventPage,
+    EventsRequest,
+    IdleRequest,
+    IdleSetting,
+    Issued,
+    LeaseEnd,
+    LeaseReport,
+    LeaseRequest,
+    LogRequest,
+    Me,
+    Naming,
+    Opening,
+    ProviderRequest,
+    Putting,
+    Ready,
+    Rekeying,
+    Releasing,
+    Revocation,
+    Signed,
+    SignupRequest,
+    Token,
+    TokenRequest,
+    Unlocking,
+    Whose,
+)
+from emlab.wire.transport import HttpTransport
+
+R = TypeVar("R")
+START_TIMEOUT_S = 180.0  # of what may start a cloud
+
+
+def check_url(url: str) -> str:
+    """The URL of a controller, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ConfigError(f"the address of a controller is such as https://lab.example:4430, not {url[:200]!r}")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ConfigError(f"plain http is for this host only: use https for {parts.hostname}")
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether that name or address never leaves this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class ControllerClient:
+    """A controller elsewhere (`emlab serve`). Thread-safe. A context manager.
+
+    Args:
+        url: such as https://lab.example:4430. token: of an admin, an owner or a provider; what it may do is decided
+            there. Without one only sign-up is left.
+        ca: file with the certificate of the authority to trust, if that is not one of the system's.
+    Raises: ConfigError.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, ca: Path | str | None = None) -> None:
+        self.address = check_url(url)
+        self.recorder = Recorder()
+        self._token = token
+        self._ca = None if ca is None else Path(ca)
+        if self._ca is not None and not self._ca.is_file():
+            raise ConfigError(f"there is no certificate {self._ca}")
+        self._client = CloudClient(HttpTransport(self.address, ca=self._ca), CONTROL_BY_NAME)
+        self._tokens: dict[str, str] = {}  # of those who signed up here
+        self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Connections are closed; the clouds stay as they are. Idempotent."""
+        self._client.close()
+        with self._lock:
+            for _, client in self._clouds.values():
+                client.close()
+            self._clouds.clear()
+
+    def __enter__(self) -> ControllerClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(
+        self,
+        name: str,
+        response: type[R],
+        request: msgspec.Struct | None = None,
+        *,
+        user: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> R:
+        token = self._token if user is None else self._tokens.get(user, self._token)
+        return self._client.call(name, response, request, token=token, timeout_s=timeout_s)
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    def ready(self) -> Ready:
+        """The controller answers."""
+        return self._call("ready", Ready)
+
+    def me(self) -> Me:
+        """Whose token this client has; an owner's cloud."""
+        return self._call("me", Me)
+
+    def signup(
+        self,
+        user: str,
+        *,
+        policy: Policy | None = None,
+        key: OwnerSecret | None = None,
+        token_ttl_s: float | None = None,
+    ) -> UserCloud:
+        """See `Controller.signup`. The key is made here, and travels in the body of this request."""
+        key = Key.random() if key is None else key
+        check_key(key)
+        request = SignupRequest(user=user, opening=Opening.of(key), policy=policy, token_ttl_s=token_ttl_s)
+        with self.span("signup", user):
+            signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
+        self._tokens[user] = signed.token
+        return UserCloud(self, user, token=signed.token, key=key)
+
+    def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
+        """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
+        if token is not None:
+            self._tokens[user] = token
+        self.status(user)
+        return UserCloud(self, user, token=self._tokens.get(user))
+
+    def clouds(self) -> Clouds:
+        """All clouds of the lab for an admin, the own one for an owner."""
+        return Clouds([UserCloud(self, status.user) for status in self._call("clouds", list[CloudStatus])])
+
+    def forget(self, user: str) -> None:
+        """See `Controller.forget`."""
+        self._call("forget", Naming, Naming(user), user=user, timeout_s=START_TIMEOUT_S)
+        self._tokens.pop(user, None)
+        with self._lock:
+            _, client = self._clouds.pop(user, ("", None))
+        if client is not None:
+            client.close()
+
+    def status(self, user: str) -> CloudStatus:
+        """How the user's cloud stands."""
+        return self._call("status", CloudStatus, Whose(user), user=user)
+
+    def stats(self, user: str) -> CloudStats:
+        """What the user's cloud uses."""
+        return self._call("stats", CloudStats, Whose(user), user=user)
+
+    def logs(self, user: str, lines: int = 50) -> str:
+        """The last lines that the user's cloud printed."""
+        return self._call("logs", str, LogRequest(lines=lines, user=user), user=user)
+
+    def socket(self, user: str) -> Path:
+        """There is none here. Raises ConfigError, which says where the cloud is."""
+        raise ConfigError(f"the cloud of {user} is on another host; it answers at {self.url(user)}")
+
+    def url(self, user: str) -> str:
+        """Where the user's cloud answers HTTP, awake or not."""
+        return f"{self.address}/{self.status(user).cloud}"
+
+    def span(self, name: str, user: str) -> AbstractContextManager[None]:
+        """What the block does for the user is recorded here under this name."""
+        return self.recorder.span(name, user=user, engine="remote")
+
+    @contextmanager
+    def using(self, user: str) -> Iterator[CloudClient]:
+        """A client of the user's cloud, which each request wakes."""
+        with self._lock:
+            known = self._clouds.get(user)
+        if known is None:
+            cloud = self.status(user).cloud
+            known = cloud, CloudClient(HttpTransport(f"{self.address}/{cloud}", ca=self._ca))
+            with self._lock:
+                known = self._clouds.setdefault(user, known)
+        yield known[1]
+
+    # -- pausing and waking ------------------------------------------------------------------------------------
+
+    def pause(self, user: str) -> None:
+        """See `Controller.pause`."""
+        self._turn("pause", user)
+
+    def wake(self, user: str) -> None:
+        """See `Controller.wake`."""
+        self._turn("wake", user)
+
+    def lock(self, user: str) -> None:
+        """See `Controller.lock`."""
+        self._turn("lock", user)
+
+    def _turn(self, name: str, user: str) -> None:
+        with self.span(name, user):
+            self._call(name, CloudStatus, Whose(user), user=user, timeout_s=START_TIMEOUT_S)
+
+    def unlock(self, user: str, key: Secret) -> None:
+        """See `Controller.unlock`. The key travels in the body of this request."""
+        request = Unlocking(Opening.of(key))
+        with self.span("unlock", user):
+            self._call("unlock", CloudStatus, request, user=user, timeout_s=START_TIMEOUT_S)
+
+    def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None:
+        """See `Controller.rekey`."""
+        check_key(new)
+        self._call("rekey", CloudStatus, Rekeying(Opening.of(old), Opening.of(new)), user=user)
+
+    def recovery(self, user: str, key: Secret) -> RecoveryCode:
+        """See `Controller.recovery`."""
+        return RecoveryCode(self._call("recovery", Code, Unlocking(Opening.of(key)), user=user).code)
+
+    def lease(self, user: str, ttl_s: float) -> RemoteLease:
+        """The user's cloud is not paused for that long."""
+        check_lease(ttl_s)
+        return RemoteLease(self, user, ttl_s)
+
+    def each(self, what: str, users: list[str] | None = None) -> None:
+        """See `Controller.each`."""
+        if what not in ("pause", "wake", "lock"):
+            raise ConfigError(f"clouds are paused, woken or locked together, not {what!r}")
+        chosen = [cloud.user for cloud in self.clouds()] if users is None else users
+        fan_out(chosen, getattr(self, what), description=what)
+
+    @property
+    def idle(self) -> IdleSetting:
+        """The idle rule in force. Admin only."""
+        return self._call("idle", IdleSetting)
+
+    def follow(self, rule: IdleRule) -> IdleSetting:
+        """That rule is in force: `PauseAfter` or `Never`. Admin only. Raises ConfigError."""
+        if isinstance(rule, Never):
+            request = IdleRequest(idle_s=0.0)
+        elif isinstance(rule, PauseAfter):
+            request = IdleRequest(idle_s=rule.idle_s, lock_after_s=rule.lock_after_s or 0.0)
+        else:
+            raise ConfigError(f"from elsewhere a controller takes PauseAfter or Never, not {rule!r}")
+        return self._call("set_idle", IdleSetting, request)
+
+    # -- record and tokens -------------------------------------------------------------------------------------
+
+    def audit(self, *, after: int = 0) -> list[AuditRow]:
+        """Who did what, of an owner as far as the own cloud is concerned; at most a thousand rows after that number."""
+        return self._call("audit", list[AuditRow], AuditRequest(after=after))
+
+    def events(self, after: int = 0) -> tuple[list[Event], int]:
+        """What happened there after the first `after` events, and how many there were in all."""
+        page = self._call("events", EventPage, EventsRequest(after))
+        return [Event(**msgspec.structs.asdict(row)) for row in page.events], page.count
+
+    def tokens(self) -> list[Token]:
+        """Which tokens there are; of an owner the own ones."""
+        return self._call("tokens", list[Token])
+
+    def issue(self, kind: str = "owner", subject: str | None = None, *, ttl_s: float | None = None) -> Issued:
+        """A further token, shown only now."""
+        return self._call("issue", Issued, TokenRequest(kind=kind, subject=subject, ttl_s=ttl_s))  # type: ignore[arg-type]
+
+    def revoke(self, id_: str) -> Token:
+        """That token opens nothing any more."""
+        return self._call("revoke", Token, Revocation(id_))
+
+    # -- providers ---------------------------------------------------------------------------------------------
+
+    def register_provider(self, name: str, *, key: SigningKey | None = None) -> Provider:
+        """The provider of this name may ask. Admin only. Raises ConfigError."""
+        key = SigningKey() if key is None else key
+        issued = self._call("register_provider", Issued, ProviderRequest(name=name, public=key.public))
+        return self.provider(name, key=key, token=issued.token)
+
+    def provider(self, name: str, *, key: SigningKey, token: str | None = None) -> Provider:
+        """A provider that was registered: with its key pair, and its token if that is not this client's."""
+        token = self._token if token is None else token
+        if token is None:
+            raise ConfigError("a provider asks with its token")
+        return Provider(self, name, key=key, token=token, aggregator=_RemoteAggregator(self._client, token))
+
+    def roster(self, token: str, provider: str) -> list[str]:
+        """What a provider knows the clouds by that it can ask."""
+        return self._client.call("roster", list[str], token=token)
+
+    def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
+        """What one cloud says to an ask."""
+        request = Putting(ask=ask, signature=signature, alias=alias, timeout_s=timeout_s)
+        limit_s = timeout_s + START_TIMEOUT_S
+        return self._client.call("put", Outcome, request, token=token, timeout_s=limit_s)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"ControllerClient({self.address!r})"
+
+    def _repr_html_(self) -> str:
+        return self.clouds()._repr_html_()
+
+
+class RemoteLease:
+    """A cloud elsewhere stays awake until `until_ts` (UTC seconds), or until the lease is released."""
+
+    def __init__(self, client: ControllerClient, user: str, ttl_s: float) -> None:
+        self._client = client
+        self._user = user
+        report = client._call("lease", LeaseReport, LeaseRequest(ttl_s=ttl_s, user=user), user=user)
+        self._id = report.id
+        self.until_ts = report.until_ts
+        self._released = False
+
+    def extend(self, ttl_s: float) -> None:
+        """It lasts at least that long from now."""
+        request = LeaseRequest(ttl_s=ttl_s, id=self._id, user=self._user)
+        self.until_ts = self._client._call("lease", LeaseReport, request, user=self._user).until_ts
+
+    def release(self) -> None:
+        """The lease has ended. Idempotent."""
+        if not self._released:
+            self._released = True
+            self._client._call("release_lease", LeaseReport, LeaseEnd(id=self._id, user=self._user), user=self._user)
+
+    def __enter__(self) -> RemoteLease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class _RemoteAggregator:
+    """The aggregator of a lab elsewhere, for a provider with that token."""
+
+    def __init__(self, client: CloudClient, token: str) -> None:
+        self._client = client
+        self._token = token
+
+    @property
+    def public(self) -> str:
+        """The public key to which answers are sealed."""
+        return self._client.call("aggregator", AggregatorReport, token=self._token).public
+
+    def release(self, ask: Ask, outcomes: list[Outcome]) -> Release:
+        """The release of one ask."""
+        return self._client.call("release", Release, Releasing(ask=ask, outcomes=outcomes), token=self._token)
