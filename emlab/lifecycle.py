@@ -57,6 +57,10 @@ class Lifecycle:
         self._engine = engine
         self.vault = vault
         self.closing = False  # the vault is to be closed, but could not be yet
+        # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
+        # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
+        # that had begun would have cleared it, and one that begins later finds the lease.
+        self.runs = False
         self._provision = provision
         self._intend = intend
         self._recorder = recorder
@@ -123,6 +127,10 @@ class Lifecycle:
             self._leases[number] = until_ts
             return number
 
+    def begin_use(self) -> int:
+        """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""
+        return self.lease(math.inf)
+
     def release(self, number: int) -> None:
         """That lease has ended, which counts as a use. Idempotent."""
         with self._uses:
@@ -154,6 +162,7 @@ class Lifecycle:
     def pause(self) -> None:
         """The cloud uses no CPU. Idempotent; a stopped one stays stopped. Raises InUse under a lease."""
         with self._lock:
+            self.runs = False
             if self.use().leased(self._clock.now()):
                 raise InUse(f"the cloud of {self.spec.user} is in use; it pauses when its lease ends")
             if self.state is CloudState.RUNNING:
@@ -167,6 +176,7 @@ class Lifecycle:
             these two the cloud is not woken any more, and `closing` says that this is to be called again.
         """
         with self._lock:
+            self.runs = False
             if self.use().leased(self._clock.now()):
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
@@ -256,6 +266,7 @@ class Lifecycle:
         First the keys of the vault are shredded: whatever fails then, what is on disk is unreadable once it is closed.
         """
         with self._lock:
+            self.runs = False
             self.vault.shred_keys()
             self._close_client()
             if self._handle is not None:
@@ -269,7 +280,7 @@ class Lifecycle:
     @contextmanager
     def using(self, timeout_s: float | None = None) -> Iterator[CloudClient]:
         """A client of the running cloud, which stays awake until the block ends. Arguments and errors as of `wake`."""
-        number = self.lease(math.inf)
+        number = self.begin_use()
         try:
             with self._alone(timeout_s):
                 self._wake()
@@ -304,6 +315,7 @@ class Lifecycle:
                 self._engine.resume(self.handle)
         elif state is not CloudState.RUNNING:
             self._start()
+        self.runs = True
 
     def _start(self) -> None:
         if not self.vault.is_open:
@@ -314,6 +326,7 @@ class Lifecycle:
             self._handle = self._engine.start(self.spec)
 
     def _stop(self) -> None:
+        self.runs = False
         self._close_client()
         if self._handle is not None:
             self._engine.stop(self._handle)
