@@ -8,6 +8,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from emlab.errors import BadQuery, Unreachable
@@ -32,19 +34,24 @@ MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends on
 def server(app: App, socket: Path) -> uvicorn.Server:
     """A server that is not yet running; `run()` blocks until `should_exit`, or SIGTERM."""
     socket.unlink(missing_ok=True)
-    return uvicorn.Server(
-        uvicorn.Config(
-            asgi(app),
-            uds=str(socket),
-            loop="uvloop",
-            http=BoundedHead,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+    return uvicorn.Server(config(asgi(app), limit_concurrency=MAX_CONNECTIONS, uds=str(socket)))
+
+
+def config(app: ASGIApp, *, limit_concurrency: int, **listen: Any) -> uvicorn.Config:
+    """How every server of ours speaks HTTP. The other arguments are uvicorn's, and say where it listens."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedHead,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limit_concurrency,
+        timeout_graceful_shutdown=GRACE_S,
+        **listen,
     )
 
 
@@ -93,7 +100,7 @@ def _refusing(reply: Reply) -> Response:
 def asgi(app: App) -> Starlette:
     """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read."""
 
-    rest, reading = _Rest(), _Reading()
+    rest, reading = _Rest(), Reading()
 
     async def handle(request: Request) -> Response:
         rest.put_off()
@@ -111,7 +118,7 @@ def asgi(app: App) -> Starlette:
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
 
 
-class _Reading:
+class Reading:
     """How much memory large bodies may take at once. For one event loop."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from emlab.errors import BadEntry, BadQuery, EmlabError, NoToken, NotPermitted
 from emlab.wire import openapi, problem
 from emlab.wire.emission import EMISSION_ROUTES
-from emlab.wire.table import ROUTES, Route
+from emlab.wire.table import BY_NAME, ROUTES, Route
 from emlab.wire.transport import Reply
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,14 @@ def bearer(headers: Mapping[str, str]) -> str | None:
     """The token of the header `Authorization: Bearer TOKEN`; None without one."""
     text = headers.get("authorization", "")
     return text.removeprefix(BEARER) if text.startswith(BEARER) else None
+
+
+def user_token(path: str, body: bytes) -> str:
+    """The token in the field `user` of a body of e-mission's. Raises NoToken, BadQuery."""
+    caller = _decode(path, _CALLER, body)
+    if caller.user is UNSET:
+        raise NoToken("the field `user` with the owner's token is missing")
+    return caller.user
 
 
 def custodian_server(custodian: Custodian, emission: object | None = None) -> Server:
@@ -156,13 +164,10 @@ class Server:
         service, parameters = found
         actor = service.gate.admit(service.route, headers)
         if service.gate.admit_user is not None and service.route.who == "user":
-            caller = _decode(service.route, _CALLER, body)
-            if caller.user is UNSET:
-                raise NoToken("the field `user` with the owner's token is missing")
-            actor = service.gate.admit_user(caller.user)
+            actor = service.gate.admit_user(user_token(service.route.path, body))
         answer = getattr(actor, service.route.name)
         if service.decoder is not None:
-            result = answer(_decode(service.route, service.decoder, body or b"{}"), *parameters)
+            result = answer(_decode(service.route.path, service.decoder, body or b"{}"), *parameters)
         else:
             result = answer(*parameters)
         return 200, b"" if result is None else msgspec.json.encode(result)
@@ -178,13 +183,13 @@ def _head(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _decode(route: Route, decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _decode(path: str, decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as exc:
         # msgspec names the field and the type, never the value
-        wrong = f"the request of {route.path} is malformed: {exc}"
-        raise (BadEntry(wrong) if route.name == "store" else BadQuery(wrong)) from exc
+        wrong = f"the request of {path} is malformed: {exc}"
+        raise (BadEntry(wrong) if path == BY_NAME["store"].path else BadQuery(wrong)) from exc
     except (RecursionError, UnicodeDecodeError) as exc:
         why = "nested too deeply" if isinstance(exc, RecursionError) else "no UTF-8"
-        raise BadQuery(f"the request of {route.path} is {why}") from None
+        raise BadQuery(f"the request of {path} is {why}") from None
