@@ -1,4 +1,4 @@
-"""The command line: demo, run, import, export, images, clean. Errors are a sentence on standard error and status 1."""
+"""The command line; see `cli_served` for a served lab. An error is a sentence on standard error, and status 1."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from emlab import cli_served
 from emlab.errors import ConfigError, EmlabError
 from emlab.experiment import Experiment, Scalar
 from emlab.report import check_folder
@@ -18,6 +19,8 @@ from emlab.report import check_folder
 app = typer.Typer(help="A laboratory for individual user clouds.", no_args_is_help=True, add_completion=True)
 images_app = typer.Typer(help="The image that clouds run on Docker.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
+app.add_typer(cli_served.app)
+app.add_typer(cli_served.token_app, name="token")
 
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]

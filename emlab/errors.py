@@ -160,9 +160,13 @@ class TooFewUsers(Refused):
 
 
 class TooMany(Refused):
-    """Somebody asks too often; the message says when to ask again."""
+    """Somebody asks too often; the message says when to ask again, and so does `retry_after_s`, where it is known."""
 
     status = 429
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class WireError(EmlabError):

@@ -47,6 +47,7 @@ HOST_ONLY = {
         "audit",
         "cleaning",
         "cli",
+        "cli_served",
         "clouds",
         "controller",
         "demo",
@@ -67,8 +68,21 @@ HOST_ONLY = {
         "measure",
         "panel",
     ),
-    *("parts", "plots", "provider", "record", "registry", "remote", "report", "service", "simulate", "tokens"),
-    *("usercloud", "vaults"),
+    *(
+        "parts",
+        "plots",
+        "provider",
+        "record",
+        "registry",
+        "remote",
+        "report",
+        "service",
+        "serving",
+        "simulate",
+        "tls",
+        "tokens",
+    ),
+    *("usercloud", "vaults", "waking"),
 }
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36

@@ -7,19 +7,66 @@ this user can read, or typed, or piped in. Imports of emlab errors, lab, parts, 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from emlab.errors import ConfigError
+from emlab import serving
+from emlab.audit import Audit
+from emlab.errors import ConfigError, MistypedCode
+from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
 from emlab.parts import emlab_home
+from emlab.remote import ControllerClient
+from emlab.service import Service
 from emlab.usercloud import UserCloud
+from emlab.wire.transport import MemoryTransport
 
 NEW_LAB = "home"  # of somebody who names none and has none
+COMMAND_LINE = "command-line"
 MAX_TOKEN_BYTES = 4096
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+@contextmanager
+def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[ControllerClient]:
+    """The controller of a lab of this host, for its admin: the one that serves it now, or else of the kept lab.
+
+    Raises: ConfigError, LabInUse (by a process that does not serve it).
+    """
+    name = _meant(name)
+    folder = emlab_home() / "labs" / name
+    served = serving.address(folder)
+    if served is not None:
+        token = read_token(token_file or folder / serving.TOKEN_FILE)
+        with ControllerClient(served.url, token, ca=served.ca) as client:
+            yield client
+        return
+    with kept_lab(name) as lab:
+        service = Service(lab.controller, Audit(lab.registry), follow=lambda rule: setattr(lab, "idle", rule))
+        token = service.issue("admin", COMMAND_LINE).token
+        transport = MemoryTransport(service.server())
+        try:
+            with ControllerClient("http://localhost", token, transport=transport) as client:
+                yield client
+        finally:
+            lab.controller.tokens.drop("admin", COMMAND_LINE)
+            service.audit.flush()
+
+
+def _meant(name: str | None, *, new: bool = False) -> str:
+    """The lab of this name, or the only one. Raises ConfigError."""
+    there = sorted(path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir())
+    if name is None and len(there) > 1:
+        raise ConfigError(f"there are several labs: name one of {', '.join(there)} with --lab")
+    name = name or next(iter(there), NEW_LAB)
+    if name not in there and not new:
+        raise ConfigError(f"there is no lab {name!r} that was kept; there are: {', '.join(there) or 'none'}")
+    return name
 
 
 @contextmanager
@@ -30,13 +77,9 @@ def kept_lab(name: str | None, *, new: bool = False) -> Iterator[Lab]:
         new: make it if there is none.
     Raises: ConfigError: there is no such lab, or it is not clear which is meant. LabInUse.
     """
-    there = sorted(path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir())
-    if name is None and len(there) > 1:
-        raise ConfigError(f"there are several labs: name one of {', '.join(there)} with --lab")
-    name = name or next(iter(there), NEW_LAB)
-    if name not in there and not new:
-        raise ConfigError(f"there is no lab {name!r} that was kept; there are: {', '.join(there) or 'none'}")
-    with Lab(name=name, vault="auto" if name in there else "plain", idle=None, keep=True) as lab:
+    name = _meant(name, new=new)
+    there = (emlab_home() / "labs" / name).is_dir()
+    with Lab(name=name, vault="auto" if there else "plain", idle=None, keep=True) as lab:
         yield lab
 
 
@@ -55,8 +98,7 @@ def new_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:
     if lab.vault != "plain":
         raise ConfigError(f"the lab {lab.name} is encrypted: sign {user} up in Python, where the key can be kept")
     path = Path(f"{user}.token") if token_file is None else token_file
-    if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} is there already: name another file for the new token with --token-file")
+    _check_new(path)
     cloud = lab.controller.signup(user)
     try:
         cloud.save_token(path)
@@ -77,11 +119,39 @@ def read_token(path: Path | None) -> str:
     return token
 
 
-def _asked() -> str:
+def read_secret(user: str) -> Secret:
+    """What opens the user's vault, typed unseen or piped in. Raises WrongKey, ConfigError."""
+    text = _asked(f"key, passphrase or recovery code of {user}")
+    if not text:
+        raise ConfigError("there is no key: type it, or pipe it in")
+    if _KEY.fullmatch(text):
+        return Key(bytes.fromhex(text))
+    try:
+        return RecoveryCode(text)
+    except MistypedCode:
+        return Passphrase(text)
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"{path} is there already: name another file for the new token")
+
+
+@contextmanager
+def fresh_token_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file for a token, which only this user can read. Raises ConfigError: it is there already."""
+    from emlab.files import replacing
+
+    _check_new(path)
+    with replacing(path) as file:
+        yield file
+
+
+def _asked(what: str = "the owner's token") -> str:
     if sys.stdin.isatty():
         import getpass
 
-        return getpass.getpass("the owner's token (not shown): ").strip()
+        return getpass.getpass(f"{what} (not shown): ").strip()
     return sys.stdin.readline(MAX_TOKEN_BYTES).strip()
 
 

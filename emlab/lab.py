@@ -9,10 +9,10 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emlab.aggregator import Aggregator
 from emlab.arguments import check_policy
@@ -95,13 +95,15 @@ class Lab:
 
     @classmethod
     def load(cls, path: Path | str) -> Lab:
-        """The lab of a TOML file such as conf/lab.toml. Raises ConfigError."""
-        import tomllib
+        """The lab of a TOML file such as conf/lab.toml; its table [serve] is for `emlab serve`. Raises ConfigError."""
+        raw = read_toml(Path(path))
+        raw.pop("serve", None)
+        return cls.of(raw, Path(path))
 
-        try:
-            raw = tomllib.loads(Path(path).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as exc:
-            raise ConfigError(f"{path} cannot be read as a lab: {exc}") from exc
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], path: Path) -> Lab:
+        """The lab of these settings, which came from that file. Raises ConfigError."""
+        raw = dict(raw)
         kinds: dict[str, type | tuple[type, ...]] = {
             "name": str,
             "engine": str,
@@ -354,6 +356,16 @@ class Lab:
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a lab's file says. Raises ConfigError."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} cannot be read as a lab: {exc}") from exc
 
 
 def _at_rest(vault: str) -> str:

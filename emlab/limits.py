@@ -27,17 +27,19 @@ class Limit:
         self._depth_s = burst / per_s
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
+    def check(self, key: str, now: float) -> float:
+        """When this key's bucket is empty, or would be. Raises TooMany: there is no room for one more."""
+        empty_at = self._empty_at.get(key, now)
+        if empty_at > now + self._depth_s:  # a clock that was set back must lock nobody out
+            empty_at = now
+        wait_s = max(empty_at, now) + self._each_s - self._depth_s - now
+        if wait_s > 1e-9:
+            raise TooMany(f"too many {self._what}: ask again in {wait_s:.3g} s", retry_after_s=wait_s)
+        return max(empty_at, now)
+
     def take(self, key: str, now: float) -> None:
         """One more of this key's. Raises TooMany, which takes nothing."""
-        empty_at = max(self._empty_at.get(key, now), now) if self._known(key, now) else now
-        wait_s = empty_at + self._each_s - self._depth_s - now
-        if wait_s > 1e-9:
-            raise TooMany(f"too many {self._what}: ask again in {wait_s:.3g} s")
-        self._empty_at[key] = empty_at + self._each_s
+        self._empty_at[key] = self.check(key, now) + self._each_s
         self._empty_at.move_to_end(key)
         if len(self._empty_at) > MAX_KEYS:
             self._empty_at.popitem(last=False)
-
-    def _known(self, key: str, now: float) -> bool:
-        """Whether the key's bucket makes sense: a clock that was set back must not lock anybody out."""
-        return self._empty_at.get(key, now) <= now + self._depth_s

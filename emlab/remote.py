@@ -58,7 +58,7 @@ from emlab.wire.control import (
     Unlocking,
     Whose,
 )
-from emlab.wire.transport import HttpTransport
+from emlab.wire.transport import HttpTransport, Transport
 
 R = TypeVar("R")
 START_TIMEOUT_S = 180.0  # of what may start a cloud
@@ -89,17 +89,25 @@ class ControllerClient:
         url: such as https://lab.example:4430. token: of an admin, an owner or a provider; what it may do is decided
             there. Without one only sign-up is left.
         ca: file with the certificate of the authority to trust, if that is not one of the system's.
+        transport: to the controller, instead of HTTP to that address.
     Raises: ConfigError.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, ca: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca: Path | str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
         self.address = check_url(url)
         self.recorder = Recorder()
         self._token = token
         self._ca = None if ca is None else Path(ca)
         if self._ca is not None and not self._ca.is_file():
             raise ConfigError(f"there is no certificate {self._ca}")
-        self._client = CloudClient(HttpTransport(self.address, ca=self._ca), CONTROL_BY_NAME)
+        self._client = CloudClient(transport or HttpTransport(self.address, ca=self._ca), CONTROL_BY_NAME)
         self._tokens: dict[str, str] = {}  # of those who signed up here
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
         self._lock = threading.Lock()
@@ -233,7 +241,7 @@ class ControllerClient:
 
     def unlock(self, user: str, key: Secret) -> None:
         """See `Controller.unlock`. The key travels in the body of this request."""
-        request = Unlocking(Opening.of(key))
+        request = Unlocking(Opening.of(key), user)
         with self.span("unlock", user):
             self._call("unlock", CloudStatus, request, user=user, timeout_s=START_TIMEOUT_S)
 

@@ -19,7 +19,7 @@ from emlab.ask import Outcome
 from emlab.audit import OK, USE, Audit
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
-from emlab.errors import ConfigError, NoToken, NotPermitted
+from emlab.errors import ConfigError, EmlabError, NoToken, NotPermitted
 from emlab.idle import IdleRule, Never, PauseAfter
 from emlab.key import OwnerSecret, TokenKind
 from emlab.lease import NamedLeases
@@ -95,10 +95,10 @@ class Service:
 
     def server(self) -> Server:
         """An App that answers the routes."""
-        gate = Gate(CONTROL_ROUTES, self.admit)
+        gate = Gate(CONTROL_ROUTES, self.session)
         return Server([gate], lambda: describe("emlab controller", CONTROL_ROUTES), whose="controller")
 
-    def admit(self, route: Route, headers: Mapping[str, str]) -> Session:
+    def session(self, route: Route, headers: Mapping[str, str]) -> Session:
         """What serves a route for who sends these headers. Raises NotPermitted."""
         text = bearer(headers)
         if route.who == "anyone" or (route.who == "newcomer" and self.mode == "open"):
@@ -125,20 +125,27 @@ class Service:
         """The life of the cloud with this id; None if there is none. Does not block."""
         return self.controller.life_of(cloud)
 
-    def admit_use(self, cloud: str, text: str | None) -> None:
-        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted."""
+    def admit(self, cloud: str, token: str | None, client: str) -> None:
+        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted. Does not block.
+
+        Args:
+            client: the address of who asks.
+        """
         life = self.life(cloud)
         user = "" if life is None else life.spec.user
-        try:
-            if text is None:
-                raise NoToken("a cloud is used with its owner's token")
-            owner = self.controller.tokens.who(text, "owner")
-            if life is None or owner.subject != user:
-                raise NotPermitted("this is not a token of the cloud's owner")
-        except NotPermitted as exc:
-            self.audit.count(NOBODY, USE, user=user, outcome=exc.kind)
-            raise
+        if token is None:
+            raise NoToken("a cloud is used with its owner's token")
+        owner = self.controller.tokens.who(token, "owner")
+        if life is None or owner.subject != user:
+            raise NotPermitted("this is not a token of the cloud's owner")
         self.audit.count(f"owner {user}", USE, user=user)
+
+    def refused(self, cloud: str, client: str, error: EmlabError) -> None:
+        """Somebody at this address was not let through to the cloud, which is put on record. Does not block."""
+        life = self.life(cloud)
+        self.audit.count(
+            f"{NOBODY} {client}".strip(), USE, user="" if life is None else life.spec.user, outcome=error.kind
+        )
 
     def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> Issued:
         """A further token. An owner's cloud starts anew at its next use, and knows it then.
@@ -191,14 +198,14 @@ class Session:
         self._service.audit.note(self._actor, action, user=user, outcome=OK)
 
     @property
-    def _own(self) -> str | None:
+    def own(self) -> str | None:
         """The name of the user whose cloud alone this caller may touch; None for an admin."""
         assert self._caller is not None, "the gate lets nobody through without a token"
         return self._caller.subject if self._caller.kind == "owner" else None
 
     def _user(self, named: str | None) -> str:
         """Whose cloud is meant. Raises NotPermitted, ConfigError."""
-        own = self._own
+        own = self.own
         if own is None:
             if named is None:
                 raise ConfigError("name the user whose cloud is meant")
@@ -234,14 +241,14 @@ class Session:
     def me(self) -> Me:
         """Who the caller is."""
         assert self._caller is not None
-        own = self._own if self._caller.kind == "owner" else None
+        own = self.own if self._caller.kind == "owner" else None
         status = None if own is None else self._controller.status(own)
         return Me(kind=self._caller.kind, subject=self._caller.subject, cloud=status)
 
     def clouds(self) -> list[CloudStatus]:
         """How all clouds stand, or the own one."""
-        if self._own is not None:
-            return [self._controller.status(self._own)]
+        if self.own is not None:
+            return [self._controller.status(self.own)]
         return self._controller.clouds().statuses()
 
     def status(self, request: Whose) -> CloudStatus:
@@ -272,7 +279,7 @@ class Session:
 
     def unlock(self, request: Unlocking) -> CloudStatus:
         """The vault is open, the cloud runs."""
-        return self._turn("unlock", None, lambda user: self._controller.unlock(user, request.opening.secret()))
+        return self._turn("unlock", request.user, lambda user: self._controller.unlock(user, request.opening.secret()))
 
     def _turn(self, action: str, named: str | None, act: Callable[[str], None]) -> CloudStatus:
         user = self._user(named)
@@ -320,16 +327,16 @@ class Session:
 
     def audit(self, request: AuditRequest) -> list[AuditRow]:
         """Who did what; of an owner what concerns the own cloud."""
-        return self._service.audit.rows(user=self._own, after=request.after, limit=request.limit)
+        return self._service.audit.rows(user=self.own, after=request.after, limit=request.limit)
 
     def tokens(self) -> list[Token]:
         """Which tokens there are; of an owner the own ones."""
         tokens = self._controller.tokens
-        return tokens.of() if self._own is None else tokens.of("owner", self._own)
+        return tokens.of() if self.own is None else tokens.of("owner", self.own)
 
     def issue(self, request: TokenRequest) -> Issued:
         """A further token; a cloud that runs is stopped, so that the next use starts it with the new list."""
-        own = self._own
+        own = self.own
         kind, subject = (request.kind, request.subject) if own is None else ("owner", own)
         with self._noted("issue", subject or "" if kind == "owner" else ""):
             if subject is None:
@@ -350,7 +357,7 @@ class Session:
     def events(self, request: EventsRequest) -> EventPage:
         """What happened; of an owner what concerns the own cloud."""
         events, count = self._controller.recorder.since(request.after)
-        shown = [EventRow(**asdict(event)) for event in events if self._own in (None, event.user)]
+        shown = [EventRow(**asdict(event)) for event in events if self.own in (None, event.user)]
         return EventPage(events=shown, count=count)
 
     def idle(self) -> IdleSetting:

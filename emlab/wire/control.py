@@ -109,10 +109,11 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
     cloud: CloudStatus | None
 
 
-class Unlocking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What opens the vault of the owner."""
+class Unlocking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What opens the vault."""
 
     opening: Opening
+    user: Name | None = None
 
 
 class Rekeying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -323,7 +324,9 @@ CONTROL_ROUTES: tuple[Route, ...] = (
     Route("pause", "POST", "/cloud/pause", "owner or admin", Whose, CloudStatus, _VAULT, "Let a cloud sleep"),
     Route("wake", "POST", "/cloud/wake", "owner or admin", Whose, CloudStatus, _VAULT, "Let a cloud run"),
     Route("lock", "POST", "/cloud/lock", "owner or admin", Whose, CloudStatus, _VAULT, "Stop a cloud, close its vault"),
-    Route("unlock", "POST", "/cloud/unlock", "owner", Unlocking, CloudStatus, _VAULT, "Open my vault, run my cloud"),
+    Route(
+        "unlock", "POST", "/cloud/unlock", "owner or admin", Unlocking, CloudStatus, _VAULT, "Open a vault by its key"
+    ),
     Route("rekey", "POST", "/cloud/rekey", "owner", Rekeying, CloudStatus, _VAULT, "Open my vault by something else"),
     Route("recovery", "POST", "/cloud/recovery", "owner", Unlocking, Code, _VAULT, "A code that opens my vault, too"),
     Route("forget", "POST", "/cloud/forget", "owner or admin", Naming, Naming, _VAULT, "A cloud and its data are gone"),

@@ -121,8 +121,9 @@ class TestOwners:
     )
     def test_touches_no_other_cloud(self, caller: Caller, admin: str, ann: str, path: str) -> None:
         caller.ask(admin, "/signup", user="bob", opening=OPENING)
-        assert caller.refused(ann, path, {"user": "bob"}) == (403, "NotPermitted")
-        assert caller.refused(ann, path, {"user": "nobody"}) == (403, "NotPermitted")
+        key = {"opening": OPENING} if path == "/cloud/unlock" else {}
+        assert caller.refused(ann, path, {"user": "bob", **key}) == (403, "NotPermitted")
+        assert caller.refused(ann, path, {"user": "nobody", **key}) == (403, "NotPermitted")
         assert caller.get(admin, "/clouds")[1]["state"] == "running"
 
     def test_lets_it_sleep_and_wake_and_locks_it(self, caller: Caller, ann: str) -> None:
@@ -239,21 +240,20 @@ def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) ->
 
 
 def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
-    cloud = caller.service.controller.status("ann").cloud
+    cloud, service = caller.service.controller.status("ann").cloud, caller.service
     for _ in range(3):
-        caller.service.admit_use(cloud, ann)
-    for text in (None, "emo_x"):
-        with pytest.raises(em.NotPermitted):
-            caller.service.admit_use(cloud, text)
-    with pytest.raises(em.NotPermitted):
-        caller.service.admit_use("0" * 32, ann)
+        service.admit(cloud, ann, "192.0.2.1")
+    for where, token in ((cloud, None), (cloud, "emo_x"), ("0" * 32, ann)):
+        with pytest.raises(em.NotPermitted) as refused:
+            service.admit(where, token, "192.0.2.1")
+        service.refused(where, "192.0.2.1", refused.value)
     caller.refused("emo_x", "/me", method="GET")
     assert set(caller.audit()) == {
         ("admin root", "signup", "ann", "ok", 1),
         ("owner ann", "use", "ann", "ok", 3),
-        ("nobody", "use", "ann", "NoToken", 1),
-        ("nobody", "use", "ann", "NotPermitted", 1),
-        ("nobody", "use", "", "NotPermitted", 1),
+        ("nobody 192.0.2.1", "use", "ann", "NoToken", 1),
+        ("nobody 192.0.2.1", "use", "ann", "NotPermitted", 1),
+        ("nobody 192.0.2.1", "use", "", "NotPermitted", 1),
         ("nobody", "me", "", "NotPermitted", 1),
     }
 

@@ -1,0 +1,179 @@
+"""The controller behind HTTP: its routes, the gateway to the clouds, a stream of events, and figures for Prometheus.
+
+One ASGI application over TCP, with TLS unless only this host can reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+import msgspec
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from emlab.apps import http
+from emlab.apps.metrics import Metrics
+from emlab.errors import EmlabError, TooMany
+from emlab.limits import Limit
+from emlab.service import Service
+from emlab.tls import Certificate
+from emlab.wire import problem
+from emlab.wire.control import CONTROL_BY_NAME
+from emlab.wire.transport import Reply
+
+CLOUD_PATH = re.compile(rb"/[0-9a-f]{32}(/|\Z)")
+FAILURES = (401, 403, 404, 429)
+POLL_S = 0.25
+BEAT_S = 15.0
+MAX_STREAMS = 64
+MAX_CONNECTIONS = 1024
+
+
+class Front:
+    """The whole application.
+
+    Args:
+        gateway: answers the paths that begin with a cloud's id.
+        per_s: how many requests an address may send a second, five times as many at once.
+    """
+
+    def __init__(self, service: Service, gateway: ASGIApp, *, per_s: float = 2000.0) -> None:
+        self._service = service
+        self._gateway = gateway
+        self._control = http.asgi(service.server())
+        self._metrics = Metrics(service.controller)
+        self._streams = 0
+        self._requests = Limit("requests", per_s=per_s, burst=math.ceil(5 * per_s))
+        self._failures = Limit("requests that were refused", per_s=2.0, burst=60)
+        self._signups = Limit("sign-ups", per_s=0.5, burst=60)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            raise ValueError("only HTTP is spoken here")
+        address = scope["client"][0] if scope["client"] else ""
+        try:
+            self._limit(address, scope)
+        except TooMany as exc:
+            await too_many(exc)(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in FAILURES:
+                self._count_failure(address)
+            await send(message)
+
+        await self._route(scope)(scope, receive, watched)
+
+    def _limit(self, address: str, scope: Scope) -> None:
+        now = time.monotonic()
+        self._failures.check(address, now)
+        self._requests.take(address, now)
+        if scope["path"] == "/signup":
+            self._signups.take(address, now)
+
+    def _count_failure(self, address: str) -> None:
+        try:
+            self._failures.take(address, time.monotonic())
+        except TooMany:  # others of the same address have filled the bucket meanwhile
+            return
+
+    def _route(self, scope: Scope) -> ASGIApp:
+        if CLOUD_PATH.match(scope.get("raw_path") or b""):
+            return self._gateway
+        streams: Mapping[str, Callable[[Request], Awaitable[Response]]] = {
+            "/events/stream": self._stream,
+            "/metrics": self._figures,
+        }
+        special = streams.get(scope["path"]) if scope["method"] == "GET" else None
+        if special is None:
+            return self._control
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await special(Request(scope, receive))
+            await response(scope, receive, send)
+
+        return answer
+
+    async def _figures(self, request: Request) -> Response:
+        """What Prometheus collects; for admins."""
+        try:
+            self._service.session(CONTROL_BY_NAME["idle"], request.headers)
+        except EmlabError as exc:
+            return refusal(problem.encode(exc))
+        text, media = await run_in_threadpool(self._metrics.render)
+        return Response(text, media_type=media)
+
+    async def _stream(self, request: Request) -> Response:
+        """What happens, as server-sent events, each as `events` says it; `Last-Event-ID` continues a stream."""
+        last = request.headers.get("last-event-id", "")
+        try:
+            session = self._service.session(CONTROL_BY_NAME["events"], request.headers)
+            if self._streams >= MAX_STREAMS:
+                raise TooMany("too many streams of events at once: ask again soon")
+        except EmlabError as exc:
+            return refusal(problem.encode(exc))
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+
+        async def lines() -> AsyncIterator[bytes]:
+            self._streams += 1
+            try:
+                async for line in self._lines(session.own, after):
+                    yield line
+            finally:
+                self._streams -= 1
+
+        return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def _lines(self, own: str | None, after: int | None) -> AsyncIterator[bytes]:
+        recorder = self._service.controller.recorder
+        count = recorder.since(0)[1] if after is None else after
+        quiet_s = 0.0
+        yield b": the events of this lab\n\n"
+        while True:
+            events, count = recorder.since(count)
+            number = count - len(events)
+            for event in events:
+                number += 1
+                if own in (None, event.user):
+                    quiet_s = 0.0
+                    yield b"id: %d\ndata: %s\n\n" % (number, msgspec.json.encode(event))
+            quiet_s += POLL_S
+            if quiet_s >= BEAT_S:  # so that who has gone is noticed
+                quiet_s = 0.0
+                yield b": still here\n\n"
+            await asyncio.sleep(POLL_S)
+
+
+def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem document."""
+    status, body = reply
+    return Response(body, status, media_type="application/problem+json", headers=headers)
+
+
+def too_many(error: TooMany) -> Response:
+    """A refusal that says when to ask again."""
+    return refusal(problem.encode(error), {"retry-after": str(math.ceil(error.retry_after_s))})
+
+
+def server(app: ASGIApp, *, certificate: Certificate | None) -> uvicorn.Server:
+    """A server that is not yet running; `run(sockets=...)` is told where it listens.
+
+    Args:
+        certificate: None speaks plain HTTP, which `serving` allows on loopback only.
+    """
+    return uvicorn.Server(
+        http.config(
+            app,
+            limit_concurrency=MAX_CONNECTIONS,
+            ssl_certfile=None if certificate is None else certificate.chain,
+            ssl_keyfile=None if certificate is None else certificate.key,
+        )
+    )

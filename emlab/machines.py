@@ -1,0 +1,72 @@
+"""The ancestor's machines.json, in both its generations, read as settings of a lab and its service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from emlab.errors import ConfigError
+
+MAX_BYTES = 1 << 20
+NAMES = {
+    "controller_ip": "host",
+    "service_router_ip": "host",
+    "controller_port": "port",
+    "service_router_port": "port",
+    "certificate_bundle_path": "certificate",
+}
+IGNORED = {
+    "machines": "all clouds run on this host; weights mean nothing then",
+    "swarm_port": "the engine is driven directly; there is no agent on a port",
+    "upc_port": "clouds have no port; they are reached through the gateway",
+    "upc_mode": "the engine is a setting of the lab",
+    "kill_ticks": "there are no queriers that run on",
+    "machines_use_tls": "clouds have no port",
+}
+
+
+def load(path: Path) -> tuple[dict[str, object], dict[str, object], list[str]]:
+    """Settings of the lab (as conf/lab.toml), those of its service, and a sentence for each that has no counterpart.
+
+    Raises: ConfigError.
+    """
+    try:
+        raw = path.read_bytes()
+        found = json.loads(raw) if len(raw) <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"{path} cannot be read as a machines.json: {exc}") from exc
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"{path} is no machines.json: it is one JSON object")
+    given = {name.replace("-", "_"): value for name, value in found.items()}
+    serve = {ours: given.pop(theirs) for theirs, ours in NAMES.items() if theirs in given}
+    if "port" in serve:
+        serve["port"] = _number(path, "port", serve["port"])
+    lab = _idle(path, given)
+    tls = given.pop("service_router_use_tls", given.pop("controller_use_tls", True))
+    if tls is False and serve.get("host") in ("localhost", "127.0.0.1"):
+        serve["tls"] = False
+    return lab, serve, [_remark(name) for name in given]
+
+
+def _idle(path: Path, given: dict[str, object]) -> dict[str, object]:
+    """The idle time: ticks of so many seconds."""
+    if not {"tick_period", "pause_ticks"} <= given.keys():
+        return {}
+    period_s, ticks = (_number(path, name, given.pop(name)) for name in ("tick_period", "pause_ticks"))
+    return {"idle_s": float(period_s * ticks)}
+
+
+def _number(path: Path, name: str, value: object) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{path}: {name} is a number above 0, not {str(value)[:80]!r}")
+    return number
+
+
+def _remark(name: str) -> str:
+    if name.endswith("endpoint") or name in ("endpoints", "service_endpoint"):
+        return f"{name}: paths are those of /openapi.json"
+    return f"{name}: {IGNORED.get(name, 'has no counterpart here')}"

@@ -1,0 +1,175 @@
+"""`emlab serve`: a lab whose controller and clouds are reached over HTTP, from its start to its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import psutil
+
+from emlab import tls
+from emlab.audit import Audit
+from emlab.errors import ConfigError
+from emlab.lab import Lab
+from emlab.remote import is_loopback
+from emlab.service import Service, SignupMode
+from emlab.tls import Certificate
+
+log = logging.getLogger(__name__)
+ADMIN = "admin"
+FLUSH_S = 5.0
+KEPT_EVENTS = 100_000
+TOKEN_FILE, ADDRESS_FILE = "admin.token", "serve.json"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a lab is served; the table [serve] of its file.
+
+    Attributes:
+        host: name or address to listen on; names: what else callers call this host, for a certificate made here.
+        port: 0 for any that is free.
+        tls: False speaks plain HTTP, on loopback only. certificate, key: files; one is made without them.
+        signup: who may sign up: "open", "invitation" or "admin".
+        requests_per_s: of one address, in the long run.
+    """
+
+    host: str = "127.0.0.1"
+    names: list[str] = msgspec.field(default_factory=list)
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4430
+    tls: bool = True
+    certificate: str = ""
+    key: str = ""
+    signup: SignupMode = "admin"
+    requests_per_s: Annotated[float, msgspec.Meta(gt=0)] = 2000.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a lab is served now: in the lab's folder while it is."""
+
+    url: str
+    ca: str | None
+    pid: int
+
+
+def address(lab_dir: Path) -> Address | None:
+    """Where the lab in this folder is served now; None if it is not."""
+    try:
+        found = msgspec.json.decode((lab_dir / ADDRESS_FILE).read_bytes(), type=Address)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return found if psutil.pid_exists(found.pid) else None
+
+
+def settings(raw: object) -> Settings:
+    """The settings in a table [serve]. Raises ConfigError."""
+    try:
+        return msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"[serve]: {exc}") from exc
+
+
+def check(chosen: Settings) -> None:
+    """Returns if a lab can be served so. Raises ConfigError."""
+    if not chosen.tls and not is_loopback(chosen.host):
+        raise ConfigError(f"plain HTTP is for this host only: serve {chosen.host} with TLS")
+    if bool(chosen.certificate) != bool(chosen.key):
+        raise ConfigError("a certificate comes with its key: give both, or none to have one made")
+
+
+def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
+    """The lab is open and served until SIGTERM or Ctrl-C; then it is closed.
+
+    Raises: ConfigError (also: the port is taken), LabInUse and others of `Lab.start`.
+    """
+    check(chosen)
+    with _listening(chosen) as listener, lab:
+        from emlab.apps import controller as app
+        from emlab.apps.gateway import Gateway
+        from emlab.waking import Waker
+
+        certificate = _certificate(lab.path / "tls", chosen)
+        audit = Audit(lab.registry)
+        service = Service(lab.controller, audit, signup=chosen.signup, follow=lambda rule: setattr(lab, "idle", rule))
+        front = app.Front(service, Gateway(service, Waker()), per_s=chosen.requests_per_s)
+        url = f"http{'s' if certificate else ''}://{_host(chosen.host)}:{listener.getsockname()[1]}"
+        with _flushing(audit), _announced(lab, url, certificate):
+            _first_token(lab, service, say)
+            say(f"lab {lab.name} is at {url}")
+            if certificate is not None and certificate.ca is not None:
+                say(f"callers trust it by the certificate in {certificate.ca}")
+            app.server(front, certificate=certificate).run(sockets=[listener])
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def _listening(chosen: Settings) -> Iterator[socket.socket]:
+    """A listener, bound before anything is started: a port that is taken costs nobody anything."""
+    family = socket.AF_INET6 if ":" in chosen.host else socket.AF_INET
+    try:
+        listener = socket.create_server((chosen.host, chosen.port), family=family, backlog=2048)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {chosen.host} port {chosen.port}: {exc.strerror}") from exc
+    with listener:
+        yield listener
+
+
+def _certificate(folder: Path, chosen: Settings) -> Certificate | None:
+    if not chosen.tls:
+        return None
+    if chosen.certificate:
+        return tls.given(Path(chosen.certificate), Path(chosen.key))
+    return tls.private(folder, list(dict.fromkeys([chosen.host, *chosen.names, socket.gethostname(), "localhost"])))
+
+
+def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:
+    """There is an admin: the first one's token is in a file of the lab."""
+    from emlab.files import replacing
+
+    path = lab.path / TOKEN_FILE
+    if not any(token.revoked_ts is None for token in lab.controller.tokens.of("admin")):
+        with replacing(path) as file:
+            file.write(f"{service.issue('admin', ADMIN).token}\n".encode())
+        say(f"the token of its first admin is in {path}; only you can read it")
+
+
+@contextmanager
+def _announced(lab: Lab, url: str, certificate: Certificate | None) -> Iterator[None]:
+    """Programs of this user on this host find the lab's address in its folder."""
+    path = lab.path / ADDRESS_FILE
+    ca = None if certificate is None or certificate.ca is None else str(certificate.ca)
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(Address(url, ca, os.getpid())))
+    fresh.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _flushing(audit: Audit) -> Iterator[None]:
+    """What the audit log counts is on disk every few seconds, and at the end."""
+    stop = threading.Event()
+
+    def flush() -> None:
+        while not stop.wait(FLUSH_S):
+            audit.flush()
+
+    thread = threading.Thread(target=flush, name="emlab-audit", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        audit.flush()

@@ -1,0 +1,162 @@
+"""TLS for a controller: a given certificate, or one of a private authority that is made here."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emlab.errors import ConfigError
+from emlab.files import replacing
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+AUTHORITY_DAYS, CERTIFICATE_DAYS = 3650, 397
+RENEW_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Files in PEM form: the chain and key that a server shows; `ca`: what its callers need to trust, if it is ours."""
+
+    chain: Path
+    key: Path
+    ca: Path | None = None
+
+
+def given(chain: Path, key: Path) -> Certificate:
+    """A certificate from elsewhere. Raises ConfigError: a file is missing, or they do not belong together."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"{chain} and {key} are no certificate with its key: {exc.strerror or exc}") from exc
+    return Certificate(chain, key)
+
+
+def private(folder: Path, hosts: list[str]) -> Certificate:
+    """A certificate for these names and addresses, by an authority in the folder; both are made when needed.
+
+    The authority stays the same, so that callers trust `ca.pem` once. Its key and the server's have mode 0600.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
+    assert made.ca is not None
+    if not (made.ca.exists() and (folder / "ca.key").exists()):
+        _make_authority(folder)
+    if not _is_good(made.chain, hosts):
+        _make_certificate(folder, hosts)
+    return made
+
+
+def _is_good(chain: Path, hosts: list[str]) -> bool:
+    """Whether the certificate names these hosts and lasts for a while."""
+    from cryptography import x509
+
+    if not chain.exists():
+        return False
+    found = x509.load_pem_x509_certificate(chain.read_bytes())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names == _names(hosts) and found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
+
+
+def _make_authority(folder: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+    key = generate_private_key(SECP256R1())
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    name = _name("emlab private authority")
+    built = (
+        _builder(name, name, key, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    _write(folder / "ca", _signed(built, key), key)
+
+
+def _make_certificate(folder: Path, hosts: list[str]) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    signer = load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(signer, EllipticCurvePrivateKey), "made here"
+    key = generate_private_key(SECP256R1())
+    built = (
+        _builder(_name(hosts[0]), authority.subject, key, CERTIFICATE_DAYS)
+        .add_extension(_names(hosts), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    _write(folder / "server", _signed(built, signer), key)
+
+
+def _names(hosts: list[str]) -> x509.SubjectAlternativeName:
+    from cryptography import x509
+
+    def general(host: str) -> x509.GeneralName:
+        try:
+            return x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            return x509.DNSName(host)
+
+    return x509.SubjectAlternativeName([general(host) for host in hosts])
+
+
+def _name(text: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # a caller's clock may be a little behind
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _signed(builder: x509.CertificateBuilder, key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def _write(path: Path, certificate: bytes, key: EllipticCurvePrivateKey) -> None:
+    """The key is there before the certificate, so that nobody sees a certificate without its key."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for file, content in ((path.with_suffix(".key"), secret), (path.with_suffix(".pem"), certificate)):
+        with replacing(file) as out:
+            out.write(content)
