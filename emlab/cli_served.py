@@ -86,16 +86,16 @@ def _turning(name: str, done: str) -> Callable[..., None]:
             raise ConfigError("name whose clouds are meant, or say --all")
         with controller(lab, url, token_file, ca) as client:
             chosen = users or [cloud.user for cloud in client.clouds()]
-            failed = 0
+            turned = []
             for user in chosen:
                 try:
                     getattr(client, name)(user)
+                    turned.append(client.status(user))
                 except EmlabError as exc:
-                    failed += 1
                     print(f"{user}: {exc.kind}: {exc}", file=sys.stderr)
-            _show([client.status(user) for user in chosen], as_json=as_json)
-        if failed:
-            raise ConfigError(f"{failed} of {len(chosen)} clouds were not {done}")
+            _show(turned, as_json=as_json)
+        if len(turned) < len(chosen):
+            raise ConfigError(f"{len(chosen) - len(turned)} of {len(chosen)} clouds were not {done}")
 
     turn.__doc__ = {
         "pause": "Let clouds sleep: they use no CPU, and wake when they are used.",
