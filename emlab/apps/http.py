@@ -37,12 +37,14 @@ def server(app: App, socket: Path) -> uvicorn.Server:
     return uvicorn.Server(config(asgi(app), limit_concurrency=MAX_CONNECTIONS, uds=str(socket)))
 
 
-def config(app: ASGIApp, *, limit_concurrency: int, **listen: Any) -> uvicorn.Config:
+def config(
+    app: ASGIApp, *, limit_concurrency: int, protocol: type[BoundedHead] | None = None, **listen: Any
+) -> uvicorn.Config:
     """How every server of ours speaks HTTP. The other arguments are uvicorn's, and say where it listens."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=BoundedHead,
+        http=protocol or BoundedHead,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -1,0 +1,374 @@
+"""One address for all clouds: /CLOUD/... reaches that cloud, which wakes for it and stays awake until it has answered.
+
+A request is authorised before anything wakes. It is sent while the cloud wakes: a frozen cloud's socket takes it, and
+it is answered as soon as the cloud thaws. Framing is decided here: what reaches a cloud was parsed and written anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from emlab.apps import head
+from emlab.apps.head import Asked, Turned
+from emlab.apps.http import Reading
+from emlab.apps.upstream import KEEP_S, Upstream
+from emlab.engines.base import SOCKET
+from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
+from emlab.lifecycle import Lifecycle
+from emlab.waking import Waker
+from emlab.wire import problem
+from emlab.wire.serve import user_token
+
+if TYPE_CHECKING:
+    import aiohttp
+    from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+SMALL_BODY_BYTES = 64 << 10  # is sent while the cloud wakes, and again if the cloud had to be started
+PART_BYTES = 64 << 10
+RETRY_AFTER_S = 2.0
+_CUT = (errno.ECONNRESET, errno.EPIPE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a request may take.
+
+    Attributes:
+        wake_s: until who waits for a cloud is told to ask again; the wake goes on.
+        suspect_s: without an answer for so long, the engine is asked whether the cloud runs at all.
+        answer_s: until a running cloud has begun to answer. stall_s: until the next part of an answer has passed on.
+        body_s: until a body is there; one more second for each `body_bytes_per_s`.
+        under_way: requests at once.
+    """
+
+    wake_s: float = 30.0
+    suspect_s: float = 1.0
+    answer_s: float = 900.0
+    stall_s: float = 60.0
+    body_s: float = 10.0
+    body_bytes_per_s: float = 16 << 10
+    under_way: int = 512
+
+
+class Door(Protocol):
+    """What a gateway asks those who know the clouds and their owners. For one thread; nothing of it blocks."""
+
+    def life(self, cloud: str) -> Lifecycle | None:
+        """The life of the cloud with this id; None if there is none."""
+
+    def admit(self, cloud: str, token: str | None, client: str) -> None:
+        """Returns if that is a token of the cloud's owner, and puts the use on record.
+
+        Args:
+            client: the address that asks.
+        Raises: NoToken, NotPermitted, TooMany.
+        """
+
+    def refused(self, cloud: str, client: str, error: EmlabError) -> None:
+        """Puts on record that a request got this error instead of the cloud's answer: one of `admit`, or another."""
+
+
+class Gone(Exception):
+    """The client is not there any more."""
+
+
+class Gateway:
+    """An ASGI app for the paths that begin with the id of a cloud. For one event loop.
+
+    Args:
+        door: says who may pass. waker: wakes; whoever made it closes it.
+    """
+
+    def __init__(self, door: Door, waker: Waker, *, limits: Limits | None = None) -> None:
+        self._door = door
+        self._waker = waker
+        self._limits = Limits() if limits is None else limits
+        self._reading = Reading()
+        self._under_way = 0
+        self._upstreams: dict[Lifecycle, Upstream] = {}
+        self._tidying: asyncio.TimerHandle | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request is answered: by its cloud, or with a problem document."""
+        self._under_way += 1
+        line = _Line(receive, send)
+        try:
+            if self._under_way > self._limits.under_way:
+                raise Turned(Unreachable("there are too many requests at once: ask again soon"), 503)
+            await self._serve(scope, line)
+        except Gone:
+            line.give_up()
+        except Turned as exc:
+            await line.refuse(exc.error, exc.status)
+        except EmlabError as exc:
+            await line.refuse(exc, exc.status)
+        except Exception as exc:
+            log.error("a request failed with %s", problem.anonymous(exc))
+            await line.refuse(EmlabError(f"the gateway failed with {type(exc).__name__}"), 500)
+        finally:
+            self._under_way -= 1
+
+    async def close(self) -> None:
+        """No connection to a cloud is open. Idempotent."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        upstreams, self._upstreams = self._upstreams, {}
+        for upstream in upstreams.values():
+            await upstream.close()
+
+    async def _serve(self, scope: Scope, line: _Line) -> None:
+        cloud, path = head.where(scope)
+        life = self._door.life(cloud)
+        if life is None:
+            raise UnknownUser("there is no such cloud")
+        client = scope["client"][0] if scope["client"] else ""
+        try:
+            await self._pass(head.read(scope, path), life, line, client)
+        except (EmlabError, Turned) as exc:
+            self._door.refused(cloud, client, exc.error if isinstance(exc, Turned) else exc)
+            raise
+
+    async def _pass(self, asked: Asked, life: Lifecycle, line: _Line, client: str) -> None:
+        """Who may is passed on to the cloud."""
+        line.expect(asked.size, self._limits.body_s + asked.size / self._limits.body_bytes_per_s)
+        if not asked.by_user:
+            self._door.admit(life.spec.cloud, asked.token, client)
+            return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
+        if (full := self._reading.refusal(asked.size)) is not None:
+            raise Turned(problem.decode(*full), full[0])
+        with self._reading.of(asked.size):
+            body = await line.whole()
+            self._door.admit(life.spec.cloud, user_token(asked.path, body), client)
+            await self._carry(asked, life, line, body)
+
+    async def _carry(self, asked: Asked, life: Lifecycle, line: _Line, body: bytes | None) -> None:
+        """The cloud's answer is passed on. `body`: the whole one; None if it is passed on as it comes."""
+        lease = life.begin_use()
+        exchange = _Exchange(asked, life, line, body, waker=self._waker, limits=self._limits)
+        try:
+            with self._upstream(life) as upstream:
+                await exchange.run(upstream)
+        finally:
+            life.release(lease)
+
+    def _upstream(self, life: Lifecycle) -> Upstream:
+        upstream = self._upstreams.get(life)
+        if upstream is None:
+            upstream = self._upstreams[life] = Upstream(str(life.spec.run_dir / SOCKET))
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(KEEP_S, self._tidy)
+        return upstream
+
+    def _tidy(self) -> None:
+        """Clouds that nobody has used for a while have no connections any more."""
+        unused = [life for life, upstream in self._upstreams.items() if upstream.unused()]
+        for life in unused:
+            self._upstreams.pop(life).end()
+        loop = asyncio.get_running_loop()
+        self._tidying = loop.call_later(KEEP_S, self._tidy) if self._upstreams else None
+
+
+class _Line:
+    """The client's end of one request: what it still sends, and what it is answered."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._left = 0
+        self._deadline = 0.0
+        self._answering = False
+        self.fault: Exception | None = None  # why the body did not come; what carries it may wrap that in its own
+
+    def expect(self, size: int, within_s: float) -> None:
+        """A body of that size is to come, within that time."""
+        self._left = size
+        self._deadline = asyncio.get_running_loop().time() + within_s
+
+    async def whole(self) -> bytes:
+        """What is left of the body. Raises Gone, Turned."""
+        return b"".join([part async for part in self.parts()])
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """What is left of the body, as it comes. Raises Gone, Turned."""
+        while self._left > 0:
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    message = await self._receive()
+            except TimeoutError:
+                self.fault = Turned(BadQuery("the body of the request came too slowly"), 408)
+                raise self.fault from None
+            if message["type"] == "http.disconnect":
+                self.fault = Gone()
+                raise self.fault
+            part = message.get("body", b"")
+            self._left -= len(part)
+            yield part
+
+    async def gone(self) -> None:
+        """The client has closed the connection, or has its answer. After the body only."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the whole body was read."""
+        return self._left <= 0
+
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The head of the answer has been sent."""
+        self._answering = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def pass_on(self, part: bytes, *, more: bool) -> None:
+        """A part of the answer has been sent."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def refuse(self, error: EmlabError, status: int) -> None:
+        """The error is the answer, and the connection ends. An answer that had begun is broken off instead."""
+        if self._answering:
+            return self.give_up()
+        status, body = problem.encode(error, status=status)
+        headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+        if status in (429, 503):
+            after_s = error.retry_after_s if isinstance(error, TooMany) else RETRY_AFTER_S
+            headers.append((b"retry-after", str(math.ceil(after_s)).encode()))
+        await self.answer(status, [*headers, (b"connection", b"close")])
+        await self.pass_on(body, more=False)
+
+    def give_up(self) -> None:
+        """Nothing more is sent: the server closes the connection of an app that returns so."""
+        log.info("a request was broken off")
+
+
+class _Exchange:
+    """One request to a cloud and its answer, while somebody holds a lease on the cloud."""
+
+    def __init__(
+        self, asked: Asked, life: Lifecycle, line: _Line, body: bytes | None, *, waker: Waker, limits: Limits
+    ) -> None:
+        self._asked = asked
+        self._life = life
+        self._line = line
+        self._body = body
+        self._waker = waker
+        self._limits = limits
+        self._limit: asyncio.Timeout
+        self._beside: list[asyncio.Task[None]] = []
+        self._waking = False
+        self._fault: Exception | None = None
+
+    async def run(self, upstream: Upstream) -> None:
+        """The answer has been passed on. Raises EmlabError, Turned, Gone."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._limits.suspect_s, self._suspect)
+        try:
+            async with asyncio.timeout(self._limits.answer_s) as self._limit:
+                response = await self._response(upstream)
+                self._waking = True  # no need to
+                try:
+                    await self._pass_back(response)
+                finally:
+                    response.close() if response.connection else response.release()
+        except TimeoutError:
+            raise (self._fault or Turned(Unreachable("the cloud did not answer in time"), 504)) from None
+        finally:
+            timer.cancel()
+            for task in self._beside:
+                task.cancel()
+
+    async def _response(self, upstream: Upstream) -> aiohttp.ClientResponse:
+        """The answer's head. The request is sent again if the cloud never had the whole of it."""
+        import aiohttp
+
+        if not self._life.runs:
+            upstream.renew()
+            if self._body is None:
+                await self._awake()
+            else:
+                self._wake()
+        try:
+            return await self._send(upstream)
+        except (aiohttp.ClientError, OSError) as exc:
+            if self._line.fault is not None:
+                raise self._line.fault from None
+            if not self._is_repeatable(exc):
+                raise Turned(Unreachable("the cloud ended before it had answered"), 502) from exc
+        await self._awake()
+        try:
+            return await self._send(upstream)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._line.fault or Turned(Unreachable("the cloud cannot be reached: ask again soon"), 503) from exc
+
+    def _is_repeatable(self, exc: Exception) -> bool:
+        """Whether the cloud cannot have had the whole request, and it is all here.
+
+        A unix socket whose reader closes it with something unread says "connection reset", else just its end.
+        """
+        import aiohttp
+
+        if isinstance(exc, aiohttp.ClientConnectorError):
+            return True
+        cut = isinstance(exc, ConnectionResetError) or (isinstance(exc, OSError) and exc.errno in _CUT)
+        return cut and self._body is not None
+
+    def _send(self, upstream: Upstream) -> Coroutine[object, object, aiohttp.ClientResponse]:
+        return upstream.send(self._asked, self._line.parts() if self._body is None else self._body)
+
+    async def _awake(self) -> None:
+        try:
+            await self._waker.awake(self._life, self._limits.wake_s)
+        except Unreachable as exc:
+            raise Turned(exc, 503) from exc
+
+    def _wake(self) -> None:
+        """It is woken beside the request."""
+        self._waking = True
+        self._watch(self._awake())
+
+    def _suspect(self) -> None:
+        """No answer for a while: perhaps the cloud does not run, or nobody waits for it any more."""
+        if not self._waking:
+            self._wake()
+        if self._line.is_read:
+            self._watch(self._abandoned())
+
+    async def _abandoned(self) -> None:
+        await self._line.gone()
+        raise Gone
+
+    def _watch(self, beside: Coroutine[object, object, None]) -> None:
+        self._beside.append(asyncio.get_running_loop().create_task(self._or_end(beside)))
+
+    async def _or_end(self, beside: Coroutine[object, object, None]) -> None:
+        """If that fails, the request ends with its error."""
+        try:
+            await beside
+        except (EmlabError, Turned, Gone, OSError) as exc:
+            self._fault = exc
+            self._limit.reschedule(0.0)
+
+    async def _pass_back(self, response: aiohttp.ClientResponse) -> None:
+        """The answer is passed on: a small one at once, another as it comes."""
+        import aiohttp
+
+        headers = head.passed_back(response.raw_headers)
+        size = response.content_length
+        try:
+            if size is not None and size <= PART_BYTES:
+                body = await response.read()
+                await self._line.answer(response.status, headers)
+                return await self._line.pass_on(body, more=False)
+            await self._line.answer(response.status, headers)
+            async for part in response.content.iter_any():
+                self._limit.reschedule(asyncio.get_running_loop().time() + self._limits.stall_s)
+                await self._line.pass_on(part, more=True)
+            await self._line.pass_on(b"", more=False)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise Turned(Unreachable("the cloud ended while it answered"), 502) from exc
