@@ -18,6 +18,7 @@ from emlab.wire.table import Route
 MAX_OUTCOMES = 100_000
 MAX_ROWS = 1000
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
@@ -170,7 +171,7 @@ class LeaseEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 class AuditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Rows of the audit log after one, oldest first."""
 
-    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    after: Count = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] = MAX_ROWS
 
 
@@ -285,7 +286,7 @@ class IdleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 class EventsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What happened after so many events; 0 for all that are kept."""
 
-    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    after: Count = 0
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
