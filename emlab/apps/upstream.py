@@ -40,8 +40,11 @@ class Upstream:
         """The head of the cloud's answer. Raises aiohttp.ClientError, OSError."""
         if self._session is None:
             self._session = _session(self._socket)
+        headers = asked.headers
+        if not isinstance(body, bytes):  # else it would come in chunks, which no cloud takes
+            headers = [*headers, ("Content-Length", str(asked.size))]
         return await self._session.request(
-            asked.method, asked.url, headers=asked.headers, data=body or None, allow_redirects=False
+            asked.method, asked.url, headers=headers, data=body or None, allow_redirects=False
         )
 
     def renew(self) -> None:
