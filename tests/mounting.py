@@ -35,8 +35,19 @@ def kill_daemon(clear: Path) -> None:
 
 
 @contextmanager
-def namespace(propagation: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a mount namespace of its own, as a container has."""
-    waiting = ["unshare", "-m", "--propagation", propagation, "cat"]
+def read_only(path: Path) -> Iterator[None]:
+    """Nobody can write it, not even root."""
+    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@contextmanager
+def namespace(propagation: str, first: str = "true") -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a mount namespace of its own, as a container has; `first` is what a shell does there before."""
+    waiting = ["unshare", "-m", "--propagation", propagation, "sh", "-c", f"{first} && exec cat"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
         yield other

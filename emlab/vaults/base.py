@@ -76,12 +76,16 @@ class Vault(Protocol):
         """A new code that opens the vault; an earlier one does not any more. Raises as `rekey`."""
 
     def shred_keys(self) -> None:
-        """No key opens it ever again; what is open stays open. Idempotent; `shred` begins with it. Raises VaultBusy."""
+        """No key opens it ever again; what is open stays open. Idempotent; `shred` begins with it.
+
+        Raises VaultBusy, VaultError (the disk cannot be written; a key may still be there).
+        """
 
     def shred(self) -> None:
         """Nobody reads the data again, with whatever key: first the wrapped keys are gone, then what they encrypted.
 
-        Idempotent, also after a crash in between. Raises VaultBusy: the keys are gone, but somebody still has it open.
+        Idempotent, also after a crash in between. Raises as `shred_keys`; VaultBusy may also mean: the keys are gone,
+        but somebody still has it open.
         """
 
     def repair(self) -> Found:

@@ -5,8 +5,6 @@ Works without root, and without a mount or a daemon for each vault. The key lies
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from emlab.clock import wait_until
@@ -16,7 +14,7 @@ from emlab.vaults import fscrypt_calls as kernel
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
 from emlab.vaults.fscrypt_calls import KeyStatus
-from emlab.vaults.header import disk_error, sync_directory
+from emlab.vaults.header import disk_errors, sync_directory
 from emlab.vaults.keyed import BUSY_WAIT_S, KeyedVault
 
 _FEATURES = (Path("/sys/fs/ext4/features/encryption"), Path("/sys/fs/f2fs/features/encryption"))
@@ -44,7 +42,7 @@ class FscryptVault(KeyedVault):
         """None if vaults of this kind can be made in a folder, else what to do."""
         if lacks := cls.missing():
             return lacks
-        with _named(folder, "look for encryption"):
+        with disk_errors(folder, "look for encryption"):
             if kernel.supported(folder):
                 return None
         return (
@@ -57,7 +55,7 @@ class FscryptVault(KeyedVault):
             raise VaultError(lacks)
         self.clear.mkdir(mode=0o700)
         raw, name = _key_and_name(data_key)
-        with _named(self._parent, "encrypt a directory"):
+        with disk_errors(self._parent, "encrypt a directory"):
             kernel.add_key(self._parent, raw)
             try:
                 kernel.set_policy(self.clear, name)
@@ -67,7 +65,7 @@ class FscryptVault(KeyedVault):
 
     def _show(self, data_key: Key) -> None:
         raw, name = _key_and_name(data_key)
-        with _named(self._parent, "open the vault"):
+        with disk_errors(self._parent, "open the vault"):
             if name != kernel.policy(self.clear):
                 raise WrongKey(f"the key does not open what is in {self.clear}")
             kernel.add_key(self._parent, raw)
@@ -78,14 +76,14 @@ class FscryptVault(KeyedVault):
             raise VaultBusy(f"{self.clear} is not closed: {mounts.names(mounts.users(self.clear))} still uses it")
 
     def _removed(self, name: bytes) -> bool:
-        with _named(self._parent, "close the vault"):
+        with disk_errors(self._parent, "close the vault"):
             if kernel.key_status(self._parent, name) is not KeyStatus.ABSENT:
                 kernel.remove_key(self._parent, name)
             return kernel.key_status(self._parent, name) is KeyStatus.ABSENT
 
     def _look(self) -> Found:
         name = self._policy()
-        with _named(self._parent, "look for the key"):
+        with disk_errors(self._parent, "look for the key"):
             if name is None or kernel.key_status(self._parent, name) is KeyStatus.ABSENT:
                 return Found.CLOSED
         return Found.OPEN
@@ -94,19 +92,10 @@ class FscryptVault(KeyedVault):
         """The name of the key of the clear directory, None if there is no such directory."""
         if not self.clear.is_dir():
             return None
-        with _named(self.clear, "look for encryption"):
+        with disk_errors(self.clear, "look for encryption"):
             return kernel.policy(self.clear)
 
 
 def _key_and_name(data_key: Key) -> tuple[bytes, bytes]:
     raw = data_key.derive("fscrypt", size=kernel.KEY_BYTES)
     return raw, kernel.identifier(raw)
-
-
-@contextmanager
-def _named(path: Path, what: str) -> Iterator[None]:
-    """What the system refuses is one of emlab's errors."""
-    try:
-        yield
-    except OSError as exc:
-        raise disk_error(exc, path, what) from exc

@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -209,12 +210,11 @@ class HeaderFile:
 
     def write(self, header: Header) -> None:
         """The file holds this header, on disk; what it held before is overwritten. Raises DiskFull, VaultError."""
-        try:
-            self._write(encode(header))
-        except OSError as exc:
-            raise disk_error(exc, self._path.parent, "keep the vault's keys") from exc
-        finally:
-            self._fresh.unlink(missing_ok=True)
+        with disk_errors(self._path.parent, "keep the vault's keys"):
+            try:
+                self._write(encode(header))
+            finally:
+                self._fresh.unlink(missing_ok=True)
 
     def _write(self, raw: bytes) -> None:
         self._fresh.unlink(missing_ok=True)
@@ -238,20 +238,27 @@ class HeaderFile:
         self._step("overwritten")
 
     def destroy(self) -> None:
-        """Nothing opens the vault any more: the wrapped keys are overwritten on disk, then the files go. Idempotent."""
-        for path in (self._path, self._fresh):
-            if path.is_symlink() or not path.exists():
-                path.unlink(missing_ok=True)
-                continue
-            file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-            try:
-                _overwrite(file)
-            finally:
-                os.close(file)
-            self._step("overwritten")
-            path.unlink()
-            self._step("unlinked")
-        sync_directory(self._path.parent)
+        """Nothing opens the vault any more: the wrapped keys are overwritten on disk, then the files go. Idempotent.
+
+        Raises DiskFull, VaultError: a key may still be there.
+        """
+        with disk_errors(self._path.parent, "destroy the vault's keys"):
+            for path in (self._path, self._fresh):
+                self._destroy(path)
+            sync_directory(self._path.parent)
+
+    def _destroy(self, path: Path) -> None:
+        if path.is_symlink() or not path.exists():
+            path.unlink(missing_ok=True)
+            return
+        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            _overwrite(file)
+        finally:
+            os.close(file)
+        self._step("overwritten")
+        path.unlink()
+        self._step("unlinked")
 
 
 def _no_link_no_pipe(path: str, flags: int) -> int:
@@ -279,3 +286,12 @@ def disk_error(exc: OSError, path: Path, what: str) -> DiskFull | VaultError:
         found = os.statvfs(path if path.exists() else path.parent)
         return DiskFull(f"the disk under {path} is full ({found.f_bavail * found.f_frsize} bytes free): cannot {what}")
     return VaultError(f"cannot {what} in {path}: {exc.strerror}")
+
+
+@contextmanager
+def disk_errors(path: Path, what: str) -> Iterator[None]:
+    """What the system refuses meanwhile is one of emlab's errors; see `disk_error`."""
+    try:
+        yield
+    except OSError as exc:
+        raise disk_error(exc, path, what) from exc

@@ -18,7 +18,7 @@ from emlab.clock import wait_until
 from emlab.errors import VaultBusy, VaultError
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret
 from emlab.vaults.base import Found
-from emlab.vaults.header import HeaderFile, Step, disk_error, new_header, proceed, sync_directory
+from emlab.vaults.header import HeaderFile, Step, disk_error, disk_errors, new_header, proceed, sync_directory
 
 LOCK_WAIT_S = 30.0  # another process may be stretching a passphrase, mounting, or waiting for who uses the vault
 BUSY_WAIT_S = 1.0  # for drivers: a program that was just stopped still closes its files
@@ -88,7 +88,7 @@ class KeyedVault(ABC):
     def create(self, key: OwnerSecret) -> None:
         """The vault exists and is closed. If it fails, nothing is left behind. Raises VaultError, DiskFull."""
         header, data_key = new_header(self.name, key)
-        try:
+        with disk_errors(self._home, "make a vault"):
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._alone():
                 self._refuse_what_is_there()
@@ -100,8 +100,6 @@ class KeyedVault(ABC):
                 except BaseException:
                     self._erase()
                     raise
-        except OSError as exc:
-            raise disk_error(exc, self._home, "make a vault") from exc
 
     def _refuse_what_is_there(self) -> None:
         if self._header.exists:
@@ -111,14 +109,14 @@ class KeyedVault(ABC):
 
     def open(self, key: Secret) -> Path:
         """The clear directory. Idempotent. Raises WrongKey, VaultDamaged, VaultError, VaultBusy."""
-        with self._alone():
+        with self._alone(), disk_errors(self._home, "open the vault"):
             self._show(self._header.read(self.name).unlock(key))
         return self.clear
 
     def close(self) -> None:
         """The clear directory is gone, and every key with it. Idempotent. Raises VaultBusy."""
         if self._home.exists():
-            with self._alone():
+            with self._alone(), disk_errors(self._home, "close the vault"):
                 self._hide()
 
     def rekey(self, old: Secret, new: OwnerSecret) -> None:
@@ -136,15 +134,15 @@ class KeyedVault(ABC):
         return code
 
     def shred_keys(self) -> None:
-        """No key opens it ever again; what is open stays open. Idempotent. Raises VaultBusy."""
+        """No key opens it ever again; what is open stays open. Idempotent. Raises VaultBusy, VaultError."""
         if self._home.exists():
             with self._alone():
                 self._header.destroy()
 
     def shred(self) -> None:
-        """Nobody reads the data again: first the keys are gone, then the rest. Idempotent. Raises VaultBusy."""
+        """Nobody reads the data again: first the keys are gone, then the rest. Idempotent. Raises as `shred_keys`."""
         if self._home.exists():
-            with self._alone():
+            with self._alone(), disk_errors(self._home, "remove the vault"):
                 self._header.destroy()
                 self._hide()
                 self._erase()

@@ -162,11 +162,15 @@ def _unmount_as_user(point: Path, *, lazy: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that has something of a mount; `follows`: an unmount here reaches its namespace, too."""
+    """A process that has something of a mount.
+
+    `follows`: an unmount here reaches its namespace, too. `moved`: it sees the mount where it is not seen here.
+    """
 
     pid: int
     name: str
     follows: bool = False
+    moved: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})"
@@ -174,7 +178,8 @@ class Holder:
 
 def elsewhere(mine: Callable[[Mount], bool]) -> list[Holder]:
     """One process of each other mount namespace (each container) that sees such a mount; of those we may look at."""
-    ours = frozenset(group for mount in read() if mine(mount) for group in mount.groups)
+    here = [mount for mount in read() if mine(mount)]
+    ours, points = frozenset(group for mount in here for group in mount.groups), {mount.point for mount in here}
     seen = {_link("thread-self/ns/mnt")}
     found = []
     for pid in _pids():
@@ -184,7 +189,9 @@ def elsewhere(mine: Callable[[Mount], bool]) -> list[Holder]:
                 seen.add(space)
                 mounts = [mount for mount in read(str(pid)) if mine(mount)]
                 if mounts:
-                    found.append(Holder(pid, _name(pid), all(mount.groups & ours for mount in mounts)))
+                    follows = all(mount.groups & ours for mount in mounts)
+                    moved = any(mount.point not in points for mount in mounts)
+                    found.append(Holder(pid, _name(pid), follows=follows, moved=moved))
     return found
 
 

@@ -8,17 +8,19 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from emlab.clock import wait_until
+from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.errors import VaultBusy, VaultError
 from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
 from emlab.vaults.gocryptfs import DEVICE, GocryptfsVault
+from emlab.vaults.keyed import BUSY_WAIT_S
 from tests.canary import search_bytes
 from tests.contract.ordinary import USER, as_user
 from tests.mounting import daemon, kill_daemon, namespace
@@ -80,6 +82,14 @@ def in_use(path: Path) -> Iterator[int]:
     finally:
         with suppress(OSError):
             os.close(file)
+
+
+def refusing_s(vault: GocryptfsVault) -> float:
+    """How long it took to say that it cannot be closed."""
+    begun = SYSTEM_CLOCK.monotonic()
+    with pytest.raises(VaultBusy):
+        vault.close()
+    return SYSTEM_CLOCK.monotonic() - begun
 
 
 class TestDaemon:
@@ -214,17 +224,44 @@ class TestNamespaces:
 
     @pytest.mark.parametrize("propagation", ["private", "slave"])
     def test_what_another_namespace_keeps_open_is_not_called_closed(
-        self, vault: GocryptfsVault, key: Key, propagation: str
+        self, vault: GocryptfsVault, key: Key, propagation: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("emlab.vaults.mounted.STARTING_WAIT_S", 0.1)
         vault.open(key)
         with namespace(propagation) as other:
             assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
-            with pytest.raises(VaultBusy, match=rf"(unshare|cat) \(process {other.pid}\)"):
+            with pytest.raises(VaultBusy, match=rf"(unshare|sh|cat) \(process {other.pid}\)"):
                 vault.close()
             assert vault.is_open
             assert (vault.clear / "file").write_text("still here") == 10
         vault.close()
         assert not vault.is_open
+
+    def test_a_copy_of_the_mount_that_goes_by_itself_is_waited_for(self, vault: GocryptfsVault, key: Key) -> None:
+        """As a container has one that is being started, whosever it is."""
+        vault.open(key)
+        with namespace("private") as other, ThreadPoolExecutor(1) as pool:
+            assert wait_until(lambda: mounts.elsewhere(vault._is_mine) != [], WAIT_S)
+            closing = pool.submit(vault.close)
+            with pytest.raises(TimeoutError):
+                closing.result(BUSY_WAIT_S + 0.5)
+            assert other.stdin is not None
+            other.stdin.close()
+            closing.result(WAIT_S)
+        assert not vault.is_open
+
+    def test_a_mount_that_was_given_to_another_namespace_is_waited_for_no_longer_than_a_file(
+        self, vault: GocryptfsVault, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("emlab.vaults.mounted.STARTING_WAIT_S", 10 * WAIT_S)
+        clear, given = vault.open(key), tmp_path / "given"
+        given.mkdir()
+        with (clear / "file").open("w"):
+            assert refusing_s(vault) < WAIT_S
+        with namespace("private", f'mount --bind "{clear}" "{given}" && umount "{clear}"'):
+            assert wait_until(lambda: any(holder.moved for holder in mounts.elsewhere(vault._is_mine)), WAIT_S)
+            assert refusing_s(vault) < WAIT_S
+        vault.close()
 
     def test_a_namespace_that_follows_lets_go_with_us(self, vault: GocryptfsVault, key: Key) -> None:
         top = str(vault.parent)

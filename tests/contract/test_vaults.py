@@ -29,7 +29,7 @@ from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
 from emlab.vaults.plain import PlainVault
 from tests.canary import Canary, search
-from tests.mounting import mounts_below
+from tests.mounting import mounts_below, read_only
 
 AS_TYPED: list[Callable[[Path], Vault]] = [PlainVault, GocryptfsVault, FscryptVault, EcryptfsVault]  # for mypy
 COORDINATE = 47.376886412345
@@ -552,6 +552,22 @@ class TestSecrets:
             vault.create(key)
         vault.shred()
         vault.create(key)
+
+    @pytest.mark.needs("mounting")
+    def test_keys_that_cannot_be_overwritten_are_an_error_and_nothing_is_removed(
+        self, vault: Vault, where: Path, key: Key
+    ) -> None:
+        vault.create(key)
+        (vault.open(key) / "file").write_text("kept")
+        with read_only(where / "vault.json"):
+            for act in (vault.shred_keys, vault.shred):
+                with pytest.raises(VaultError, match=r"cannot destroy the vault's keys .* Read-only file system"):
+                    act()
+            with pytest.raises(VaultError, match=r"cannot keep the vault's keys .* Read-only file system"):
+                vault.rekey(key, Key.random())
+        assert (vault.open(key) / "file").read_text() == "kept"
+        vault.shred()
+        assert is_gone(vault)
 
     @pytest.mark.parametrize("number", range(2))
     def test_a_shredding_of_keys_that_was_cut_short_lets_nothing_open_it(
