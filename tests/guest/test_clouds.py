@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import emlab as em
 from emlab.errors import Locked, WrongKey
 from emlab.key import Key
 from tests.canary import search
+from tests.mounting import mounts_below
 
 pytestmark = pytest.mark.needs("ecryptfs", "mongod")
 ENGINES = ("process", pytest.param("docker", marks=pytest.mark.slow))
@@ -39,3 +43,16 @@ def test_a_day_is_stored_made_a_diary_of_locked_unlocked_and_asked(engine_name: 
         planner = lab.controller.register_provider("planner")
         release = planner.ask(em.CountUsers(None, *EVER), epsilon=1.0, min_users=1)
         assert (release.value, release.answered, release.failed) == (1, 1, 0)
+
+
+def test_the_demonstration_on_the_command_line_runs_the_main_job(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "emlab.cli", "demo", "--engine", "process", "--vault", "ecryptfs", "--users", "2"]
+    done = subprocess.run([*command, "--days", "1", "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in {file.name for file in out.iterdir()}
+    assert json.loads((out / "params.json").read_text())["vault"] == "ecryptfs"
+    release = json.loads((out / "release.json").read_text())
+    assert (release["asked"], release["answered"], release["failed"]) == (2, 2, 0)
+    assert mounts_below(home) == []
+    assert list((home / "labs").iterdir()) == []
