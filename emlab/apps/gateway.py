@@ -261,7 +261,7 @@ class _Exchange:
         self._limits = limits
         self._limit: asyncio.Timeout
         self._beside: list[asyncio.Task[None]] = []
-        self._waking = False
+        self._wants_wake = True  # nobody has asked the engine for this request, and there is no answer
         self._fault: Exception | None = None
 
     async def run(self, upstream: Upstream) -> None:
@@ -271,11 +271,11 @@ class _Exchange:
         try:
             async with asyncio.timeout(self._limits.answer_s) as self._limit:
                 response = await self._response(upstream)
-                self._waking = True  # no need to
+                self._wants_wake = False
                 try:
                     await self._pass_back(response)
                 finally:
-                    response.close() if response.connection else response.release()
+                    response.close()  # the connection of one that was read to its end is in the pool again
         except TimeoutError:
             raise (self._fault or Turned(Unreachable("the cloud did not answer in time"), 504)) from None
         finally:
@@ -329,12 +329,12 @@ class _Exchange:
 
     def _wake(self) -> None:
         """It is woken beside the request."""
-        self._waking = True
+        self._wants_wake = False
         self._watch(self._awake())
 
     def _suspect(self) -> None:
         """No answer for a while: perhaps the cloud does not run, or nobody waits for it any more."""
-        if not self._waking:
+        if self._wants_wake:
             self._wake()
         if self._line.is_read:
             self._watch(self._abandoned())
@@ -351,8 +351,9 @@ class _Exchange:
         try:
             await beside
         except (EmlabError, Turned, Gone, OSError) as exc:
-            self._fault = exc
-            self._limit.reschedule(0.0)
+            if not self._limit.expired():
+                self._fault = exc
+                self._limit.reschedule(0.0)
 
     async def _pass_back(self, response: aiohttp.ClientResponse) -> None:
         """The answer is passed on: a small one at once, another as it comes."""

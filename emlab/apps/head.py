@@ -13,7 +13,7 @@ from emlab.apps.http import BoundedHead
 from emlab.errors import BadQuery, EmlabError, NotPermitted, UnknownUser
 from emlab.wire import problem
 from emlab.wire.emission import EMISSION_ROUTES
-from emlab.wire.serve import BEARER
+from emlab.wire.serve import bearer
 from emlab.wire.table import BY_NAME, MAX_BODY_BYTES
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Asked:
 
     Attributes:
         path: within the cloud. headers: those to be passed on. size: of the body, in bytes.
-        token: of the header Authorization; None without it.
+        token: of the header `Authorization: Bearer TOKEN`; None without it.
     """
 
     method: str
@@ -91,17 +91,18 @@ def read(scope: Scope, path: str) -> Asked:
         raise Turned(NotPermitted("an ask with a capability goes to the controller, not to a cloud"), 403)
     special: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in _ONCE and special.setdefault(name, value) is not value:
+        if name in special:
             raise BadQuery(f"the header {name.decode()} stands there twice")
+        if name in _ONCE:
+            special[name] = value
     _check_framing(special, scope["headers"])
-    token = special.get(b"authorization")
     return Asked(
         method=scope["method"],
         path=path,
         query=scope["query_string"].decode(),
         headers=_passed_on(scope["headers"]),
         size=_size(special.get(b"content-length", b"0")),
-        token=None if token is None else token.decode("latin-1").removeprefix(BEARER),
+        token=bearer({"authorization": special.get(b"authorization", b"").decode("latin-1")}),
     )
 
 
