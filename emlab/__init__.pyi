@@ -27,6 +27,8 @@ from .errors import VaultBusy as VaultBusy
 from .errors import VaultError as VaultError
 from .errors import WrongKey as WrongKey
 from .experiment import Experiment as Experiment
+from .idle import AtMost as AtMost
+from .idle import Histogram as Histogram
 from .idle import Never as Never
 from .idle import PauseAfter as PauseAfter
 from .intake.report import IntakeReport as IntakeReport

@@ -20,7 +20,7 @@ from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable, VaultError
-from emlab.idle import Use
+from emlab.idle import NO_GAPS, Use
 from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
 from emlab.record import Recorder
@@ -72,6 +72,8 @@ class Lifecycle:
         self._leases: dict[int, float] = {}
         self._lease_ids = itertools.count()
         self._last_use_ts = clock.now()
+        self._was_used = False  # not since this object exists: before, there was no gap that anybody saw begin
+        self._gaps = NO_GAPS
 
     @property
     def state(self) -> CloudState:
@@ -118,14 +120,24 @@ class Lifecycle:
     def use(self) -> Use:
         """Last use and leases, for an idle rule."""
         with self._uses:
-            return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()))
+            return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()), self._gaps)
 
     def lease(self, until_ts: float) -> int:
         """The cloud is in use until then; returns the lease's number."""
         with self._uses:
+            self._note_gap()
             number = next(self._lease_ids)
             self._leases[number] = until_ts
             return number
+
+    def _note_gap(self) -> None:
+        """A use begins now: if no other is under way, a gap ends."""
+        now = self._clock.now()
+        for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
+            self._last_use_ts = max(self._last_use_ts, self._leases.pop(number))
+        if self._was_used and not self._leases:
+            self._gaps = self._gaps.plus(now - self._last_use_ts)
+        self._was_used = True
 
     def begin_use(self) -> int:
         """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""

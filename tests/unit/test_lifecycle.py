@@ -13,13 +13,29 @@ import pytest
 
 import emlab as em
 from emlab import provision as provisioning
-from emlab.clock import wait_until
+from emlab.clock import Clock, ManualClock, wait_until
 from emlab.engines.rundir import CLOUD_UID
 from emlab.errors import InUse, Unreachable, WrongKey
 from emlab.lifecycle import Lifecycle
-from emlab.state import CloudState, Handle
+from emlab.parts import make_engine
+from emlab.state import CloudSpec, CloudState, Handle
+from emlab.vaults.plain import PlainVault
 
 WAIT_S = 10.0  # only a failing test waits for so long
+
+
+def alone(home: Path, clock: Clock) -> Lifecycle:
+    """A cloud's life without a controller, never started."""
+    spec = CloudSpec("lab", "ann", "a" * 32, 1, home / "run", home / "vault", home / "vault" / "clear")
+    return Lifecycle(
+        spec,
+        engine=make_engine("memory", home),
+        vault=PlainVault(home / "vault"),
+        provision=lambda: pytest.fail("it is not to be started"),
+        intend=lambda intent: None,
+        recorder=em.Recorder(clock),
+        clock=clock,
+    )
 
 
 @pytest.fixture
@@ -182,3 +198,36 @@ def test_a_provisioning_file_belongs_to_who_runs_the_cloud_and_a_link_is_not_fol
         provisioning.write(run_dir, provision)
     assert victim.stat().st_uid == 0
     assert (run_dir / "moved").stat().st_uid == CLOUD_UID
+
+
+def test_a_gap_is_kept_when_a_use_begins_after_none_was_under_way(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    clock.advance(5000.0)
+    first = life.begin_use()  # nobody saw the gap before this one begin
+    clock.advance(5000.0)
+    second = life.lease(clock.now() + 10.0)
+    life.release(first)
+    clock.advance(7.0)
+    third = life.begin_use()  # under the second
+    life.release(third)
+    life.release(second)
+    assert life.use().gaps.total == 0
+    clock.advance(0.9)
+    life.release(life.begin_use())  # below a second
+    assert life.use().gaps.total == 0
+    clock.advance(600.0)
+    life.release(life.begin_use())
+    gaps = life.use().gaps
+    assert gaps.total == 1
+    assert gaps.span(0.0, 1.0)[0] <= 600.0 < gaps.span(0.0, 1.0)[1]
+
+
+def test_a_gap_begins_when_a_lease_that_nobody_released_expires(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    life.lease(clock.now() + 100.0)
+    clock.advance(400.0)
+    life.release(life.begin_use())
+    assert life.use().leases == ()
+    assert life.use().gaps.span(0.0, 1.0)[0] <= 300.0 < life.use().gaps.span(0.0, 1.0)[1]
