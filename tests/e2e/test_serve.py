@@ -1,0 +1,340 @@
+"""`emlab serve` as a program of its own: the whole story over HTTPS, its end by every means, and who is let in."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import emlab as em
+from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany
+from emlab.parts import make_engine
+from emlab.remote import ControllerClient
+from tests.e2e.clouds import entry
+from tests.e2e.served import Served, lab_file, served
+
+REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
+PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
+KEY = "background/location"
+WORDS = em.Passphrase("the quick brown fox of Ann")
+
+
+@pytest.fixture
+def config(engine_name: str, tmp_path: Path) -> Path:
+    return lab_file(tmp_path / "lab.toml", engine_name)
+
+
+@pytest.fixture
+def lab(home: Path, config: Path, engine_name: str) -> Iterator[Served]:
+    with served(home, config) as running:
+        yield running
+    _remove(home, engine_name)
+
+
+def _remove(home: Path, engine_name: str) -> None:
+    """Nothing is left of the lab, which is kept."""
+    em.Lab(engine_name, name="served", keep=False, home=home, idle=None).start().close()
+    assert list((home / "labs").iterdir()) == []
+    assert make_engine(engine_name, home).find() == []
+
+
+@pytest.fixture
+def admin(lab: Served) -> Iterator[ControllerClient]:
+    with lab.client() as client:
+        yield client
+
+
+@pytest.fixture
+def connect(lab: Served) -> Callable[[], http.client.HTTPSConnection]:
+    """A plain connection to it."""
+    where = lab.address.url.removeprefix("https://")
+    trusting = ssl.create_default_context(cafile=lab.address.ca)
+    return lambda: http.client.HTTPSConnection(where, context=trusting, timeout=30)
+
+
+@REAL
+def test_the_whole_story_over_https(lab: Served, admin: ControllerClient, home: Path) -> None:
+    person = em.Simulator(1, 1, seed=2).person(0)
+    ann = admin.signup("ann", policy=em.Policy.open(), key=WORDS)
+    assert ann.token is not None
+    ann.pause()
+    assert ann.state is em.CloudState.PAUSED
+    stored = ann.store(person.entries())
+    assert (stored.inserted, ann.state) == (stored.received, em.CloudState.RUNNING)
+    assert ann.intake().trips == len(ann.trips()) > 1
+    planner = admin.register_provider("planner")
+    ann.pause()
+    release = planner.ask(em.SumDistance(0.0, 2e9, 50_000), epsilon=1.0, min_users=1)
+    assert (release.asked, release.answered, release.failed) == (1, 1, 0)
+    assert ann.ledger.spent_micro == 1_000_000
+    with lab.client(ann.token) as mine:
+        me = mine.me()
+        assert (me.kind, me.subject, me.cloud is not None) == ("owner", "ann", True)
+        again = mine.cloud("ann", token=ann.token)
+        again.lock()
+        with pytest.raises(Locked):
+            again.counts()
+        with pytest.raises(em.WrongKey):
+            again.unlock(em.Passphrase("the quick brown fox of Bob"))
+        again.unlock(WORDS)
+        assert sum(again.counts().values()) > stored.received
+        with again.lease(60.0), pytest.raises(InUse):
+            again.pause()
+        actions = [(row.actor, row.action, row.outcome) for row in mine.audit()]
+    assert ("admin admin", "signup", "ok") in actions
+    assert ("owner ann", "unlock", "WrongKey") in actions
+    assert any(action == "use" for _, action, _ in actions)
+    ann.delete()
+    assert len(admin.clouds()) == 0
+    everything = b"".join(file.read_bytes() for file in (home / "labs").rglob("*") if file.is_file())
+    for secret in (ann.token.encode(), b"quick brown fox"):
+        assert secret not in everything + lab.log.read_bytes()
+
+
+@REAL
+def test_after_a_kill_everything_is_found_again(home: Path, config: Path, engine_name: str) -> None:
+    with served(home, config) as first, first.client() as admin:
+        users = ["ann", "bob", "eve"]
+        clouds = {user: admin.signup(user, policy=em.Policy.open()) for user in users}
+        for number, cloud in enumerate(clouds.values()):
+            cloud.store([entry(n) for n in range(number + 1)])
+        clouds["bob"].pause()
+        clouds["eve"].lock()
+        before = {status.user: status for status in admin.clouds().statuses()}
+        first.kill()
+    with served(home, config) as second, second.client() as admin:
+        after = {status.user: status for status in admin.clouds().statuses()}
+        told = [(status.cloud, status.state, status.vault_open) for status in before.values()]
+        assert [(status.cloud, status.state, status.vault_open) for status in after.values()] == told
+        assert {handle.cloud for handle in make_engine(engine_name, home).find()} == {s.cloud for s in after.values()}
+        eve = clouds["eve"]
+        assert eve.key is not None
+        admin.cloud("eve").unlock(eve.key)
+        for number, (user, cloud) in enumerate(clouds.items()):
+            assert admin.cloud(user, token=cloud.token).counts() == {KEY: number + 1}
+        assert {row.action for row in admin.audit()} >= {"signup", "pause", "lock", "unlock"}
+    _remove(home, engine_name)
+
+
+@PROCESS
+def test_it_ends_in_order_and_keeps_the_clouds(home: Path, config: Path, engine_name: str) -> None:
+    with served(home, config) as running, running.client() as admin:
+        ann = admin.signup("ann")
+        ann.store([entry(1)])
+        assert running.end() in (0, -15, 143), running.log.read_text()
+        assert not (running.lab_dir / "serve.json").exists()
+    with em.Lab(engine_name, name="served", home=home, idle=None) as lab:
+        assert lab.controller.status("ann").state == "paused"
+        assert lab.controller.cloud("ann", token=ann.token).counts() == {KEY: 1}
+    _remove(home, engine_name)
+
+
+@PROCESS
+def test_one_lab_is_served_once_and_a_port_too(lab: Served, config: Path, home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "emlab.cli", "serve", "--config"]
+    twice = subprocess.run([*command, str(config)], capture_output=True, text=True, check=False)
+    assert twice.returncode == 1
+    assert f"in use by process {lab.process.pid}" in twice.stderr
+    port = int(lab.address.url.rpartition(":")[2])
+    other = lab_file(tmp_path / "other.toml", "process", {"port": port}, name="other")
+    taken = subprocess.run([*command, str(other)], capture_output=True, text=True, check=False)
+    assert taken.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in taken.stderr
+    assert not (home / "labs" / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("serve", "said"),
+    [
+        ({"host": "0.0.0.0", "tls": False}, "plain HTTP is for this host only"),
+        ({"certificate": "x.pem"}, "a certificate comes with its key"),
+        ({"certificate": "x.pem", "key": "x.key"}, "no certificate with its key"),
+        ({"signup": "everyone"}, "signup"),
+        ({"port": 70000}, "port"),
+        ({"colour": "blue"}, "colour"),
+    ],
+)
+def test_what_cannot_be_served_is_said_and_nothing_is_left(
+    serve: dict[str, object], said: str, home: Path, tmp_path: Path
+) -> None:
+    file = lab_file(tmp_path / "lab.toml", "memory", serve, keep=False)
+    command = [sys.executable, "-m", "emlab.cli", "serve", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert said in done.stderr
+    assert list(home.rglob("*.sqlite")) == []
+
+
+@PROCESS
+def test_a_phone_on_this_host_uploads_over_plain_http_to_a_cloud_that_sleeps(
+    home: Path, tmp_path: Path, engine_name: str
+) -> None:
+    config = lab_file(tmp_path / "lab.toml", engine_name, {"tls": False, "signup": "open"})
+    with served(home, config) as running:
+        with ControllerClient(running.address.url) as anyone:
+            ann = anyone.signup("ann", key=WORDS)
+            ann.pause()
+        assert running.address.url.startswith("http://127.0.0.1:")
+        raw = {
+            "metadata": {"key": KEY, "platform": "android", "type": "message", "write_ts": 1.7e9, "time_zone": "UTC"},
+            "data": {"ts": 1.7e9, "latitude": 1.0, "longitude": 2.0},
+        }
+        line = http.client.HTTPConnection(running.address.url.removeprefix("http://"), timeout=30)
+        body = json.dumps({"user": ann.token, "phone_to_server": [raw]})
+        with ControllerClient(running.address.url, ann.token) as mine:
+            path = f"/{mine.status('ann').cloud}/usercache/put"
+            assert mine.status("ann").state == "paused"
+        line.request("POST", path, body, {"content-type": "application/json"})
+        assert line.getresponse().status == 200
+        line.close()
+        with ControllerClient(running.address.url, ann.token) as mine:
+            assert mine.cloud("ann", token=ann.token).counts() == {KEY: 1}
+    _remove(home, engine_name)
+
+
+@PROCESS
+def test_a_revoked_token_opens_nothing_from_that_moment(lab: Served, admin: ControllerClient) -> None:
+    ann = admin.signup("ann")
+    ann.store([entry(1)])
+    with lab.client(ann.token) as mine:
+        phone = mine.issue(ttl_s=3600)
+        with lab.client(phone.token) as device:
+            assert device.cloud("ann", token=phone.token).counts() == {KEY: 1}
+            mine.revoke(phone.about.id)
+            with pytest.raises(em.NotPermitted):
+                device.cloud("ann", token=phone.token)
+            with pytest.raises(em.NotPermitted), device.using("ann") as line:
+                line.call("counts", dict[str, int], token=phone.token)
+        assert mine.cloud("ann", token=ann.token).counts() == {KEY: 1}
+
+
+@PROCESS
+def test_events_stream_and_figures_are_for_those_who_may(
+    lab: Served, admin: ControllerClient, connect: Callable[[], http.client.HTTPSConnection]
+) -> None:
+    ann, bob = admin.signup("ann"), admin.signup("bob")
+
+    @contextmanager
+    def get(path: str, token: str | None, **headers: str) -> Iterator[http.client.HTTPResponse]:
+        bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+        with closing(connect()) as line:
+            line.request("GET", path, headers={**bearer, **headers})
+            with line.getresponse() as response:
+                yield response
+
+    for path in ("/events/stream", "/metrics"):
+        with get(path, None) as refused:
+            assert refused.status == 401
+    with get("/metrics", ann.token) as refused:
+        assert refused.status == 403
+    with get("/events/stream", ann.token) as stream, get("/events/stream", lab.admin_token) as everything:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        bob.pause()
+        ann.pause()
+        seen = _next_event(stream)
+        assert (seen["user"], seen["span"]) == ("ann", "pause")
+        assert [_next_event(everything)["user"] for _ in range(2)] == ["bob", "ann"]
+    with get("/events/stream", ann.token, **{"Last-Event-ID": "0"}) as stream:
+        assert _next_event(stream)["span"] in ("start", "signup")
+    with get("/metrics", lab.admin_token) as figures:
+        text = figures.read().decode()
+    samples = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(text) for s in f.samples}
+    assert samples["emlab_clouds", "paused"] == 2
+    assert samples["emlab_span_seconds_count", "pause"] == 2
+    assert "ann" not in text
+
+
+def _next_event(stream: http.client.HTTPResponse) -> dict[str, object]:
+    while True:
+        line = stream.readline()
+        assert line, "the stream ended"
+        if line.startswith(b"data: "):
+            event = json.loads(line.removeprefix(b"data: "))
+            assert isinstance(event, dict)
+            return event
+
+
+@PROCESS
+def test_who_guesses_tokens_is_made_to_wait(lab: Served) -> None:
+    with ControllerClient(lab.address.url, "emo_guess", ca=lab.address.ca) as guesser:
+        refused: list[em.EmlabError] = []
+        for _ in range(80):
+            with pytest.raises(em.EmlabError) as one:
+                guesser.me()
+            refused.append(one.value)
+    assert isinstance(refused[0], em.NotPermitted)
+    assert isinstance(refused[-1], TooMany)
+    assert "ask again in" in str(refused[-1])
+
+
+@PROCESS
+def test_who_does_not_trust_the_authority_says_nothing(lab: Served) -> None:
+    with ControllerClient(lab.address.url, lab.admin_token) as careful, pytest.raises(em.Unreachable, match="SSLError"):
+        careful.me()
+    for url in ("http://lab.example:4430", "ftp://127.0.0.1", "https://u:p@127.0.0.1", "https://h/?q=1", ""):
+        with pytest.raises(ConfigError):
+            ControllerClient(url, lab.admin_token)
+    with ControllerClient(lab.address.url, ca=lab.address.ca) as nobody, pytest.raises(NoToken):
+        nobody.me()
+
+
+@PROCESS
+def test_the_command_line_reaches_a_served_and_a_kept_lab(
+    home: Path, config: Path, engine_name: str, tmp_path: Path
+) -> None:
+    def emlab(*words: str, stdin: str = "") -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "emlab.cli", *words], input=stdin, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def states() -> dict[str, str]:
+        status, out, err = emlab("status", "--json")
+        assert status == 0, err
+        return {row["user"]: row["state"] for row in map(json.loads, out.splitlines())}
+
+    key = em.Key.random()
+    with served(home, config) as running, running.client() as admin:
+        for user in ("ann", "bob"):
+            admin.signup(user, key=key)
+        for words, expected in (
+            (("pause", "ann"), {"ann": "paused", "bob": "running"}),
+            (("pause", "--all"), {"ann": "paused", "bob": "paused"}),
+            (("wake", "ann"), {"ann": "running", "bob": "paused"}),
+            (("lock", "ann"), {"ann": "stopped", "bob": "paused"}),
+        ):
+            assert emlab(*words)[0] == 0
+            assert states() == expected
+        assert emlab("unlock", "ann", stdin=em.Key.random().raw().hex())[0] == 1
+        assert emlab("unlock", "ann", stdin=key.raw().hex())[0] == 0
+        assert states() == {"ann": "running", "bob": "paused"}
+        status, out, err = emlab("pause", "zoe", "bob")
+        assert (status, "zoe: UnknownUser" in err, "bob" in out) == (1, True, True)
+        assert emlab("pause")[0] == 1
+        file = tmp_path / "phone.token"
+        assert emlab("token", "issue", "owner", "ann", "--out", str(file))[0] == 0
+        assert emlab("token", "issue", "owner", "ann", "--out", str(file))[0] == 1
+        assert running.client(file.read_text().strip()).me().subject == "ann"
+        url, ca = running.address.url, str(running.address.ca)
+        status, out, _ = emlab("status", "--json", "--url", url, "--ca", ca, "--token-file", str(file))
+        assert [json.loads(line)["user"] for line in out.splitlines()] == ["ann"]
+        phone = max(admin.tokens(), key=lambda token: token.created_ts)
+        assert emlab("token", "revoke", phone.id)[0] == 0
+        assert "revoked_ts" in emlab("token", "list")[1]
+    assert states() == {"ann": "stopped", "bob": "paused"}  # opened for each command, and not served
+    assert emlab("forget", "ann", "--yes")[0] == 0
+    assert emlab("forget", "bob", stdin="n\n")[0] == 1
+    assert states() == {"bob": "paused"}
+    status, out, _ = emlab("audit", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["seq"] for row in rows] == sorted({row["seq"] for row in rows})
+    assert ("admin command-line", "forget", "ann") in [(row["actor"], row["action"], row["user"]) for row in rows]
+    _remove(home, engine_name)
