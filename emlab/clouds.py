@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, overload
 
 from msgspec.structs import astuple
 
-from emlab.errors import UnknownUser
+from emlab.errors import EngineError, UnknownUser
 from emlab.fanout import fan_out
-from emlab.state import CloudState
+from emlab.state import CloudState, CloudStats
 from emlab.wire.control import CloudStatus
 
 if TYPE_CHECKING:
@@ -50,12 +51,20 @@ class Clouds(Sequence["UserCloud"]):
     def __iter__(self) -> Iterator[UserCloud]:
         return iter(self._clouds)
 
-    def frame(self) -> pd.DataFrame:
-        """One row per cloud, a column for each attribute of `CloudStatus`."""
+    def frame(self, *, stats: bool = False) -> pd.DataFrame:
+        """One row per cloud, a column for each attribute of `CloudStatus`.
+
+        Args:
+            stats: also those of `CloudStats`, for which each cloud's engine is asked; NaN where it cannot say.
+        """
         import pandas as pd
 
         rows = [astuple(status) for status in self.statuses()]
-        return pd.DataFrame(rows, columns=list(CloudStatus.__struct_fields__))
+        frame = pd.DataFrame(rows, columns=list(CloudStatus.__struct_fields__))
+        if not stats:
+            return frame
+        used = fan_out(self._clouds, _stats, description="stats", progress=False)
+        return frame.join(pd.DataFrame(used, columns=[field.name for field in fields(CloudStats)], dtype="float64"))
 
     def statuses(self) -> list[CloudStatus]:
         """How each cloud stands."""
@@ -75,6 +84,13 @@ class Clouds(Sequence["UserCloud"]):
 
     def __repr__(self) -> str:
         return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"
+
+
+def _stats(cloud: UserCloud) -> CloudStats:
+    try:
+        return cloud.stats
+    except (EngineError, UnknownUser):  # never started, gone meanwhile, or the engine is away
+        return CloudStats(memory_mb=math.nan, cpu_s=math.nan)
 
 
 def _status(cloud: UserCloud) -> CloudStatus:

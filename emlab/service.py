@@ -363,8 +363,9 @@ class Session:
     def idle(self) -> IdleSetting:
         """The idle rule."""
         rule = self._controller.idle
-        after_s = rule.idle_s if isinstance(rule, PauseAfter) else 0.0 if isinstance(rule, Never) else None
-        return IdleSetting(rule=repr(rule), idle_s=after_s)
+        if isinstance(rule, PauseAfter):
+            return IdleSetting(rule=repr(rule), idle_s=rule.idle_s, lock_after_s=rule.lock_after_s)
+        return IdleSetting(rule=repr(rule), idle_s=0.0 if isinstance(rule, Never) else None)
 
     def set_idle(self, request: IdleRequest) -> IdleSetting:
         """Another idle rule is in force."""

@@ -269,11 +269,12 @@ class Releasing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
 
 
-class IdleSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """The idle rule in words, and its timeout in seconds if it has one (0: clouds are never paused)."""
+class IdleSetting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The idle rule in words, and its timeouts in seconds if it has some (0: clouds are never paused)."""
 
     rule: str
     idle_s: float | None = None
+    lock_after_s: float | None = None
 
 
 class IdleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

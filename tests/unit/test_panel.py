@@ -196,3 +196,14 @@ def test_what_is_shown_is_text_and_never_markup(lab: em.Lab) -> None:
     hand.click("Refresh")
     assert "<script>" not in hand._message.value
     assert hand.message == "3 clouds on memory, idle rule <script>shout()</script>"
+
+
+def test_a_frame_with_stats_has_memory_and_cpu_and_nothing_where_the_engine_cannot_say(lab: em.Lab) -> None:
+    frame = lab.controller.clouds().frame(stats=True)
+    assert list(frame.columns) == [*lab.controller.clouds().frame().columns, "memory_mb", "cpu_s"]
+    assert frame["memory_mb"].tolist() == frame["cpu_s"].tolist() == [0.0, 0.0, 0.0]
+    clouds = lab.controller.clouds()
+    lab.controller.forget("bob")
+    frame = clouds.frame(stats=True)
+    assert frame["memory_mb"].isna().tolist() == frame["cpu_s"].isna().tolist() == [False, True, False]
+    assert clouds[:0].frame(stats=True).dtypes["memory_mb"] == "float64"
