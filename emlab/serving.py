@@ -99,8 +99,8 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         service = Service(lab.controller, audit, signup=chosen.signup, follow=lambda rule: setattr(lab, "idle", rule))
         front = app.Front(service, Gateway(service, Waker()), per_s=chosen.requests_per_s)
         url = f"http{'s' if certificate else ''}://{_host(chosen.host)}:{listener.getsockname()[1]}"
+        _first_token(lab, service, say)
         with _flushing(audit), _announced(lab, url, certificate):
-            _first_token(lab, service, say)
             say(f"lab {lab.name} is at {url}")
             if certificate is not None and certificate.ca is not None:
                 say(f"callers trust it by the certificate in {certificate.ca}")
