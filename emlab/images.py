@@ -58,6 +58,7 @@ HOST_ONLY = {
         "experiment",
         "fanout",
         "files",
+        "gate",
         "idle",
         "images",
         "kept",

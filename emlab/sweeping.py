@@ -1,44 +1,54 @@
-"""One pass of an idle rule over a lab's clouds: those are paused or locked that nobody uses. L3."""
+"""One pass of an idle rule over a lab's clouds: those are paused or locked that nobody uses, and some woken. L3."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from emlab.errors import EmlabError, InUse
-from emlab.idle import IdleRule, LockRule
+from emlab.idle import IdleRule, LockRule, Use, WakeRule
 from emlab.lifecycle import Lifecycle
 from emlab.state import CloudState
 
 log = logging.getLogger(__name__)
+WAKE_WAIT_S = 5.0
 
 
 def sweep(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
     """The users whose clouds were paused or locked now, each once. One that could not be is logged.
 
-    A cloud that could not be locked when that was asked for is tried again, whatever the rule says.
+    A cloud that could not be locked when that was asked for is tried again, whatever the rule says. A rule that knows
+    when a cloud will be used wakes it before; that counts as no use.
 
     Args:
         lives: by user. now: UTC seconds.
     """
     locked = _each(_to_lock(lives, rule, now), "locked", lambda user: lives[user].lock())
-    paused = _each(_to_pause(lives, rule, now), "paused", lambda user: lives[user].pause())
+    paused = _each(_chosen(rule.due, _in(CloudState.RUNNING, lives), now), "paused", lambda user: lives[user].pause())
+    if isinstance(rule, WakeRule):
+        due = _chosen(rule.due_to_wake, _in(CloudState.PAUSED, lives), now)
+        _each(due, "woken", lambda user: lives[user].wake(WAKE_WAIT_S))
     return [*locked, *(user for user in paused if user not in locked)]
 
 
 def _to_lock(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
     due = [user for user, life in lives.items() if life.closing]
     if isinstance(rule, LockRule):
-        users = {life.spec.cloud: user for user, life in lives.items()}
-        idle = [users[cloud] for cloud in rule.due_to_lock([life.use() for life in lives.values()], now)]
+        idle = _chosen(rule.due_to_lock, lives, now)
         due += [user for user in idle if user not in due and _is_open(user, lives[user])]
     return due
 
 
-def _to_pause(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
-    running = [(user, life.use()) for user, life in lives.items() if _runs(user, life)]
-    users = {use.cloud: user for user, use in running}
-    return [users[cloud] for cloud in rule.due([use for _, use in running], now)]
+def _in(state: CloudState, lives: Mapping[str, Lifecycle]) -> dict[str, Lifecycle]:
+    return {user: life for user, life in lives.items() if _state(user, life) is state}
+
+
+def _chosen(
+    decide: Callable[[Sequence[Use], float], list[str]], lives: Mapping[str, Lifecycle], now: float
+) -> list[str]:
+    """The users of the clouds that a rule names."""
+    users = {life.spec.cloud: user for user, life in lives.items()}
+    return [users[cloud] for cloud in decide([life.use() for life in lives.values()], now)]
 
 
 def _each(users: list[str], done: str, act: Callable[[str], None]) -> list[str]:
@@ -62,9 +72,9 @@ def _is_open(user: str, life: Lifecycle) -> bool:
         return False
 
 
-def _runs(user: str, life: Lifecycle) -> bool:
+def _state(user: str, life: Lifecycle) -> CloudState:
     try:
-        return life.state is CloudState.RUNNING
+        return life.state
     except EmlabError as exc:
         log.warning("the state of the cloud of %s is not known: %s", user, exc)
-        return False
+        return CloudState.UNKNOWN

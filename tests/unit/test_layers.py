@@ -16,7 +16,7 @@ Sources = Mapping[str, str]  # module, as it is named below emlab ("engines.base
 # A module belongs to the layer that names it or its folder. A new module must be entered here.
 LAYERS = {
     0: "errors entries state key clock record geo",
-    1: "arguments limits query ask privacy policy idle aggregate placement provision intake simulate",
+    1: "arguments gate limits query ask privacy policy idle aggregate placement provision intake simulate",
     2: "engines vaults store mongo_errors mongod ledger registry tokens audit tls images wire files",
     3: "admission archive controller lease usercloud clouds lifecycle "
     "sweeping fanout custodian aggregator provider pipeline diary emission service remote waking",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ipywidgets import Widget
 
 import emlab as em
 from emlab import provision as provisioning
 from emlab.clock import Clock, ManualClock, wait_until
+from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
 from emlab.errors import InUse, Unreachable, WrongKey
-from emlab.lifecycle import Lifecycle
+from emlab.idle import Use
+from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
 from emlab.state import CloudSpec, CloudState, Handle
 from emlab.vaults.plain import PlainVault
@@ -231,3 +235,118 @@ def test_a_gap_begins_when_a_lease_that_nobody_released_expires(home: Path) -> N
     life.release(life.begin_use())
     assert life.use().leases == ()
     assert life.use().gaps.span(0.0, 1.0)[0] <= 300.0 < life.use().gaps.span(0.0, 1.0)[1]
+
+
+def test_of_many_who_wake_clouds_few_call_the_engine_at_once_and_none_waits_longer_than_it_said(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"user-{number}" for number in range(12)]
+    for name in names:
+        lab.controller.signup(name).pause()
+    calling, most, lock, go_on = 0, 0, threading.Lock(), threading.Event()
+    real = lab.controller.engine.resume
+
+    def slow(handle: Handle) -> None:
+        nonlocal calling, most
+        with lock:
+            calling += 1
+            most = max(most, calling)
+        assert go_on.wait(WAIT_S)
+        with lock:
+            calling -= 1
+        real(handle)
+
+    monkeypatch.setattr(lab.controller.engine, "resume", slow)
+    with ThreadPoolExecutor(len(names)) as pool:
+        waking = [pool.submit(lab.controller.wake, name) for name in names[:-1]]
+        assert wait_until(lambda: CALLS.waiting == len(waking) - 4, WAIT_S)
+        with pytest.raises(Unreachable, match="no turn"), lab.controller.life(names[-1]).using(timeout_s=0.05):
+            pass
+        go_on.set()
+        for future in waking:
+            future.result(WAIT_S)
+    assert most == 4
+    states = [cloud.state for cloud in lab.controller.clouds()]
+    assert states == [CloudState.RUNNING] * 11 + [CloudState.PAUSED]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_pause_that_fails_is_tried_once_more(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    engine, tries = lab.controller.engine, []
+    real = engine.pause
+
+    def failing(handle: Handle) -> None:
+        tries.append(handle)
+        if len(tries) <= failures:
+            raise em.EngineError("unable to freeze")
+        real(handle)
+
+    monkeypatch.setattr(engine, "pause", failing)
+    if failures == 1:
+        ann.pause()
+        assert ann.state is CloudState.PAUSED
+    else:
+        with pytest.raises(em.EngineError, match="unable"):
+            ann.pause()
+        assert ann.state is CloudState.RUNNING
+    assert len(tries) == 2
+
+
+def said(widget: Widget) -> str:
+    """All that a widget and those in it say."""
+    inner = "".join(said(child) for child in getattr(widget, "children", ()))
+    return f"{getattr(widget, 'value', '')}{inner}"
+
+
+def test_a_cloud_whose_engine_is_away_is_unknown_not_gone(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-such-socket")
+    life, rows = lab.controller.life("ann"), lab.registry.clouds()
+    engine, life._engine = life._engine, DockerEngine(tmp_path)
+    lab.idle = em.AtMost(1, idle_s=1e-6)
+    try:
+        assert lab.controller.clouds().frame()["state"].tolist() == ["unknown"]
+        assert lab.controller.sweep() == []
+        for shown in (lab._repr_html_(), lab.controller._repr_html_(), said(lab.panel())):
+            assert "unknown" in shown
+            assert "absent" not in shown
+        assert "ann" in repr(lab.controller.clouds())
+        for act in (ann.pause, ann.wake, ann.counts, ann.lock):
+            with pytest.raises(em.EngineError, match="no Docker engine answers"):
+                act()
+        with pytest.raises(em.EngineError, match="no Docker engine answers"):
+            lab.controller.forget("ann")
+        found = [(row.user, row.cloud) for row in lab.registry.clouds()]
+        assert found == [(row.user, row.cloud) for row in rows]
+    finally:
+        life._engine = engine
+
+
+def test_a_rule_wakes_a_cloud_that_will_be_used_and_that_is_no_use(lab: em.Lab, ann: em.UserCloud) -> None:
+    bob = lab.controller.signup("bob")
+    ann.pause()
+    bob.pause()
+    before = lab.controller.life("ann").use()
+    lab.controller.idle = Expecting(before.cloud)
+    assert lab.controller.sweep() == []
+    assert (ann.state, bob.state) == (CloudState.RUNNING, CloudState.PAUSED)
+    assert lab.controller.life("ann").use() == before
+    ann.lock()
+    lab.controller.sweep()
+    assert ann.state is CloudState.STOPPED
+
+
+@dataclass(frozen=True)
+class Expecting:
+    """Pauses nobody, and expects a use of one cloud."""
+
+    cloud: str
+
+    def due(self, clouds: Sequence[Use], now: float) -> list[str]:
+        return []
+
+    def due_to_wake(self, sleeping: Sequence[Use], now: float) -> list[str]:
+        return [use.cloud for use in sleeping if use.cloud == self.cloud]
