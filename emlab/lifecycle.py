@@ -194,18 +194,28 @@ class Lifecycle:
             log.warning("a pause of the cloud of %s failed, once more: %s", self.spec.user, exc)
             self._engine.pause(self.handle)
 
-    def lock(self) -> None:
+    def lock(self, *, unused_since: float = math.inf) -> None:
         """The cloud is stopped and its vault closed. Idempotent.
 
-        Raises: InUse (under a lease; nothing changes), EngineError, VaultBusy (somebody else uses the vault). After
-            these two the cloud is not woken any more, and `closing` says that this is to be called again.
+        Args:
+            unused_since: only if nobody has used or unlocked it after that (UTC seconds): what a rule decides may be
+                out of date when its turn comes.
+        Raises: InUse (under a lease, or used since; nothing changes), EngineError, VaultBusy (somebody else uses the
+            vault). After these two the cloud is not woken any more, and `closing` says that `end_lock` is called for.
         """
         with self._lock:
             self.runs = False
-            if self.use().leased(self._clock.now()):
+            use = self.use()
+            if use.leased(self._clock.now()) or use.last_use_ts > unused_since:
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
                 self._shut()
+
+    def end_lock(self) -> None:
+        """A lock that was begun is ended, unless the owner's key has taken the cloud back meanwhile. As `lock`."""
+        with self._lock:
+            if self.closing:
+                self.lock()
 
     def _shut(self) -> None:
         self._intend("lock")
@@ -231,6 +241,7 @@ class Lifecycle:
                 self._wake()
             else:
                 self._open(key)
+            self.release(self.lease(self._clock.now()))  # who unlocks a cloud uses it
 
     def _open(self, key: Secret) -> None:
         self._stop_bereft()

@@ -23,20 +23,17 @@ def sweep(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[st
     Args:
         lives: by user. now: UTC seconds.
     """
-    locked = _each(_to_lock(lives, rule, now), "locked", lambda user: lives[user].lock())
+    locked = _each(
+        [user for user, life in lives.items() if life.closing], "locked", lambda user: lives[user].end_lock()
+    )
+    if isinstance(rule, LockRule):
+        idle = [user for user in _chosen(rule.due_to_lock, lives, now) if _is_open(user, lives[user])]
+        locked += _each(idle, "locked", lambda user: lives[user].lock(unused_since=now))
     paused = _each(_chosen(rule.due, _in(CloudState.RUNNING, lives), now), "paused", lambda user: lives[user].pause())
     if isinstance(rule, WakeRule):
         due = _chosen(rule.due_to_wake, _in(CloudState.PAUSED, lives), now)
         _each(due, "woken", lambda user: lives[user].wake(WAKE_WAIT_S))
     return [*locked, *(user for user in paused if user not in locked)]
-
-
-def _to_lock(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
-    due = [user for user, life in lives.items() if life.closing]
-    if isinstance(rule, LockRule):
-        idle = _chosen(rule.due_to_lock, lives, now)
-        due += [user for user in idle if user not in due and _is_open(user, lives[user])]
-    return due
 
 
 def _in(state: CloudState, lives: Mapping[str, Lifecycle]) -> dict[str, Lifecycle]:

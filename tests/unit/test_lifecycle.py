@@ -18,7 +18,7 @@ from emlab import provision as provisioning
 from emlab.clock import Clock, ManualClock, wait_until
 from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
-from emlab.errors import InUse, Unreachable, WrongKey
+from emlab.errors import InUse, Unreachable, VaultBusy, WrongKey
 from emlab.idle import Use
 from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
@@ -350,3 +350,37 @@ class Expecting:
 
     def due_to_wake(self, sleeping: Sequence[Use], now: float) -> list[str]:
         return [use.cloud for use in sleeping if use.cloud == self.cloud]
+
+
+def test_a_sweep_that_comes_late_locks_no_cloud_that_its_owner_has_taken_back(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lab.controller.life("ann")
+    assert ann.key is not None
+
+    def busy() -> None:
+        raise VaultBusy("somebody reads in it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(life.vault, "close", busy)
+        with pytest.raises(VaultBusy):
+            life.lock()
+    ann.unlock(ann.key)
+    life.end_lock()  # of a sweep that saw before that the lock had not ended
+    assert (life.state, life.is_open, life.closing) == (CloudState.RUNNING, True, False)
+
+
+def test_a_rule_locks_no_cloud_that_was_used_or_unlocked_since_it_decided(lab: em.Lab, ann: em.UserCloud) -> None:
+    life = lab.controller.life("ann")
+    decided_ts = life.use().last_use_ts
+    ann.counts()
+    with pytest.raises(InUse):
+        life.lock(unused_since=decided_ts)
+    assert life.is_open
+    decided_ts = life.use().last_use_ts
+    assert ann.key is not None
+    ann.unlock(ann.key)
+    with pytest.raises(InUse):
+        life.lock(unused_since=decided_ts)
+    life.lock(unused_since=life.use().last_use_ts)
+    assert not life.is_open
