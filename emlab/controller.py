@@ -209,17 +209,16 @@ class Controller:
         check_policy(policy)
         row = self._new_row(user, policy)
         with self.span("signup", user):
-            life = self._life(row)
+            self._registry.add(row)  # before anything is made, so that a crash leaves nothing unknown
             try:
-                self._registry.add(row)
-                self._keep(life)
+                life = self._keep(self._life(row))
                 token, _ = self.tokens.issue("owner", user, ttl_s=token_ttl_s)
                 life.create(key, row.marker)
                 with life.using() as client:
                     health = client.call("health", Health)
                 self._registry.born(user, health.public)
             except BaseException:
-                self._destroy(row, life)
+                self._destroy(row, self._by_cloud.get(row.cloud))
                 raise
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
@@ -257,8 +256,9 @@ class Controller:
         if row is not None and life is not None:
             self._destroy(row, life)
 
-    def _destroy(self, row: CloudRow, life: Lifecycle) -> None:
-        life.destroy(self._cloud_dir(row))
+    def _destroy(self, row: CloudRow, life: Lifecycle | None) -> None:
+        if life is not None:
+            life.destroy(self._cloud_dir(row))
         known = self._registry.cloud(row.user)
         if known is not None and known.cloud == row.cloud:
             self._lives.pop(row.user, None)
