@@ -5,15 +5,23 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import stat
+import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from emlab.key import Key
+from emlab.vaults import mounts
+from emlab.vaults.gocryptfs import DEVICE
 from emlab.vaults.header import new_header
 
 # an ordinary user that every system has: fusermount3 serves no user without a name
 USER = pwd.getpwnam("nobody")
 _SET_DUMPABLE = 4
+_NEW_NAMESPACE = 0x20000
+_BIND, _RECURSIVE, _PRIVATE = 1 << 12, 1 << 14, 1 << 18
+_TREE = Path(__file__).parents[2]
 
 
 def as_user(
@@ -51,3 +59,41 @@ def _become(groups: Sequence[int]) -> None:
     # a process that changed its user may not look at itself in /proc, until it says so or executes a program
     if ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1) != 0:
         raise OSError("prctl refused")
+
+
+def mount_for_itself() -> None:
+    """What this process mounts from now on, nobody else sees."""
+    assert mounts.libc().unshare(_NEW_NAMESPACE) == 0
+    mounts.mount("none", Path("/"), "none", _PRIVATE | _RECURSIVE, "")
+
+
+def give_device(folder: Path) -> None:
+    """In this process's own mount namespace, everybody may use FUSE."""
+    device = folder / "fuse"
+    os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
+    device.chmod(0o666)
+    mounts.mount(str(device), DEVICE, "none", _BIND, "")
+
+
+def give_programs(folder: Path) -> None:
+    """In this process's own mount namespace, everybody may run Python and emlab, whoever may enter what is above them.
+
+    Args:
+        folder: an empty one, which is mounted over.
+    """
+    wanted = [Path(sys.base_prefix), Path(sys.prefix), _TREE]
+    closed = {path: above for path in wanted if (above := _first_closed(path))}
+    for number, path in enumerate(closed):
+        aside = folder / str(number)
+        aside.mkdir()
+        mounts.mount(str(path), aside, "none", _BIND | _RECURSIVE, "")
+    for above in set(closed.values()):
+        mounts.mount("tmpfs", above, "tmpfs", 0, "mode=755")
+    for number, path in enumerate(closed):
+        path.mkdir(parents=True, exist_ok=True)
+        mounts.mount(str(folder / str(number)), path, "none", _BIND | _RECURSIVE, "")
+
+
+def _first_closed(path: Path) -> Path | None:
+    """The topmost directory above it that not everybody may enter."""
+    return next((above for above in reversed(path.parents) if not above.stat().st_mode & stat.S_IXOTH), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,16 +18,15 @@ from emlab.errors import VaultBusy, VaultError
 from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
-from emlab.vaults.gocryptfs import DEVICE, GocryptfsVault
+from emlab.vaults.gocryptfs import GocryptfsVault
 from emlab.vaults.keyed import BUSY_WAIT_S
 from tests.canary import search_bytes
-from tests.contract.ordinary import USER, as_user
+from tests.contract.ordinary import USER, as_user, give_device, mount_for_itself
 from tests.mounting import daemon, kill_daemon, namespace
 
 pytestmark = pytest.mark.needs("gocryptfs")
 
 WAIT_S = 10.0
-NEW_NAMESPACE = 0x20000
 
 
 def use_it(vault: GocryptfsVault) -> None:
@@ -52,14 +50,10 @@ def use_it(vault: GocryptfsVault) -> None:
     vault.shred()
 
 
-def give_device(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """In a mount namespace of this process's own, everybody may use FUSE, and the folder is the user's."""
-    assert mounts.libc().unshare(NEW_NAMESPACE) == 0
-    mounts.mount("none", Path("/"), "none", 1 << 18 | 1 << 14, "")  # private, and all below
-    device = folder / "fuse"
-    os.mknod(device, stat.S_IFCHR, os.makedev(10, 229))
-    device.chmod(0o666)
-    mounts.mount(str(device), DEVICE, "none", 1 << 12, "")  # bind
+    mount_for_itself()
+    give_device(folder)
     (folder / "home").mkdir()
     os.chown(folder / "home", USER.pw_uid, USER.pw_gid)
     folder.chmod(0o711)
@@ -282,7 +276,7 @@ class TestWithoutRoot:
     def test_an_ordinary_user_needs_no_more_than_the_device(self) -> None:
         with tempfile.TemporaryDirectory(prefix="em-") as name:
             vault = GocryptfsVault(Path(name, "home", "vault"))
-            assert as_user(lambda: use_it(vault), before=lambda: give_device(Path(name))) == ""
+            assert as_user(lambda: use_it(vault), before=lambda: prepare(Path(name))) == ""
 
     def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("emlab.vaults.gocryptfs.DEVICE", tmp_path / "fuse")

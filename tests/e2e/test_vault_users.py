@@ -1,9 +1,15 @@
-"""Who is not root keeps clouds in encrypting vaults on Docker just so, and they fail closed just so."""
+"""Who is not root keeps clouds in encrypting vaults just so, and they fail closed just so.
+
+Not on Docker with gocryptfs: Docker's root sees no FUSE mount of another user's, unless /etc/fuse.conf has
+user_allow_other, which is the machine's to decide. Not with eCryptfs: only root mounts it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +19,7 @@ from emlab.engines.rundir import run_root
 from emlab.errors import EngineError, Locked
 from emlab.parts import make_vault
 from emlab.state import CloudSpec, Handle
-from tests.contract.ordinary import USER, as_user
+from tests.contract.ordinary import USER, as_user, give_device, give_programs, mount_for_itself
 from tests.e2e.clouds import entry
 from tests.mounting import mounts_below
 
@@ -21,9 +27,9 @@ SOCKET = Path("/var/run/docker.sock")
 KEY = "background/filtered_location"
 
 
-def live(home: Path, vault: str) -> None:
+def live(home: Path, engine_name: str, vault: str) -> None:
     """The life of a cloud that loses its vault at the worst moment."""
-    with em.Lab("docker", vault, home=home, idle=None, default_policy=em.Policy.open()) as lab:
+    with em.Lab(engine_name, vault, home=home, idle=None, default_policy=em.Policy.open()) as lab:
         ann = lab.controller.signup("ann")
         assert isinstance(ann.key, em.Key)
         ann.store([entry(1, key=KEY)])
@@ -56,20 +62,37 @@ def live(home: Path, vault: str) -> None:
     run_root(home).rmdir()
 
 
-@pytest.mark.needs("docker", "fscrypt", "mounting")
-def test_an_ordinary_user_s_clouds_are_locked_and_unlocked(cloud_image: str, encrypting_disk: Path) -> None:
-    for folder in (encrypting_disk, encrypting_disk.parent):
-        folder.chmod(0o711)
-    theirs = encrypting_disk / "theirs"
-    live(encrypting_disk / "ours", "fscrypt")  # as root; also imports what the user may not be able to read
-    theirs.mkdir(mode=0o700)
+@pytest.fixture
+def place(vault: str, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty directory that everybody can enter, on a file system that the vault works on."""
+    with tempfile.TemporaryDirectory(prefix="em-") as name:
+        folder = Path(request.getfixturevalue("encrypting_disk") if vault == "fscrypt" else name)
+        for each in (folder, folder.parent if vault == "fscrypt" else folder):
+            each.chmod(0o711)
+        yield folder
+
+
+@pytest.mark.needs("mounting")
+@pytest.mark.parametrize(
+    ("engine_name", "vault"), [("docker", "fscrypt"), ("process", "fscrypt"), ("process", "gocryptfs")], indirect=True
+)
+def test_an_ordinary_user_s_clouds_are_locked_and_unlocked(engine_name: str, vault: str, place: Path) -> None:
+    theirs, programs = place / "theirs", place / "programs"
+    for folder in (theirs, programs):
+        folder.mkdir(mode=0o700)
     os.chown(theirs, USER.pw_uid, USER.pw_gid)
+
+    def before() -> None:
+        mount_for_itself()
+        give_programs(programs)
+        if vault == "gocryptfs":
+            give_device(place)
 
     def act() -> None:
         os.environ["XDG_CACHE_HOME"] = str(theirs / "cache")
-        live(theirs, "fscrypt")
+        live(theirs, engine_name, vault)
 
-    assert as_user(act, groups=[SOCKET.stat().st_gid]) == ""
+    assert as_user(act, before=before, groups=[SOCKET.stat().st_gid] if engine_name == "docker" else []) == ""
     assert list((theirs / "labs").iterdir()) == []
     assert mounts_below(theirs) == []
     shutil.rmtree(theirs)

@@ -1,30 +1,120 @@
-"""A Docker engine of the guest's own around one command: `python -m tests.guest.dockerd IMAGE COMMAND...`.
+"""A Docker engine of one's own: for the guest, around one command (`python -m tests.guest.dockerd IMAGE COMMAND...`),
+and for a test that kills one.
 
-The engine keeps everything in the scratch and makes no network; `save_image` puts the image of this tree into a file
-outside, the guest's engine loads it.
+It makes no network; `save_image` puts the image of this tree into a file, which the engine loads.
 """
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
+
+import psutil
 
 from emlab.clock import wait_until
-from emlab.engines.docker import DockerEngine
+from emlab.vaults import mounts
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 FOLDER = Path("/run/scratch/docker")
-ENGINE = (
-    *("dockerd", "--data-root", str(FOLDER), "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"),
-    *("--host", "unix:///run/docker.sock", "--storage-driver", "overlay2"),
-    *("--iptables=false", "--ip6tables=false", "--bridge=none"),
-)
-START_S = 60.0
+START_S, END_S = 60.0, 30.0
 CHUNK = 1 << 20
+NAMESPACE = "emlab-own"  # in a containerd that another engine may use as well
+
+
+class Dockerd:
+    """An engine that can be started again on the same folders, however it ended.
+
+    Args:
+        data: where images and containers are kept; on a file system that the storage driver overlay2 works on.
+        run: for what lives as long as the processes, the socket among it; a short path.
+    """
+
+    def __init__(self, data: Path, run: Path) -> None:
+        self._data = data
+        self._run = run
+        self._log = run / "dockerd.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What DOCKER_HOST is to be."""
+        return f"unix://{self._run}/docker.sock"
+
+    def start(self) -> None:
+        """It answers. Raises TimeoutError with its last words."""
+        places = ("--data-root", self._data, "--exec-root", self._run / "docker", "--pidfile", self._run / "docker.pid")
+        manner = ("--storage-driver", "overlay2", "--iptables=false", "--ip6tables=false", "--bridge=none")
+        names = ("--containerd-namespace", NAMESPACE, "--containerd-plugins-namespace", f"{NAMESPACE}-plugins")
+        with self._log.open("ab") as out:
+            command = ["dockerd", "--host", self.address, *map(str, places), *manner, *names]
+            self._process = process = subprocess.Popen(command, stdout=out, stderr=out)
+        if not wait_until(lambda: self._answers() or process.poll() is not None, START_S) or process.poll() is not None:
+            raise TimeoutError(f"no Docker engine within {START_S:g} s:\n{self._log.read_text()[-3000:]}")
+        client = self._client()
+        client.ping()  # it listens before it works
+        client.close()
+
+    def load(self, image: Iterable[bytes]) -> None:
+        """It has the image, which was saved like that."""
+        client = self._client()
+        client.images.load(image)  # type: ignore[arg-type]  # the SDK sends it as it comes
+        client.close()
+
+    def kill(self) -> None:
+        """It is dead at once, and the containerd that it started; what runs in containers is left alone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        # the kernel kills its containerd, too, whose command line is empty as soon as it is dead
+        assert wait_until(lambda: not any(p.name() == "containerd" for p in self.processes()), END_S)
+        # dockerd 20.10 takes for alive what is dead and was not collected yet, and never starts another
+        (self._run / "docker/containerd/containerd.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """It ended in order, its containers before it; no mount is left of it, or of one that was killed before."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(END_S)
+        for mount in reversed(mounts.read()):
+            if Path(mount.point).is_relative_to(self._data) or Path(mount.point).is_relative_to(self._run / "docker"):
+                mounts.unmount(Path(mount.point), lazy=True)
+
+    def clear(self) -> None:
+        """It runs, and has no container."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        client = self._client()
+        for container in client.containers.list(all=True):
+            container.remove(force=True)
+        client.close()
+
+    def containers(self) -> list[str]:
+        """The ids of all its containers."""
+        client = self._client()
+        found = [container["Id"] for container in client.api.containers(all=True)]
+        client.close()
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs of it: the engine, its containerd and a shim for each container; each names the folder."""
+        return [
+            p for p in psutil.process_iter(["cmdline"]) if any(str(self._run) in w for w in p.info["cmdline"] or [])
+        ]
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.address.removeprefix("unix://")) == 0
+
+    def _client(self) -> DockerClient:
+        import docker
+
+        return docker.DockerClient(base_url=self.address, timeout=300)
 
 
 def image(client: DockerClient) -> str:
@@ -38,40 +128,34 @@ def image(client: DockerClient) -> str:
         return images.build(client)
 
 
-def save_image(file: Path) -> None:
-    """The image of this tree, built if the host's engine lacks it, is in the file."""
+def saved_image() -> Iterator[bytes]:
+    """The image of this tree as the host's engine saves it; built if it has none."""
     import docker
 
     client = docker.from_env()
     try:
-        with file.open("wb") as out:
-            for chunk in client.images.get(image(client)).save(CHUNK, named=True):
-                out.write(chunk)
+        yield from client.images.get(image(client)).save(CHUNK, named=True)
     finally:
         client.close()
+
+
+def save_image(file: Path) -> None:
+    """That image is in the file."""
+    with file.open("wb") as out:
+        out.writelines(saved_image())
 
 
 def main(file: Path, command: list[str]) -> int:
     """The command's status, after it ran with an engine that has the image."""
     FOLDER.mkdir()
-    log = FOLDER.with_suffix(".log")
-    with log.open("wb") as out, subprocess.Popen(ENGINE, stdout=out, stderr=out) as engine:
-        try:
-            if not wait_until(lambda: DockerEngine.missing() is None or engine.poll() is not None, START_S):
-                raise TimeoutError(f"no Docker engine within {START_S:g} s:\n{log.read_text()[-3000:]}")
-            with file.open("rb") as tar:
-                _load(tar)
-            return subprocess.run(command, check=False).returncode
-        finally:
-            engine.terminate()
-
-
-def _load(tar: IO[bytes]) -> None:
-    import docker
-
-    client = docker.from_env(timeout=300)
-    client.images.load(tar)
-    client.close()
+    engine = Dockerd(FOLDER, Path("/run"))
+    try:
+        engine.start()
+        with file.open("rb") as tar:
+            engine.load(tar)
+        return subprocess.run(command, check=False).returncode
+    finally:
+        engine.stop()
 
 
 if __name__ == "__main__":
