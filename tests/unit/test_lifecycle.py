@@ -384,3 +384,20 @@ def test_a_rule_locks_no_cloud_that_was_used_or_unlocked_since_it_decided(lab: e
         life.lock(unused_since=decided_ts)
     life.lock(unused_since=life.use().last_use_ts)
     assert not life.is_open
+
+
+def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = lab.controller.engine
+    start = engine.start
+
+    def failing(spec: CloudSpec) -> Handle:
+        start(spec)
+        raise em.EngineError("the engine went away before it could say that it was done")
+
+    monkeypatch.setattr(engine, "start", failing)
+    with pytest.raises(em.EngineError, match="went away"):
+        lab.controller.signup("bob")
+    assert engine.find() == []
+    assert len(lab.controller.clouds()) == 0

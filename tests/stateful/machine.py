@@ -1,0 +1,462 @@
+"""A machine that does to a controller whatever people, time and failures can do, and compares it with a model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import emlab as em
+from emlab import ask as asking
+from emlab.ask import Answer, Ask, Failure
+from emlab.clock import SYSTEM_CLOCK, ManualClock
+from emlab.controller import Controller
+from emlab.errors import EngineError, InUse, Locked
+from emlab.idle import AtMost, Histogram, IdleRule, LockRule, Never, PauseAfter
+from emlab.key import SigningKey
+from emlab.parts import make_engine, make_vault
+from emlab.registry import LEAVING, Registry
+from emlab.state import CloudState, Handle
+from tests.e2e.clouds import entry
+from tests.stateful.faults import Fault, FaultyEngine, Verb
+
+T = TypeVar("T")
+LAB = "machine"
+NAMES = st.sampled_from(["ann", "bob", "eve"])
+COST_MICRO = 1000
+LOCATIONS = "background/location"
+RULES: list[IdleRule] = [
+    PauseAfter(60.0),
+    PauseAfter(60.0, lock_after_s=3600.0),
+    AtMost(1),
+    AtMost(2, 600.0),
+    Histogram(60.0, least=2, spread=10.0),
+    Never(),
+]
+Failed = Literal["failed", "killed"]
+
+
+def faults(*verbs: Verb) -> st.SearchStrategy[Fault | None]:
+    """None, or a fault of one of these verbs, which comes with their next call."""
+    failing = st.builds(Fault, st.sampled_from(verbs), st.booleans(), times=st.integers(1, 2))
+    killing = st.builds(Fault, st.sampled_from(verbs), st.booleans(), kills=st.just(True))
+    return st.one_of(st.none(), failing, killing)
+
+
+@dataclass
+class Person:
+    """What the machine knows of somebody who signed up, and was told so.
+
+    Attributes:
+        stored, tried: the numbers of entries that were acknowledged, and of all that were sent.
+        spent_micro, asked_micro: what the answers cost that came, and all asks.
+        shut: it is locked, or its lock failed halfway: it must answer nothing.
+        awake: it was seen to run under the leases that it has.
+    """
+
+    token: str
+    key: em.Key
+    cloud: str
+    last_use_ts: float
+    stored: set[int] = field(default_factory=set)
+    tried: set[int] = field(default_factory=set)
+    spent_micro: int = 0
+    asked_micro: int = 0
+    shut: bool = False
+    leases: list[em.Lease] = field(default_factory=list)
+    awake: bool = False
+
+    def leased(self, now: float) -> bool:
+        return any(lease.until_ts > now for lease in self.leases)
+
+
+class Machine(RuleBasedStateMachine):
+    """One lab without a Lab, so that its controller can be killed at any call and started again."""
+
+    engine_name: ClassVar[str] = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(prefix="em-"))
+        self.lab_dir = self.home / "labs" / LAB
+        # ahead of the clouds' own clock: what then ends an ask is its expiry, which is made with theirs
+        self.clock = ManualClock(SYSTEM_CLOCK.now() + 86_400.0)
+        self.engine = FaultyEngine(make_engine(self.engine_name, self.home))
+        self.idle: IdleRule = Never()
+        self.members: dict[str, Person] = {}
+        self.limbo: set[str] = set()  # whose sign-up or forgetting failed, until a restart ends it
+        self.buried: dict[str, int] = {}  # what forgotten people had spent
+        self.provider = SigningKey()
+        self.numbers = iter(range(1_000_000))
+        self.open()
+
+    # -- the controller's life ---------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.registry = Registry(self.lab_dir)
+        self.registry.open()
+        self.engine.dead, self.engine.on_death = False, self.registry.close
+        self.aggregator = em.Aggregator(directory=self.registry)
+        self.controller = Controller(
+            self.engine,
+            make_vault("plain", self.lab_dir),
+            self.registry,
+            lab=LAB,
+            home=self.home,
+            lab_dir=self.lab_dir,
+            policy=em.Policy.open(total_epsilon=100.0),
+            aggregator=self.aggregator,
+            idle=self.idle,
+            clock=self.clock,
+        )
+        self.controller.attach()
+        self.token = self.controller.admission.register("planner", self.provider.public)
+
+    def restart(self) -> None:
+        """The controller was killed, and another one has taken over; the model forgets what only the old one knew."""
+        while True:
+            self.registry.close()  # to others that is what a kill is: the lock is free, what was written is there
+            try:
+                self.open()
+                break
+            except BaseException as exc:  # a fault that was still to come; there are only so many
+                if not (self.engine.dead or isinstance(exc, EngineError)):
+                    raise
+        for person in self.members.values():
+            person.leases, person.awake, person.last_use_ts = [], False, self.clock.now()
+        self.limbo = {row.user for row in self.registry.clouds() if row.intent in LEAVING}
+
+    def attempt(self, act: Callable[[], T]) -> T | Failed:
+        """What it returns; "failed" only if the engine did; "killed" after the restart."""
+        fired = self.engine.fired
+        try:
+            return act()
+        except BaseException as exc:
+            if self.engine.dead:  # whatever it was that the dead controller made of it
+                self.restart()
+                return "killed"
+            if isinstance(exc, InUse) or not isinstance(exc, EngineError):
+                raise
+            assert self.engine.fired > fired, "an engine's error that no fault explains"
+            return "failed"
+
+    def refused(self, act: Callable[[], object]) -> str:
+        """A cloud that is locked says so, unless the engine failed before."""
+        return self.attempt(lambda: self._refused(act))
+
+    def _refused(self, act: Callable[[], object]) -> str:
+        with pytest.raises(Locked):
+            act()
+        return "locked"
+
+    def used(self, person: Person) -> None:
+        person.last_use_ts = self.clock.now()
+
+    def handle(self, user: str) -> Handle:
+        spec = self.controller.life(user).spec
+        return Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+
+    def state(self, user: str) -> CloudState:
+        return self.engine.real.state(self.handle(user))
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    @initialize()
+    def two_sign_up(self) -> None:
+        for user in ("ann", "bob"):
+            self.signup(user)
+
+    @rule(user=NAMES, fault=faults("start", "remove"))
+    def signup(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if user in self.members or user in self.limbo:
+            with pytest.raises(em.ConfigError, match="has a cloud"):
+                self.controller.signup(user)
+            return
+        key = em.Key.random()
+        done = self.attempt(lambda: self.controller.signup(user, key=key))
+        if isinstance(done, str):
+            self.leaving(user)
+            return
+        assert done.token is not None
+        row = self.registry.cloud(user)
+        assert row is not None
+        self.members[user] = Person(done.token, key, row.cloud, self.clock.now(), spent_micro=self.buried.get(user, 0))
+        self.members[user].asked_micro = row.carried_micro
+        assert row.carried_micro >= self.buried.get(user, 0)
+
+    @rule(user=NAMES, fault=faults("remove"))
+    def forget(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if user not in self.members and user not in self.limbo:
+            with pytest.raises(em.UnknownUser):
+                self.controller.forget(user)
+            return
+        person = self.members.pop(user, None)
+        if person is not None:
+            self.buried[user] = person.spent_micro
+        if isinstance(self.attempt(lambda: self.controller.forget(user)), str):
+            self.leaving(user)
+        else:
+            self.limbo.discard(user)
+
+    def leaving(self, user: str) -> None:
+        """A sign-up or a forgetting that failed: there is nothing, or a restart will end it."""
+        row = self.registry.cloud(user)
+        assert row is None or row.intent in LEAVING
+        self.limbo = (self.limbo | {user}) if row else (self.limbo - {user})
+
+    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    def store(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is None:
+            return
+        number = next(self.numbers)
+        cloud = self.controller.cloud(user, token=person.token)
+        self.used(person)
+        if person.shut:
+            self.refused(lambda: cloud.store([entry(number)]))
+            return
+        person.tried.add(number)
+        if not isinstance(self.attempt(lambda: cloud.store([entry(number)])), str):
+            person.stored.add(number)
+
+    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    def ask(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is None:
+            return
+        ask = self.new_ask()
+        alias = self.registry.alias(person.cloud, self.provider.public)
+        signature, fired = asking.sign(ask, self.provider), self.engine.fired
+        person.asked_micro += COST_MICRO
+        self.used(person)
+        outcome = self.attempt(lambda: self.controller.put(ask, signature, alias, token=self.token, timeout_s=30.0))
+        if isinstance(outcome, Answer):
+            assert not person.shut
+            person.spent_micro += COST_MICRO
+        elif isinstance(outcome, Failure):
+            assert outcome.kind == "Locked" if person.shut and self.engine.fired == fired else self.engine.fired > fired
+        else:
+            assert outcome == "killed"
+
+    def new_ask(self) -> Ask:
+        return Ask(
+            id=asking.new_id(),
+            query=em.CountUsers(None, 0.0, 2e9),
+            epsilon_micro=COST_MICRO,
+            min_users=1,
+            provider=self.provider.public,
+            provider_name="planner",
+            aggregator=self.aggregator.public,
+            purpose="",
+            expires_ts=SYSTEM_CLOCK.now() + 50.0,
+        )
+
+    @rule(user=NAMES, ttl_s=st.sampled_from([10.0, 1000.0, 80_000.0]))
+    def lease(self, user: str, ttl_s: float) -> None:
+        if (person := self.members.get(user)) is not None:
+            person.leases.append(self.controller.lease(user, ttl_s))
+
+    @rule(user=NAMES)
+    def release(self, user: str) -> None:
+        if (person := self.members.get(user)) is not None and person.leases:
+            person.leases.pop().release()
+            self.used(person)
+            person.awake = person.awake and person.leased(self.clock.now())
+
+    # -- pausing and locking -----------------------------------------------------------------------------------
+
+    @rule(user=NAMES, fault=faults("state", "pause"))
+    def pause(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is None:
+            return
+        if person.leased(self.clock.now()):
+            with pytest.raises(InUse):
+                self.controller.pause(user)
+        elif self.attempt(lambda: self.controller.pause(user)) is None:
+            assert self.state(user) is not CloudState.RUNNING
+
+    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    def wake(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is None:
+            return
+        if person.shut:
+            if self.refused(lambda: self.controller.wake(user)) == "locked":
+                assert self.state(user) is not CloudState.RUNNING or self.controller.life(user).closing
+        elif self.attempt(lambda: self.controller.wake(user)) is None:
+            assert self.state(user) is CloudState.RUNNING
+
+    @rule(user=NAMES, fault=faults("stop"))
+    def lock(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is None:
+            return
+        if person.leased(self.clock.now()):
+            with pytest.raises(InUse):
+                self.controller.lock(user)
+            return
+        person.shut = True  # even if it fails halfway, or the controller dies meanwhile
+        if self.attempt(lambda: self.controller.lock(user)) is None:
+            life = self.controller.life(user)
+            assert (life.closing, life.is_open) == (False, False)
+            assert self.state(user) is not CloudState.RUNNING
+
+    @rule(user=NAMES, fault=faults("state", "start", "resume", "stop"))
+    def unlock(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if (person := self.members.get(user)) is not None:
+            done = self.attempt(lambda: self.controller.unlock(user, person.key))
+            if done is None:
+                person.shut = False
+                assert self.state(user) is CloudState.RUNNING
+            else:
+                person.shut = person.shut and not self.is_open(user)
+
+    def is_open(self, user: str) -> bool:
+        life = self.controller.life(user)
+        return life.is_open and not life.closing
+
+    @rule(user=NAMES, fault=faults("state", "stop"))
+    def unlock_with_a_wrong_key(self, user: str, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        if user in self.members:
+
+            def wrong() -> None:
+                with pytest.raises(em.WrongKey):
+                    self.controller.unlock(user, em.Key.random())
+
+            self.attempt(wrong)
+
+    # -- time and failures -------------------------------------------------------------------------------------
+
+    @rule(idle=st.sampled_from(RULES))
+    def choose(self, idle: IdleRule) -> None:
+        self.idle = self.controller.idle = idle
+
+    @rule(
+        pass_s=st.sampled_from([0.0, 5.0, 61.0, 700.0, 4000.0]),
+        fault=faults("state", "pause", "resume", "start", "stop"),
+    )
+    def sweep(self, pass_s: float, fault: Fault | None = None) -> None:
+        self.engine.arm(fault)
+        self.clock.advance(pass_s)
+        now, fired = self.clock.now(), self.engine.fired
+        leased = {user for user, person in self.members.items() if person.leased(now)}
+        closing = {user for user in self.members if self.controller.life(user).closing}
+        long = {user: now - person.last_use_ts for user, person in self.members.items() if user not in leased}
+        running = {user for user in self.members if self.state(user) is CloudState.RUNNING}
+        swept = self.attempt(self.controller.sweep)
+        for user, person in self.members.items():
+            person.shut = person.shut or not self.is_open(user)
+        if isinstance(swept, str):
+            return
+        assert not set(swept) & leased
+        if self.engine.fired > fired or self.limbo:
+            return
+        if isinstance(self.idle, PauseAfter):
+            idle_s = self.idle.idle_s
+            due = {user for user, idle in long.items() if idle >= idle_s and user in running}
+            assert due <= set(swept)
+            shut_s = self.idle.lock_after_s
+            assert all(self.members[user].shut for user, idle in long.items() if shut_s and idle >= shut_s)
+            assert set(swept) <= {user for user, idle in long.items() if idle >= idle_s} | closing
+        if isinstance(self.idle, AtMost):
+            assert len([user for user in running if user not in swept]) <= max(self.idle.n, len(leased & running))
+        if not isinstance(self.idle, LockRule):
+            assert closing <= set(swept)
+
+    @rule(fault=faults("find", "remove", "state", "stop"))
+    def crash(self, fault: Fault | None) -> None:
+        self.engine.arm(fault)
+        self.restart()
+
+    @rule(fault=faults("state"))
+    def look(self, fault: Fault | None) -> None:
+        self.engine.arm(fault)
+        fired = self.engine.fired
+        frame = self.attempt(lambda: self.controller.clouds().frame())
+        if isinstance(frame, str):
+            assert frame == "killed"
+            return
+        shown = dict(zip(frame["user"], frame["state"], strict=True))
+        assert set(self.members) <= set(shown)
+        assert self.engine.fired > fired or "unknown" not in shown.values()
+        assert "absent" not in {shown[user] for user in self.members}
+
+    # -- what holds after each step ----------------------------------------------------------------------------
+
+    @invariant()
+    def no_cloud_is_lost_and_none_is_leaked(self) -> None:
+        rows = self.registry.clouds()
+        known = {row.user: row.cloud for row in rows if row.intent not in LEAVING}
+        assert known == {user: person.cloud for user, person in self.members.items()}
+        found = {handle.cloud for handle in self.engine.real.find(LAB)}
+        assert set(known.values()) <= found
+        assert found <= {row.cloud for row in rows}
+        assert {row.user for row in rows} - set(known) == self.limbo
+
+    @invariant()
+    def no_leased_cloud_is_paused(self) -> None:
+        for user, person in self.members.items():
+            person.awake = person.awake and person.leased(self.clock.now())
+            runs = self.state(user) is CloudState.RUNNING
+            assert runs or not person.awake
+            person.awake = runs and person.leased(self.clock.now())
+
+    @invariant()
+    def a_cloud_without_its_vault_does_not_run(self) -> None:
+        for user, person in self.members.items():
+            life = self.controller.life(user)
+            assert self.is_open(user) is not person.shut
+            assert life.is_open or self.state(user) is not CloudState.RUNNING
+
+    @precondition(lambda self: self.members)
+    @rule(user=NAMES)
+    def read(self, user: str) -> None:
+        person = self.members.get(user)
+        if person is None or person.shut:
+            return
+        self.used(person)
+        cloud = self.controller.cloud(user, token=person.token)
+        if isinstance(counts := self.attempt(cloud.counts), str):
+            return
+        assert len(person.stored) <= counts.get(LOCATIONS, 0) <= len(person.tried)
+
+    def read_all(self, user: str, person: Person) -> None:
+        """Every entry that was acknowledged is there, and every debit."""
+        self.controller.unlock(user, person.key)
+        cloud = self.controller.cloud(user, token=person.token)
+        frame = cloud.entries(LOCATIONS)
+        found = {int(ts - 1_700_000_000.0) for ts in frame["ts"]} if len(frame) else set()
+        assert person.stored <= found <= person.tried
+        assert person.spent_micro <= cloud.ledger.spent_micro <= person.asked_micro
+
+    def teardown(self) -> None:
+        try:
+            self.engine.disarm()
+            self.restart()
+            assert self.limbo == set()  # without faults a restart ends whatever was begun
+            for user, person in self.members.items():
+                self.read_all(user, person)
+            for user in self.members:
+                self.controller.forget(user)
+            assert self.registry.clouds() == []
+            assert self.engine.real.find(LAB) == []
+            folder = self.lab_dir / "clouds"
+            assert not folder.exists() or list(folder.iterdir()) == []
+        finally:
+            for handle in self.engine.real.find():
+                self.engine.real.remove(handle)
+            self.controller.detach()
+            self.registry.close()
+            shutil.rmtree(self.home)
