@@ -339,10 +339,10 @@ class Lab:
     # -- to look at --------------------------------------------------------------------------------------------
 
     def panel(self) -> Widget:
-        """A control panel: clouds and their states, pause and wake, the idle timeout."""
-        from emlab.panel import panel
+        """A control panel: clouds and their states, pause, wake and lock, the idle rule, how long things took."""
+        from emlab.panel import Here, panel
 
-        return panel(self)
+        return panel(Here(self))
 
     def __repr__(self) -> str:
         if self._controller is None:

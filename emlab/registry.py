@@ -156,11 +156,11 @@ class Registry:
 
         Raises ConfigError, saying `clash` if a value has to be unique and is not.
         """
-        if self._database is None:
-            raise ConfigError(f"the lab {self._dir.name} is closed")
         if self._pid != os.getpid():
             raise ConfigError(f"the lab {self._dir.name} belongs to process {self._pid}, of which this is a fork")
         with self._lock:
+            if self._database is None:
+                raise ConfigError(f"the lab {self._dir.name} is closed")
             try:
                 return self._database.execute(sql, values).fetchall()
             except sqlite3.Error as exc:

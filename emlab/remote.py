@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -59,6 +59,9 @@ from emlab.wire.control import (
     Whose,
 )
 from emlab.wire.transport import HttpTransport, Transport
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
 
 R = TypeVar("R")
 START_TIMEOUT_S = 180.0  # of what may start a cloud
@@ -328,6 +331,12 @@ class ControllerClient:
         request = Putting(ask=ask, signature=signature, alias=alias, timeout_s=timeout_s)
         limit_s = timeout_s + START_TIMEOUT_S
         return self._client.call("put", Outcome, request, token=token, timeout_s=limit_s)  # type: ignore[arg-type]
+
+    def panel(self) -> Widget:
+        """A control panel: clouds and their states, pause, wake and lock, the idle rule, how long things took."""
+        from emlab.panel import Elsewhere, panel
+
+        return panel(Elsewhere(self))
 
     def __repr__(self) -> str:
         return f"ControllerClient({self.address!r})"

@@ -34,6 +34,8 @@ SPANS = {
 ENGINES = {"docker": "-", "process": "--", "memory": ":"}
 OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
 MOST_NOTE = 90  # characters of a note beside a figure
+DAY_S = 86_400.0
+LEAST_TIME_S = 60.0  # a time axis is at least that long
 SHORTEST_MS = 1e-3  # a logarithmic axis has no zero; what is shorter is drawn here
 
 
@@ -64,6 +66,28 @@ def latency(frame: pd.DataFrame, spans: Sequence[str] = ("pause", "wake", "answe
     axes.xaxis.set_major_formatter("{x:,.10g}")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9, handlelength=3.2)
+    return figure
+
+
+def latency_over_time(frame: pd.DataFrame, spans: Sequence[str] = ("start", "pause", "wake", "answer")) -> Figure:
+    """How long each span took, at the time when it ended; a hollow mark is an attempt that failed.
+
+    Args:
+        frame: events, as `Recorder.frame()` gives them or events.parquet holds them.
+        spans: which to draw, in this order.
+    """
+    figure = empty(width=8.0, height=3.6)
+    axes = figure.add_subplot()
+    chosen = frame[frame["span"].isin(list(spans))]
+    for span in spans:
+        _marks(axes, chosen[chosen["span"] == span], span)
+    failed = int((~chosen["ok"]).sum())
+    axes.set(yscale="log", xlabel="time of day (UTC)", ylabel="duration (ms,\nlogarithmic axis)")
+    title(axes, "Latency over time", f"n = {len(chosen)} attempts, {failed} failed (hollow marks)")
+    _time_axis(axes, chosen["start_ts"] + chosen["duration_s"])
+    axes.yaxis.set_major_formatter("{x:,.10g}")
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     return figure
 
 
@@ -170,6 +194,42 @@ def _curve(axes: Axes, events: pd.DataFrame, *, span: str, engine: str, until_ms
     y = [k / n for k in (*range(len(done) + bool(done)), *(len(done) for _ in tail))]
     line = ENGINES.get(engine, "-.")
     axes.step(x, y, where="post", color=colour, linestyle=line, linewidth=1.8, marker=marker, markevery=[], label=label)
+
+
+def _marks(axes: Axes, events: pd.DataFrame, span: str) -> None:
+    """A mark for each event, hollow if it failed; the legend has the number and the median of those that did not."""
+    colour, marker = _style(span)
+    done = events["ok"].to_numpy(dtype=bool)
+    ms = (1000.0 * events["duration_s"]).clip(lower=SHORTEST_MS).to_numpy()
+    days = ((events["start_ts"] + events["duration_s"]) / DAY_S).to_numpy()
+    label = f"{span}: never happened" if not len(events) else f"{span}\nn = {len(events)}, {(~done).sum()} failed"
+    if done.any():
+        label += f", median {three_digits(statistics.median(ms[done]))} ms"
+    style: dict[str, Any] = {
+        "marker": marker,
+        "linestyle": "",
+        "markeredgecolor": colour,
+        "markersize": 6,
+        "alpha": 0.85,
+    }
+    axes.plot(days[done], ms[done], markerfacecolor=colour, label=label, **style)
+    axes.plot(days[~done], ms[~done], markerfacecolor="none", **style)
+
+
+def _time_axis(axes: Axes, ends_ts: pd.Series[float]) -> None:
+    """The x axis, in days since 1970, as times; at least a minute, however few events there are."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    if len(ends_ts):
+        last_ts = ends_ts.max()
+        first_ts = min(ends_ts.min(), last_ts - LEAST_TIME_S)
+        margin_s = 0.03 * (last_ts - first_ts)
+        axes.set_xlim((first_ts - margin_s) / DAY_S, (last_ts + margin_s) / DAY_S)
+        locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    else:
+        axes.set_xticks([])
 
 
 def _law(axes: Axes, release: Release, *, half: int) -> None:

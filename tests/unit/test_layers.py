@@ -19,10 +19,10 @@ LAYERS = {
     1: "arguments gate limits query ask privacy policy idle aggregate placement provision intake simulate",
     2: "engines vaults store mongo_errors mongod ledger registry tokens audit tls images wire files",
     3: "admission archive controller lease usercloud clouds lifecycle "
-    "sweeping fanout custodian aggregator provider pipeline diary emission service remote waking",
+    "sweeping fanout custodian aggregator provider pipeline diary emission service waking",
     4: "apps",
-    5: "kept lab machines serving parts cleaning ending experiment report plots panel cli cli_served demo measure "
-    "__main__",
+    5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served demo "
+    "measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Of a folder with many implementations, others see these modules only ...

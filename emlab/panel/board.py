@@ -1,0 +1,256 @@
+"""The widgets of a panel, what they do, and what they show."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING
+
+from emlab.clock import SYSTEM_CLOCK
+from emlab.errors import EmlabError, EngineError, WireError
+from emlab.fanout import fan_out
+from emlab.idle import IdleRule
+from emlab.panel.choice import Choice
+from emlab.panel.source import Source
+from emlab.panel.table import table
+from emlab.record import Recorder, html_table
+
+if TYPE_CHECKING:
+    from ipywidgets import Button, ToggleButton, VBox, Widget
+
+log = logging.getLogger(__name__)
+LIVE_S = 2.0
+KEPT_EVENTS = 5_000  # of which the figure tells
+SPANS = ("start", "pause", "wake", "answer")
+ERROR_COLOUR = "var(--jp-error-color0, #b00020)"
+LOCK_TIP = (
+    "Stop the selected clouds and close their vaults. It asks for no key: only the owner's key unlocks them again"
+)
+
+
+def panel(source: Source, *, every_s: float = LIVE_S) -> Widget:
+    """A widget that shows clouds and pauses, wakes or locks those that are selected; see `Lab.panel`.
+
+    It shows what was so at the last action or Refresh, and with Live what is so now; memory is measured at Refresh.
+    What an action could not do is said in words, cloud by cloud, and the others are done nevertheless. The idle rule
+    that is chosen is in force at once.
+
+    Args:
+        every_s: seconds between two looks while it is live.
+    Raises: ConfigError (the lab is not open), WireError, NotPermitted.
+    """
+    return _Panel(source, every_s).box
+
+
+class _Panel:
+    """The widgets of one panel and what they do, one after another whatever thread asks; the buttons keep it alive."""
+
+    def __init__(self, source: Source, every_s: float) -> None:
+        import ipywidgets as widgets
+
+        self._source = source
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._memory_mb: dict[str, float] = {}
+        self._recorder = Recorder(keep=KEPT_EVENTS)
+        self._seen = 0
+        self._alarmed = False  # the message tells of a look that failed
+        self._table = widgets.HTML(layout={"max_height": "24em", "overflow": "auto", "flex": "1 1 34em"})
+        self._users = widgets.SelectMultiple(
+            rows=10,
+            description="Clouds",
+            tooltip="The clouds that the buttons turn; Ctrl or Shift and a click select several",
+            style={"description_width": "initial"},
+            layout={"width": "16em"},
+        )
+        self._choice = Choice(source.rules, len(source.controller.clouds()), self._chosen)
+        self._message = widgets.HTML()
+        # with a tooltip an Image is not shown at all: the view of ipywidgets 8.1 fails
+        self._figure = widgets.Image(layout={"max_width": "100%", "object_fit": "contain", "display": "none"})
+        self._numbers = widgets.HTML()  # the figure's, for who cannot see it
+        self._live = self._toggle()
+        self.box: VBox = self._arranged()
+        self.box.observe(lambda change: self._ending.set(), names="comm")  # which goes when the box is closed
+        self._look(stats=True)
+        self._count()
+
+    def _arranged(self) -> VBox:
+        import ipywidgets as widgets
+
+        buttons = [
+            self._button("Select all", "check-square", "Select every cloud", self._select_all),
+            self._button("Pause", "pause", "Let the selected clouds sleep; a use wakes them", self._pause),
+            self._button("Wake", "play", "Let the selected clouds run", self._wake),
+            self._button("Lock", "lock", LOCK_TIP, self._shut),
+            self._button("Refresh", "refresh", "Look again, and measure memory", self._refresh),
+            self._live,
+        ]
+        wrapped = {"flex_flow": "row wrap", "width": "100%"}
+        return widgets.VBox(
+            [
+                widgets.HBox(buttons, layout=wrapped),
+                self._choice.box,
+                self._message,
+                widgets.HBox([self._users, self._table], layout=wrapped),
+                self._figure,
+                self._numbers,
+            ]
+        )
+
+    def _button(self, name: str, icon: str, tip: str, action: Callable[[], None]) -> Button:
+        import ipywidgets as widgets
+
+        button = widgets.Button(description=name, icon=icon, tooltip=tip, layout={"width": "8em"})
+        button.on_click(lambda clicked: self._act(action))
+        return button
+
+    def _toggle(self) -> ToggleButton:
+        import ipywidgets as widgets
+
+        tip = f"Look again every {self._every_s:g} s, and draw how long things took; click again to stop"
+        live = widgets.ToggleButton(description="Live", icon="heartbeat", tooltip=tip, layout={"width": "8em"})
+        live.observe(lambda change: self._go_live() if change["new"] else self._ending.set(), names="value")
+        return live
+
+    def _act(self, action: Callable[[], None]) -> None:
+        """Do it, then show how the clouds stand; an EmlabError is shown in words."""
+        with self._lock:
+            try:
+                action()
+                self._look()
+            except EmlabError as exc:
+                self._say(str(exc), alarm=True)
+
+    # -- what the controls do, the lock being held ---------------------------------------------------------------
+
+    def _pause(self) -> None:
+        self._each("paused", self._source.controller.pause)
+
+    def _wake(self) -> None:
+        self._each("woken", self._source.controller.wake)
+
+    def _shut(self) -> None:
+        self._each("locked", self._source.controller.lock)
+
+    def _each(self, done: str, step: Callable[[str], None]) -> None:
+        """The step was tried with each selected cloud, and the message says with which it failed and why."""
+        users = list(self._users.value)
+        self._say(f"{len(users)} selected clouds are being {done} …")
+        problems = [said for said in fan_out(users, _attempt(step), description=done, progress=False) if said]
+        sentence = f"{len(users) - len(problems)} of {len(users)} selected clouds {done}"
+        self._say("; ".join([sentence, *problems]), alarm=bool(problems) or not users)
+
+    def _select_all(self) -> None:
+        self._look()
+        self._users.value = self._users.options
+        self._say(f"{len(self._users.value)} clouds selected")
+
+    def _refresh(self) -> None:
+        self._look(stats=True)
+        self._count()
+
+    def _count(self) -> None:
+        n = len(self._users.options)
+        self._say(f"{n} clouds {self._source.where()}, idle rule {self._source.idle()[1]}")
+
+    def _chosen(self, make: Callable[[], IdleRule]) -> None:
+        self._act(partial(self._follow, make))
+
+    def _follow(self, make: Callable[[], IdleRule]) -> None:
+        try:
+            self._source.follow(make())
+        finally:
+            self._choice.show(self._source.idle()[0])
+        self._say(f"idle rule {self._source.idle()[1]}")
+
+    # -- what is shown -------------------------------------------------------------------------------------------
+
+    def _look(self, *, stats: bool = False) -> None:
+        """Table, list, idle rule and, once it was live, the figure show what is so now."""
+        frame = self._source.controller.clouds().frame(stats=stats)
+        if stats:
+            self._memory_mb = dict(zip(frame["cloud"], frame["memory_mb"], strict=True))
+        self._table.value = table(frame, self._memory_mb, now=SYSTEM_CLOCK.now())
+        users = tuple(frame["user"])
+        if users != self._users.options:
+            still = [user for user in self._users.value if user in users]
+            self._users.options = users
+            self._users.value = still
+        self._choice.show(self._source.idle()[0])
+        if self._live.value or self._figure.value:
+            self._draw()
+
+    def _draw(self) -> None:
+        """The figure shows what happened until now; without news it stays."""
+        from emlab.plots.frame import SHOWN_DPI
+        from emlab.plots.lab import latency_over_time
+
+        events, self._seen = self._source.events(self._seen)
+        if self._figure.value and not any(event.span in SPANS for event in events):
+            return
+        for event in events:
+            self._recorder.add(event)
+        frame = self._recorder.frame()
+        file = io.BytesIO()
+        latency_over_time(frame, SPANS).savefig(file, format="png", dpi=SHOWN_DPI)
+        self._numbers.value = html_table(frame[frame["span"].isin(SPANS)])
+        self._figure.layout.display = ""
+        self._figure.value = file.getvalue()
+
+    def _say(self, sentence: str, *, alarm: bool = False) -> None:
+        style = f"color:{ERROR_COLOUR};font-weight:bold" if alarm else ""
+        role = "alert" if alarm else "status"
+        self._alarmed = False
+        self._message.value = f'<span role="{role}" style="{style}">{escape(sentence)}</span>'
+
+    # -- live ----------------------------------------------------------------------------------------------------
+
+    def _go_live(self) -> None:
+        self._ending = ending = threading.Event()
+        # a daemon: an interpreter that ends does not wait for it
+        threading.Thread(target=self._watch, args=(ending,), name="emlab-panel", daemon=True).start()
+
+    def _watch(self, ending: threading.Event) -> None:
+        while not ending.is_set():
+            self._tick(ending)
+            ending.wait(self._every_s)
+
+    def _tick(self, ending: threading.Event) -> None:
+        """One look; a failure is shown, and ends it unless the engine or the network may be back soon."""
+        with self._lock:
+            if ending.is_set():
+                return
+            try:
+                self._look()
+                if self._alarmed:
+                    self._say("it answers again")
+            except (EngineError, WireError) as exc:
+                self._say(str(exc), alarm=True)
+                self._alarmed = True
+            except EmlabError as exc:
+                self._end(str(exc))
+            except Exception as exc:  # a fault of ours: nobody would notice that what is shown is old
+                log.exception("a live panel failed")
+                self._end(f"no longer live: {type(exc).__name__}")
+
+    def _end(self, why: str) -> None:
+        self._say(why, alarm=True)
+        self._live.value = False
+
+
+def _attempt(step: Callable[[str], None]) -> Callable[[str], str]:
+    """The step, which returns "" or, where it fails, the error in words."""
+
+    def attempt(user: str) -> str:
+        try:
+            step(user)
+        except EmlabError as exc:
+            return f"{user}: {exc}"
+        return ""
+
+    return attempt
