@@ -206,7 +206,8 @@ class Lifecycle:
         with self._lock:
             self.runs = False
             use = self.use()
-            if use.leased(self._clock.now()) or use.last_use_ts > unused_since:
+            # who takes a lease after a lock has begun gets nothing of the cloud, and must not keep its vault open
+            if not self.closing and (use.leased(self._clock.now()) or use.last_use_ts > unused_since):
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
                 self._shut()

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypeVar
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import emlab as em
 from emlab import ask as asking
@@ -122,7 +122,9 @@ class Machine(RuleBasedStateMachine):
     def restart(self) -> None:
         """The controller was killed, and another one has taken over; the model forgets what only the old one knew."""
         while True:
-            self.registry.close()  # to others that is what a kill is: the lock is free, what was written is there
+            # to others that is what a kill is: connections and the lock are gone, what was written is there
+            self.controller.detach()
+            self.registry.close()
             try:
                 self.open()
                 break
@@ -301,7 +303,7 @@ class Machine(RuleBasedStateMachine):
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
             return
-        if person.leased(self.clock.now()):
+        if person.leased(self.clock.now()) and not self.controller.life(user).closing:
             with pytest.raises(InUse):
                 self.controller.lock(user)
             return
@@ -318,6 +320,7 @@ class Machine(RuleBasedStateMachine):
             done = self.attempt(lambda: self.controller.unlock(user, person.key))
             if done is None:
                 person.shut = False
+                self.used(person)
                 assert self.state(user) is CloudState.RUNNING
             else:
                 person.shut = person.shut and not self.is_open(user)
@@ -336,6 +339,13 @@ class Machine(RuleBasedStateMachine):
                     self.controller.unlock(user, em.Key.random())
 
             self.attempt(wrong)
+
+    @rule(user=NAMES)
+    def stop_from_outside(self, user: str) -> None:
+        """Somebody else stops the cloud, or the machine was restarted."""
+        if user in self.members:
+            self.engine.real.stop(self.handle(user))
+            self.members[user].awake = False
 
     # -- time and failures -------------------------------------------------------------------------------------
 
@@ -360,7 +370,7 @@ class Machine(RuleBasedStateMachine):
             person.shut = person.shut or not self.is_open(user)
         if isinstance(swept, str):
             return
-        assert not set(swept) & leased
+        assert not set(swept) & (leased - closing)
         if self.engine.fired > fired or self.limbo:
             return
         if isinstance(self.idle, PauseAfter):
@@ -420,7 +430,12 @@ class Machine(RuleBasedStateMachine):
             assert self.is_open(user) is not person.shut
             assert life.is_open or self.state(user) is not CloudState.RUNNING
 
-    @precondition(lambda self: self.members)
+    def check(self) -> None:
+        """What holds after each step, for those who take steps by hand."""
+        self.no_cloud_is_lost_and_none_is_leaked()
+        self.no_leased_cloud_is_paused()
+        self.a_cloud_without_its_vault_does_not_run()
+
     @rule(user=NAMES)
     def read(self, user: str) -> None:
         person = self.members.get(user)

@@ -2,23 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from emlab.idle import Histogram, PauseAfter
+from tests.stateful.faults import Fault, Verb
 from tests.stateful.machine import Machine
 
-EXAMPLES = {"memory": (60, 40), "process": (2, 20), "docker": (2, 20)}  # sequences, steps of each
+EXAMPLES = {"memory": (60, 40), "process": (6, 25), "docker": (4, 25)}  # sequences, steps of each
+LOCKING = PauseAfter(60.0, lock_after_s=3600.0)
+# A step, a call that it makes, and what is done before so that it makes it.
+CALLS: list[tuple[str, Verb, tuple[str, ...]]] = [
+    ("signup", "start", ("forget",)),
+    ("forget", "remove", ()),
+    ("store", "state", ()),
+    ("store", "resume", ("pause",)),
+    ("store", "start", ("stop_from_outside",)),
+    ("ask", "state", ()),
+    ("ask", "resume", ("pause",)),
+    ("ask", "start", ("stop_from_outside",)),
+    ("pause", "state", ()),
+    ("pause", "pause", ()),
+    ("wake", "resume", ("pause",)),
+    ("wake", "start", ("stop_from_outside",)),
+    ("lock", "stop", ()),
+    ("lock", "stop", ("pause",)),
+    ("unlock", "state", ("lock",)),
+    ("unlock", "start", ("lock",)),
+    ("unlock", "resume", ("pause",)),
+    ("unlock_with_a_wrong_key", "state", ("lock",)),
+    ("sweep", "state", ()),
+    ("sweep", "pause", ()),
+    ("sweep", "stop", ("long",)),
+    ("look", "state", ()),
+    ("crash", "find", ()),
+]
 
 
-@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
-def test_no_sequence_of_steps_faults_and_crashes_breaks_a_lab(engine_name: str) -> None:
+def machine_on(engine_name: str) -> type[Machine]:
     class OnEngine(Machine):
         pass
 
     OnEngine.engine_name = engine_name
+    return OnEngine
+
+
+@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
+def test_no_sequence_of_steps_faults_and_crashes_breaks_a_lab(engine_name: str) -> None:
     examples, steps = EXAMPLES[engine_name]
     real = engine_name != "memory"
     phases = [Phase.generate] if real else [Phase.generate, Phase.shrink]  # to shrink takes too long there
     chosen = settings(max_examples=examples, stateful_step_count=steps, phases=phases, derandomize=real, database=None)
-    run_state_machine_as_test(OnEngine, settings=chosen)
+    run_state_machine_as_test(machine_on(engine_name), settings=chosen)
+
+
+@pytest.fixture
+def machine(engine_name: str) -> Iterator[Machine]:
+    machine = machine_on(engine_name)()
+    yield machine
+    machine.teardown()
+
+
+def prepare(machine: Machine, before: tuple[str, ...]) -> None:
+    """Ann has a cloud that runs and is used, and what was to be done before was done."""
+    if machine.limbo:
+        machine.crash(None)
+    if "ann" not in machine.members:
+        machine.signup("ann")
+    machine.unlock("ann")
+    machine.store("ann")
+    for step in before:
+        if step == "long":
+            machine.clock.advance(4000.0)
+        else:
+            getattr(machine, step)("ann")
+    machine.check()
+
+
+@pytest.mark.parametrize("kills", [False, True], ids=["fails", "kills"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
+def test_each_call_of_each_step_may_fail_or_be_the_last_one(machine: Machine, after: bool, kills: bool) -> None:
+    machine.two_sign_up()
+    machine.choose(LOCKING)
+    for step, verb, before in CALLS:
+        prepare(machine, before)
+        fired, fault = machine.engine.fired, Fault(verb, after=after, kills=kills, times=1 if kills else 2)
+        if step == "sweep":
+            machine.sweep(61.0, fault)
+        elif step in ("crash", "look"):
+            getattr(machine, step)(fault)
+        else:
+            getattr(machine, step)("ann", fault)
+        assert machine.engine.fired > fired, f"{step} does not call {verb}"
+        machine.engine.disarm()
+        machine.check()
+
+
+@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
+def test_a_lease_and_an_expected_use_keep_a_cloud_awake_whatever_else_fails(machine: Machine) -> None:
+    machine.two_sign_up()
+    machine.choose(LOCKING)
+    machine.lease("ann", 10_000.0)
+    for fault in (None, Fault("pause", times=2), Fault("state"), Fault("stop", after=True)):
+        machine.sweep(700.0, fault)
+        machine.pause("ann")
+        machine.lock("ann")
+        machine.engine.disarm()
+        machine.check()
+    assert machine.members["ann"].awake
+    machine.release("ann")
+    machine.sweep(4000.0)
+    assert machine.members["ann"].shut
+    machine.unlock("ann")
+    machine.choose(Histogram(60.0, least=3, spread=10.0))
+    for _ in range(5):
+        machine.store("ann")
+        machine.clock.advance(700.0)
+    machine.store("ann")
+    machine.sweep(5.0)
+    assert machine.state("ann").value == "paused"
+    machine.sweep(690.0)
+    assert machine.state("ann").value == "running"
+    machine.read("ann")
+    machine.check()

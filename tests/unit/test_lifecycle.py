@@ -401,3 +401,18 @@ def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(
         lab.controller.signup("bob")
     assert engine.find() == []
     assert len(lab.controller.clouds()) == 0
+
+
+def test_a_lease_that_comes_after_a_lock_has_begun_keeps_no_vault_open(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(handle: Handle) -> None:
+        raise em.EngineError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller.engine, "stop", broken)
+        with pytest.raises(em.EngineError, match="no answer"):
+            ann.lock()
+    with ann.lease(3600.0):
+        assert lab.controller.sweep() == ["ann"]
+        assert not lab.controller.life("ann").is_open
