@@ -58,7 +58,7 @@ from emlab.wire.control import (
     Whose,
 )
 from emlab.wire.openapi import describe
-from emlab.wire.serve import Gate, Server, bearer
+from emlab.wire.serve import Entrance, Server, bearer
 from emlab.wire.table import Route
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ class Service:
 
     def server(self) -> Server:
         """An App that answers the routes."""
-        gate = Gate(CONTROL_ROUTES, self.session)
-        return Server([gate], lambda: describe("emlab controller", CONTROL_ROUTES), whose="controller")
+        entrance = Entrance(CONTROL_ROUTES, self.session)
+        return Server([entrance], lambda: describe("emlab controller", CONTROL_ROUTES), whose="controller")
 
     def session(self, route: Route, headers: Mapping[str, str]) -> Session:
         """What serves a route for who sends these headers. Raises NotPermitted."""
@@ -175,7 +175,7 @@ class Service:
 
 
 class Session:
-    """What one caller may do. The gate has checked that a token of this kind may call the route.
+    """What one caller may do. The entrance has checked that a token of this kind may call the route.
 
     Args:
         caller: whose token it is; None if none was needed.
@@ -200,7 +200,7 @@ class Session:
     @property
     def own(self) -> str | None:
         """The name of the user whose cloud alone this caller may touch; None for an admin."""
-        assert self._caller is not None, "the gate lets nobody through without a token"
+        assert self._caller is not None, "the entrance lets nobody through without a token"
         return self._caller.subject if self._caller.kind == "owner" else None
 
     def _user(self, named: str | None) -> str:

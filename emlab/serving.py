@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -97,10 +97,11 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         certificate = _certificate(lab.path / "tls", chosen)
         audit = Audit(lab.registry)
         service = Service(lab.controller, audit, signup=chosen.signup, follow=lambda rule: setattr(lab, "idle", rule))
-        front = app.Front(service, Gateway(service, Waker()), per_s=chosen.requests_per_s)
+        waker = Waker()
+        front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
         url = f"http{'s' if certificate else ''}://{_host(chosen.host)}:{listener.getsockname()[1]}"
         _first_token(lab, service, say)
-        with _flushing(audit), _announced(lab, url, certificate):
+        with closing(waker), _flushing(audit), _announced(lab, url, certificate):
             say(f"lab {lab.name} is at {url}")
             if certificate is not None and certificate.ca is not None:
                 say(f"callers trust it by the certificate in {certificate.ca}")

@@ -19,6 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emlab.apps import http
+from emlab.apps.gateway import Gateway
+from emlab.apps.head import TimedHead
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
 from emlab.limits import Limit
@@ -44,7 +46,7 @@ class Front:
         per_s: how many requests an address may send a second, five times as many at once.
     """
 
-    def __init__(self, service: Service, gateway: ASGIApp, *, per_s: float = 2000.0) -> None:
+    def __init__(self, service: Service, gateway: Gateway, *, per_s: float = 2000.0) -> None:
         self._service = service
         self._gateway = gateway
         self._control = http.asgi(service.server())
@@ -55,9 +57,10 @@ class Front:
         self._signups = Limit("sign-ups", per_s=0.5, burst=60)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            raise ValueError("only HTTP is spoken here")
+        """One request; or the server's own life, whose end closes the gateway's connections."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         address = scope["client"][0] if scope["client"] else ""
         try:
             self._limit(address, scope)
@@ -71,6 +74,13 @@ class Front:
             await send(message)
 
         await self._route(scope)(scope, receive, watched)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._gateway.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _limit(self, address: str, scope: Scope) -> None:
         now = time.monotonic()
@@ -173,6 +183,8 @@ def server(app: ASGIApp, *, certificate: Certificate | None) -> uvicorn.Server:
         http.config(
             app,
             limit_concurrency=MAX_CONNECTIONS,
+            lifespan="on",
+            protocol=TimedHead,
             ssl_certfile=None if certificate is None else certificate.chain,
             ssl_keyfile=None if certificate is None else certificate.key,
         )

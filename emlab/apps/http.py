@@ -8,7 +8,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -38,7 +38,12 @@ def server(app: App, socket: Path) -> uvicorn.Server:
 
 
 def config(
-    app: ASGIApp, *, limit_concurrency: int, protocol: type[BoundedHead] | None = None, **listen: Any
+    app: ASGIApp,
+    *,
+    limit_concurrency: int,
+    protocol: type[BoundedHead] | None = None,
+    lifespan: Literal["on", "off"] = "off",
+    **listen: Any,
 ) -> uvicorn.Config:
     """How every server of ours speaks HTTP. The other arguments are uvicorn's, and say where it listens."""
     return uvicorn.Config(
@@ -46,7 +51,7 @@ def config(
         loop="uvloop",
         http=protocol or BoundedHead,
         ws="none",
-        lifespan="off",
+        lifespan=lifespan,
         access_log=False,
         log_config=None,
         server_header=False,

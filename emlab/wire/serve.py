@@ -40,7 +40,7 @@ _CALLER = msgspec.json.Decoder(_Caller)
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Entrance:
     """Some routes, and who is let through to what serves them.
 
     Attributes:
@@ -55,10 +55,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class _Service:
-    """A route, the gate before it, and how its body is read."""
+    """A route, the entrance to it, and how its body is read."""
 
     route: Route
-    gate: Gate
+    entrance: Entrance
     decoder: msgspec.json.Decoder[msgspec.Struct] | None
 
 
@@ -95,25 +95,27 @@ def custodian_server(custodian: Custodian, emission: object | None = None) -> Se
         custodian.authorize_owner(token)
         return emission
 
-    gates = [Gate(ROUTES, admit)]
+    entrances = [Entrance(ROUTES, admit)]
     if emission is not None:
-        gates.append(Gate(EMISSION_ROUTES, lambda route, headers: emission, admit_user))
-    return Server(gates, openapi.document, whose="custodian")
+        entrances.append(Entrance(EMISSION_ROUTES, lambda route, headers: emission, admit_user))
+    return Server(entrances, openapi.document, whose="custodian")
 
 
 class Server:
-    """An App (see transport) over the actors behind gates: never raises, answers problem documents.
+    """An App (see transport) over the actors behind entrances: never raises, answers problem documents.
 
     Args:
         document: the OpenAPI document. whose: what failed, when something did.
     """
 
-    def __init__(self, gates: Iterable[Gate], document: Callable[[], Mapping[str, object]], *, whose: str) -> None:
+    def __init__(
+        self, entrances: Iterable[Entrance], document: Callable[[], Mapping[str, object]], *, whose: str
+    ) -> None:
         self._document = document
         self._whose = whose
         self._exact: dict[tuple[str, str], _Service] = {}
         self._parametric: dict[tuple[str, str], _Service] = {}
-        for one in (_service(route, gate) for gate in gates for route in gate.routes):
+        for one in (_service(route, entrance) for entrance in entrances for route in entrance.routes):
             if "{" in one.route.path:
                 self._parametric[one.route.method, _head(one.route.path)] = one
             else:
@@ -127,7 +129,7 @@ class Server:
         if found is None:
             return self._no_route(path)
         try:
-            found[0].gate.admit(found[0].route, headers)
+            found[0].entrance.admit(found[0].route, headers)
         except EmlabError as exc:
             return problem.encode(exc)
         return None
@@ -162,9 +164,9 @@ class Server:
         found = self._find(method, path)
         assert found is not None, "refusal has looked"
         service, parameters = found
-        actor = service.gate.admit(service.route, headers)
-        if service.gate.admit_user is not None and service.route.who == "user":
-            actor = service.gate.admit_user(user_token(service.route.path, body))
+        actor = service.entrance.admit(service.route, headers)
+        if service.entrance.admit_user is not None and service.route.who == "user":
+            actor = service.entrance.admit_user(user_token(service.route.path, body))
         answer = getattr(actor, service.route.name)
         if service.decoder is not None:
             result = answer(_decode(service.route.path, service.decoder, body or b"{}"), *parameters)
@@ -173,9 +175,9 @@ class Server:
         return 200, b"" if result is None else msgspec.json.encode(result)
 
 
-def _service(route: Route, gate: Gate) -> _Service:
+def _service(route: Route, entrance: Entrance) -> _Service:
     decoder = None if route.request is None else msgspec.json.Decoder(route.request)
-    return _Service(route, gate, decoder)
+    return _Service(route, entrance, decoder)
 
 
 def _head(path: str) -> str:
