@@ -42,7 +42,9 @@ class Waker:
             raise Unreachable(f"the cloud of {life.spec.user} does not run yet after {timeout_s:g} s") from exc
 
     async def _joined(self, life: Lifecycle) -> None:
-        wake = self._wakes.get(life) or self._begun(life)
+        wake = self._wakes.get(life)
+        if wake is None or wake.done():  # one that has ended says nothing of now
+            wake = self._begun(life)
         try:
             await asyncio.shield(wake)
         except asyncio.CancelledError:
@@ -60,7 +62,8 @@ class Waker:
         return wake
 
     def _ended(self, life: Lifecycle, wake: asyncio.Future[None]) -> None:
-        del self._wakes[life]
+        if self._wakes.get(life) is wake:
+            del self._wakes[life]
         if not wake.cancelled() and (error := wake.exception()) is not None:
             # nobody may wait for it any more
             level = logging.INFO if isinstance(error, EmlabError) else logging.ERROR

@@ -161,7 +161,9 @@ def test_a_cloud_that_another_thread_holds_is_given_up_in_time(lab: em.Lab, monk
     asyncio.run(ask())
 
 
-def test_who_joins_a_wake_that_a_pause_has_undone_wakes_again(lab: em.Lab) -> None:
+@pytest.mark.parametrize("heard", [False, True])
+def test_who_joins_a_wake_that_a_pause_has_undone_wakes_again(lab: em.Lab, heard: bool) -> None:
+    """Whether the loop has heard of its end, but has told nobody yet, or not even that."""
     [ann] = paused(lab, "ann")
 
     async def ask() -> None:
@@ -170,7 +172,8 @@ def test_who_joins_a_wake_that_a_pause_has_undone_wakes_again(lab: em.Lab) -> No
             await asyncio.sleep(0)  # it has begun
             assert wait_until(lambda: ann.runs, WAIT_S)  # and ended, which this loop has not heard yet
             ann.pause()
-            await waker.awake(ann, WAIT_S)
+            late = waker.awake(ann, WAIT_S)
+            await (asyncio.create_task(late) if heard else late)
             assert ann.state is CloudState.RUNNING
             await first
 
