@@ -43,6 +43,7 @@ from .query import CountUsers as CountUsers
 from .query import Region as Region
 from .query import SumDistance as SumDistance
 from .record import Recorder as Recorder
+from .remote import ControllerClient as ControllerClient
 from .simulate import City as City
 from .simulate import District as District
 from .simulate import Person as Person

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import emlab as em
+from emlab import tls
 from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany
 from emlab.parts import make_engine
 from emlab.remote import ControllerClient
@@ -171,6 +172,17 @@ def test_what_cannot_be_served_is_said_and_nothing_is_left(
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert said in done.stderr
     assert list(home.rglob("*.sqlite")) == []
+
+
+def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
+    given = tls.private(tmp_path / "elsewhere", ["127.0.0.1"])
+    names = {"certificate": str(given.chain), "key": str(given.key)}
+    config = lab_file(tmp_path / "lab.toml", "memory", names, keep=False)
+    with served(home, config) as running:
+        assert running.address.ca is None
+        with ControllerClient(running.address.url, running.admin_token, ca=given.ca) as client:
+            assert client.me().kind == "admin"
+    assert list((home / "labs").iterdir()) == []
 
 
 @PROCESS
