@@ -17,6 +17,7 @@ from emlab.registry import Registry
 from emlab.wire.control import Token
 
 MAX_TTL_S = 10 * 366 * 86_400.0
+MAX_EACH = 100  # tokens of one subject that hold, and as many that do not any more
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
     "hash TEXT UNIQUE NOT NULL, created_ts REAL NOT NULL, expires_ts REAL, revoked_ts REAL)"
@@ -45,10 +46,11 @@ class Tokens:
 
         Args:
             ttl_s: until it expires, at most ten years; never without it.
-        Raises: ConfigError.
+        Raises: ConfigError, also if the subject has MAX_EACH tokens that hold.
         """
         if ttl_s is not None and (isinstance(ttl_s, bool) or not 0 < ttl_s <= MAX_TTL_S):
             raise ConfigError(f"a token lasts more than 0 and at most {MAX_TTL_S:g} s, not {ttl_s!r}")
+        self._make_room(kind, subject)
         text, now = new_token(kind), self._clock.now()
         expires_ts = None if ttl_s is None else now + ttl_s
         token = Token(id=secrets.token_hex(6), kind=kind, subject=subject, created_ts=now, expires_ts=expires_ts)
@@ -57,6 +59,17 @@ class Tokens:
             self._registry.run("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, NULL)", *values)
             self._by_hash[token_hash(text)] = token
         return text, token
+
+    def _make_room(self, kind: TokenKind, subject: str) -> None:
+        """The subject may have one more; of those that hold no more, only the latest are kept."""
+        now, mine = self._clock.now(), self.of(kind, subject)
+        if sum(token.holds(now) for token in mine) >= MAX_EACH:
+            raise ConfigError(f"{subject} has {MAX_EACH} tokens already: revoke some")
+        ended = {token.id for token in [token for token in mine if not token.holds(now)][:-MAX_EACH]}
+        with self._lock:
+            for id_ in ended:
+                self._registry.run("DELETE FROM tokens WHERE id = ?", id_)
+            self._by_hash = {hash_: one for hash_, one in self._by_hash.items() if one.id not in ended}
 
     def who(self, text: str, kind: TokenKind | None = None) -> Token:
         """Whose token that is. Raises NotPermitted: nobody's, revoked, expired, or not of that kind."""

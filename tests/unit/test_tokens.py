@@ -11,7 +11,7 @@ from emlab.clock import ManualClock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import token_hash
 from emlab.registry import Registry
-from emlab.tokens import MAX_TTL_S, Tokens
+from emlab.tokens import MAX_EACH, MAX_TTL_S, Tokens
 
 NOW = 1_700_000_000.0
 
@@ -103,3 +103,19 @@ def test_what_is_dropped_is_gone_and_others_stay(tokens: Tokens, registry: Regis
 def test_a_token_lasts_a_time_that_makes_sense(tokens: Tokens, ttl_s: float) -> None:
     with pytest.raises(ConfigError, match="a token lasts"):
         tokens.issue("owner", "ann", ttl_s=ttl_s)
+
+
+def test_a_subject_has_so_many_tokens_and_old_ones_are_forgotten(tokens: Tokens, clock: ManualClock) -> None:
+    for _ in range(MAX_EACH):
+        tokens.issue("owner", "ann", ttl_s=60)
+    with pytest.raises(ConfigError, match="revoke some"):
+        tokens.issue("owner", "ann")
+    tokens.issue("owner", "bob")
+    clock.advance(60)
+    for _ in range(MAX_EACH):
+        clock.advance(1)
+        tokens.issue("owner", "ann", ttl_s=1)
+    _, last = tokens.issue("owner", "ann")
+    kept = tokens.of("owner", "ann")
+    assert (len(kept), kept[-1]) == (MAX_EACH + 1, last)
+    assert len(tokens.of("owner", "bob")) == 1
