@@ -144,9 +144,8 @@ class Machine(RuleBasedStateMachine):
             if self.engine.dead:  # whatever it was that the dead controller made of it
                 self.restart()
                 return "killed"
-            if isinstance(exc, InUse) or not isinstance(exc, EngineError):
-                raise
-            assert self.engine.fired > fired, "an engine's error that no fault explains"
+            if isinstance(exc, InUse) or not isinstance(exc, EngineError) or self.engine.fired == fired:
+                raise  # no fault explains it
             return "failed"
 
     def refused(self, act: Callable[[], object]) -> str:

@@ -12,7 +12,7 @@ from emlab.idle import Histogram, PauseAfter
 from tests.stateful.faults import Fault, Verb
 from tests.stateful.machine import Machine
 
-EXAMPLES = {"memory": (60, 40), "process": (6, 25), "docker": (4, 25)}  # sequences, steps of each
+EXAMPLES = {"memory": (60, 40), "process": (3, 25), "docker": (2, 25)}  # sequences, steps of each
 LOCKING = PauseAfter(60.0, lock_after_s=3600.0)
 # A step, a call that it makes, and what is done before so that it makes it.
 CALLS: list[tuple[str, Verb, tuple[str, ...]]] = [
@@ -82,9 +82,19 @@ def prepare(machine: Machine, before: tuple[str, ...]) -> None:
     machine.check()
 
 
-@pytest.mark.parametrize("kills", [False, True], ids=["fails", "kills"])
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
+@pytest.mark.parametrize(
+    ("engine_name", "after", "kills"),  # on real engines what takes long there is left out, where it is like another
+    [
+        ("memory", False, False),
+        ("memory", False, True),
+        ("memory", True, False),
+        ("memory", True, True),
+        ("process", True, False),
+        ("process", True, True),
+        ("docker", True, False),
+    ],
+    indirect=["engine_name"],
+)
 def test_each_call_of_each_step_may_fail_or_be_the_last_one(machine: Machine, after: bool, kills: bool) -> None:
     machine.two_sign_up()
     machine.choose(LOCKING)
