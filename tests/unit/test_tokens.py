@@ -115,6 +115,7 @@ def test_a_subject_has_so_many_tokens_and_old_ones_are_forgotten(tokens: Tokens,
     for _ in range(MAX_EACH):
         clock.advance(1)
         tokens.issue("owner", "ann", ttl_s=1)
+    clock.advance(1)
     _, last = tokens.issue("owner", "ann")
     kept = tokens.of("owner", "ann")
     assert (len(kept), kept[-1]) == (MAX_EACH + 1, last)
