@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 LIVE_S = 2.0
 KEPT_EVENTS = 5_000  # of which the figure tells
 SPANS = ("start", "pause", "wake", "answer")
+FIGURE_WIDTH = "768px"  # 8 inches of a screen
 ERROR_COLOUR = "var(--jp-error-color0, #b00020)"
 LOCK_TIP = (
     "Stop the selected clouds and close their vaults. It asks for no key: only the owner's key unlocks them again"
@@ -71,7 +72,7 @@ class _Panel:
         self._choice = Choice(source.rules, len(source.controller.clouds()), self._chosen)
         self._message = widgets.HTML()
         # with a tooltip an Image is not shown at all: the view of ipywidgets 8.1 fails
-        self._figure = widgets.Image(layout={"max_width": "100%", "object_fit": "contain", "display": "none"})
+        self._figure = widgets.Image(layout={"width": "100%", "max_width": FIGURE_WIDTH, "display": "none"})
         self._numbers = widgets.HTML()  # the figure's, for who cannot see it
         self._live = self._toggle()
         self.box: VBox = self._arranged()
@@ -187,17 +188,19 @@ class _Panel:
 
     def _draw(self) -> None:
         """The figure shows what happened until now; without news it stays."""
-        from emlab.plots.frame import SHOWN_DPI
         from emlab.plots.lab import latency_over_time
 
-        events, self._seen = self._source.events(self._seen)
+        events, count = self._source.events(self._seen)
+        if count < self._seen:  # of another recorder: the controller began anew
+            events, count = self._source.events(0)
+        self._seen = count
         if self._figure.value and not any(event.span in SPANS for event in events):
             return
         for event in events:
             self._recorder.add(event)
         frame = self._recorder.frame()
         file = io.BytesIO()
-        latency_over_time(frame, SPANS).savefig(file, format="png", dpi=SHOWN_DPI)
+        latency_over_time(frame, SPANS).savefig(file, format="png")
         self._numbers.value = html_table(frame[frame["span"].isin(SPANS)])
         self._figure.layout.display = ""
         self._figure.value = file.getvalue()

@@ -51,7 +51,8 @@ class Choice:
             description="Idle rule",
             tooltip="Which clouds are paused when nobody uses them; in force as soon as it is chosen",
             disabled=not rules,
-            layout={"width": "20em"},
+            style={"description_width": "initial"},
+            layout={"width": "17em"},
         )
         self._fields = {kind: {f.name: self._field(f, clouds) for f in _parameters(kind)} for kind in rules.values()}
         self.box: HBox = widgets.HBox([self.kind], layout={"flex_flow": "row wrap", "width": "100%"})

@@ -401,6 +401,21 @@ class TestLive:
         assert hand.complains
         assert "open" in hand.message or "closed" in hand.message
 
+    def test_a_lab_that_was_opened_again_is_drawn_from_its_beginning(self, tmp_path: Path) -> None:
+        lab = em.Lab("memory", home=tmp_path).start()
+        for name in NAMES:
+            lab.controller.signup(name)
+        hand = quick(lab)
+        hand.live.value = True
+        assert wait_until(lambda: bool(hand.figure.value), SOON_S)
+        lab.close()
+        assert ended()
+        with lab:
+            lab.controller.signup("zoe")
+            hand.click("Refresh")
+            assert hand.table == {"zoe": "running"}
+            assert re.search("<td>start</td>\\s*<td>memory</td>\\s*<td>4</td>", hand._numbers.value)
+
     def test_it_ends_with_the_box(self, lab: em.Lab) -> None:
         hand = quick(lab)
         hand.live.value = True
