@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -89,10 +89,7 @@ def _ours(lab: Lab) -> _Way:
 @contextmanager
 def _raw(lab: Lab) -> Iterator[_Way]:
     handle = lab.controller.life(USER).handle
-    verbs = {"docker": _container, "process": _processes}.get(lab.engine)
-    if verbs is None:
-        raise ConfigError(f"clouds on the engine {lab.engine!r} cannot be paused without emlab")
-    with verbs(handle) as (pause, wake), asked_directly(handle.run_dir) as health:
+    with raw_verbs(lab.engine, handle) as (pause, wake), asked_directly(handle.run_dir) as health:
 
         def answer() -> None:
             wake()
@@ -102,6 +99,14 @@ def _raw(lab: Lab) -> Iterator[_Way]:
 
 
 _Verbs = tuple[Callable[[], None], Callable[[], None]]
+
+
+def raw_verbs(engine: str, handle: Handle) -> AbstractContextManager[_Verbs]:
+    """Pausing and waking a cloud with the engine's own means alone. Raises ConfigError: it has none."""
+    verbs = {"docker": _container, "process": _processes}.get(engine)
+    if verbs is None:
+        raise ConfigError(f"clouds on the engine {engine!r} cannot be paused without emlab")
+    return verbs(handle)
 
 
 @contextmanager

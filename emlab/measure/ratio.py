@@ -95,10 +95,10 @@ def _row(measure: str, engine: str, group: pd.DataFrame, target: Target, rng: np
     against = "raw" if target.limit is None else f"{target.limit:g} {unit}"
     medians = [float(np.median(values)) for values in (mine, theirs)]
     ends = [ratio, low, high, target.ratio]
-    return [measure, engine, unit, len(mine), *failed, *medians, against, *ends, _met(low, high, target.ratio)]
+    return [measure, engine, unit, len(mine), *failed, *medians, against, *ends, met(low, high, target.ratio)]
 
 
-def _met(low: float, high: float, target: float) -> bool | None:
+def met(low: float, high: float, target: float) -> bool | None:
     """Whether the interval is within the target (True), beyond it (False), or neither."""
     if high <= target:
         return True

@@ -7,5 +7,6 @@ same colour; the colours differ in lightness, so that a figure can be read in gr
 
 from emlab.plots.lab import latency, noise_of, ratios, release, vault_costs
 from emlab.plots.travel import days, trip_map
+from emlab.plots.waits import waits
 
-__all__ = ["days", "latency", "noise_of", "ratios", "release", "trip_map", "vault_costs"]
+__all__ = ["days", "latency", "noise_of", "ratios", "release", "trip_map", "vault_costs", "waits"]
