@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -32,6 +33,14 @@ def kill_daemon(clear: Path) -> None:
     """It is dead, and its mount is, too."""
     os.kill(daemon(clear), signal.SIGKILL)
     assert wait_until(lambda: not mounts.answers(clear), WAIT_S)
+
+
+def slow_path(folder: Path, late_s: float) -> str:
+    """A PATH whose gocryptfs begins its work that much later."""
+    program = folder / "gocryptfs"
+    program.write_text(f'#!/bin/sh\nsleep {late_s}\nexec {shutil.which("gocryptfs")} "$@"\n')
+    program.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 @contextmanager

@@ -64,10 +64,8 @@ class MountedVault(KeyedVault):
         return Found.OPEN if mounts.answers(self.clear) else Found.DEAD
 
     def _show(self, data_key: Key) -> None:
-        found = self._look()
-        if found is Found.DEAD:
-            self._hide()
-        if found is not Found.OPEN:
+        if self._look() is not Found.OPEN:
+            self._hide()  # a dead mount, and one that comes late: of whom a killed process had begun to start
             self._mount_on_bare(data_key)
 
     def _mount_on_bare(self, data_key: Key) -> None:
@@ -95,14 +93,19 @@ class MountedVault(KeyedVault):
             raise VaultError(f"{self.clear} was mounted without {', '.join(sorted(lacks))}")
 
     def _hide(self) -> None:
+        if not wait_until(self._is_gone, GONE_WAIT_S):
+            raise VaultBusy(f"{self.clear} was unmounted, but {self._kept_by()} still has it open: stop that first")
+        self._bare()
+
+    def _is_gone(self) -> bool:
+        """Whether nothing is mounted and nobody is left who keeps it, or will mount it yet. Raises VaultBusy."""
         while (found := self._look()) is not Found.CLOSED:
             if found is Found.DEAD:
                 mounts.unmount(self.clear, lazy=True)  # nobody reads anything from it
             elif not self._let_go():
                 raise VaultBusy(f"{self.clear} stays open: {self._who()} still uses it")
-        self._bare()
-        if not wait_until(lambda: self._kept_by() is None, GONE_WAIT_S):
-            raise VaultBusy(f"{self.clear} was unmounted, but {self._kept_by()} still has it open: stop that first")
+        # in this order: a daemon that has ended, or let go of us, has mounted before that or never does
+        return self._kept_by() is None and self._look() is Found.CLOSED
 
     def _bare(self) -> None:
         """What was a mount point for an ordinary user takes no files any more."""

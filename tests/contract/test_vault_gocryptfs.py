@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from emlab.vaults.gocryptfs import GocryptfsVault
 from emlab.vaults.keyed import BUSY_WAIT_S
 from tests.canary import search_bytes
 from tests.contract.ordinary import USER, as_user, give_device, mount_for_itself
-from tests.mounting import daemon, kill_daemon, namespace
+from tests.mounting import daemon, kill_daemon, namespace, slow_path
 
 pytestmark = pytest.mark.needs("gocryptfs")
 
@@ -84,6 +85,60 @@ def refusing_s(vault: GocryptfsVault) -> float:
     with pytest.raises(VaultBusy):
         vault.close()
     return SYSTEM_CLOCK.monotonic() - begun
+
+
+def die_while_opening(vault: GocryptfsVault, key: Key) -> None:
+    """A process is killed as soon as it has given gocryptfs the key."""
+
+    def die(process: subprocess.Popen[bytes], given: bytes, _timeout_s: float) -> None:
+        assert process.stdin is not None
+        process.stdin.write(given)
+        process.stdin.close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            subprocess.Popen.communicate = die  # type: ignore[assignment, method-assign]
+            vault.open(key)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+class TestOrphan:
+    """The lock of a process that is killed while it opens a vault ends with it; the daemon that it began does not."""
+
+    @pytest.fixture
+    def orphan(self, vault: GocryptfsVault, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+        """A daemon that has the key and will mount the vault."""
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", slow_path(tmp_path, 0.5))
+            die_while_opening(vault, key)
+        (pid,) = with_key(vault)
+        assert not vault.is_open
+        return pid
+
+    def test_the_vault_is_mounted_once(self, vault: GocryptfsVault, key: Key, orphan: int) -> None:
+        vault.open(key)
+        assert wait_until(lambda: orphan not in with_key(vault), WAIT_S)
+        assert len(mounts.at(vault.clear)) == 1
+        (vault.clear / "file").write_text("kept")
+        vault.close()
+        assert (vault.open(key) / "file").read_text() == "kept"
+
+    @pytest.mark.parametrize("act", [GocryptfsVault.close, GocryptfsVault.repair, GocryptfsVault.shred])
+    def test_what_closes_it_closes_what_is_mounted_late(
+        self, vault: GocryptfsVault, orphan: int, act: Callable[[GocryptfsVault], object]
+    ) -> None:
+        act(vault)
+        assert with_key(vault) == []
+        assert not vault.is_open
+
+
+def with_key(vault: GocryptfsVault) -> list[int]:
+    """The processes that were started for this vault."""
+    return [pid for pid, command in mounts.commands() if os.fsencode(vault._source) in command]
 
 
 class TestDaemon:
