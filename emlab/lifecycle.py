@@ -282,8 +282,8 @@ class Lifecycle:
 
     def _repair(self, intent: str) -> None:
         if intent:
-            log.warning("the %s of %s was interrupted; its vault is closed now", intent, self.spec.user)
             self._shut()
+            log.warning("the %s of %s was interrupted; its vault is closed now", intent, self.spec.user)
         elif not self.vault.is_open:
             self._stop_bereft()
             if self.vault.repair() is Found.DEAD:

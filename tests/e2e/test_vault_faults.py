@@ -23,7 +23,7 @@ from emlab.registry import Registry
 from emlab.state import CloudSpec, Handle
 from emlab.vaults import mounts
 from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
-from tests.mounting import kill_daemon, mounts_below
+from tests.mounting import kill_daemon, mounts_below, slow_path
 
 pytestmark = [
     pytest.mark.needs("mongod"),
@@ -96,6 +96,17 @@ ann.lock()
 lab.controller.engine.start = die
 ann.unlock(key)
 """
+AT_MOUNT = """
+import subprocess
+def die(process, given, _timeout_s):
+    process.stdin.write(given)
+    process.stdin.close()
+    os.kill(os.getpid(), signal.SIGKILL)
+ann.lock()
+subprocess.Popen.communicate = die
+os.environ["PATH"] = os.environ["SLOW_PATH"]
+ann.unlock(key)
+"""
 AT_REMOVE = """
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 lab.controller.register_provider("planner").ask(em.CountUsers(None, 0.0, 2e9), epsilon=0.8, min_users=1)
@@ -144,6 +155,26 @@ def test_a_crash_while_locking_or_unlocking_leaves_no_vault_open(
         assert ann.counts() == {KEY: 1}
     with found_again(engine_name) as lab:
         assert list(lab.controller.clouds()) == []
+
+
+@MOUNTED
+def test_what_a_killed_process_had_begun_to_mount_is_closed_when_that_is_said(
+    engine_name: str,
+    vault: str,
+    vault_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SLOW_PATH", slow_path(tmp_path, 2.0))
+    killed(engine_name, vault, em.Key.random(), AT_MOUNT)
+    with found_again(engine_name) as lab:
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+            "the unlock of ann was interrupted; its vault is closed now"
+        ]
+        assert not is_open(lab)
+        assert mounts.at(clear_of(lab)) == []
+        assert not lab.controller.life("ann").closing
 
 
 def test_a_crash_while_forgetting_is_ended_and_nothing_spent_is_forgotten(
