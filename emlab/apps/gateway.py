@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 SMALL_BODY_BYTES = 64 << 10  # is sent while the cloud wakes, and again if the cloud had to be started
 PART_BYTES = 64 << 10
 RETRY_AFTER_S = 2.0
+AGAIN_S = (0.0, 0.0, 0.05, 0.2, 0.5)  # before each try: to its engine, a cloud that is dying still runs
 _CUT = (errno.ECONNRESET, errno.EPIPE)
 
 
@@ -293,18 +294,20 @@ class _Exchange:
                 await self._awake()
             else:
                 self._wake()
-        try:
-            return await self._send(upstream)
-        except (aiohttp.ClientError, OSError) as exc:
-            if self._line.fault is not None:
-                raise self._line.fault from None
-            if not self._is_repeatable(exc):
-                raise Turned(Unreachable("the cloud ended before it had answered"), 502) from exc
-        await self._awake()
-        try:
-            return await self._send(upstream)
-        except (aiohttp.ClientError, OSError) as exc:
-            raise self._line.fault or Turned(Unreachable("the cloud cannot be reached: ask again soon"), 503) from exc
+        why: Exception | None = None
+        for pause_s in AGAIN_S:
+            if why is not None:
+                await asyncio.sleep(pause_s)
+                await self._awake()
+            try:
+                return await self._send(upstream)
+            except (aiohttp.ClientError, OSError) as exc:
+                if self._line.fault is not None:
+                    raise self._line.fault from None
+                if not self._is_repeatable(exc):
+                    raise Turned(Unreachable("the cloud ended before it had answered"), 502) from exc
+                why = exc
+        raise Turned(Unreachable("the cloud cannot be reached: ask again soon"), 503) from why
 
     def _is_repeatable(self, exc: Exception) -> bool:
         """Whether the cloud cannot have had the whole request, and it is all here.
