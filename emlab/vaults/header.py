@@ -12,6 +12,8 @@ import hashlib
 import hmac
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,18 +226,24 @@ class HeaderFile:
             self._step("written")
             os.fsync(file.fileno())
         self._step("on disk")
-        before = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW) if self._path.exists() else None
+        before = _no_link_no_pipe(str(self._path), os.O_WRONLY) if self._path.exists() else None
         try:
             self._fresh.replace(self._path)
             self._step("replaced")
             sync_directory(self._path.parent)
             self._step("replaced on disk")
             if before is not None:
-                _overwrite(before)
+                _overwrite_open(before)
         finally:
             if before is not None:
                 os.close(before)
         self._step("overwritten")
+
+    def tidy(self) -> None:
+        """What a crash left of a header that never took effect is gone. Idempotent. Raises as `destroy`."""
+        if os.path.lexists(self._fresh):
+            with disk_errors(self._path.parent, "remove a header that never took effect"):
+                self._destroy(self._fresh)
 
     def destroy(self) -> None:
         """Nothing opens the vault any more: the wrapped keys are overwritten on disk, then the files go. Idempotent.
@@ -244,20 +252,20 @@ class HeaderFile:
         """
         with disk_errors(self._path.parent, "destroy the vault's keys"):
             for path in (self._path, self._fresh):
-                self._destroy(path)
+                if os.path.lexists(path):
+                    self._destroy(path)
             sync_directory(self._path.parent)
 
     def _destroy(self, path: Path) -> None:
-        if path.is_symlink() or not path.exists():
-            path.unlink(missing_ok=True)
-            return
-        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-        try:
-            _overwrite(file)
-        finally:
-            os.close(file)
-        self._step("overwritten")
-        path.unlink()
+        """It is gone, whatever it is; only a file is written to: a link names another's, a pipe would wait."""
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            _overwrite(path)
+            self._step("overwritten")
+        if stat.S_ISDIR(mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
         self._step("unlinked")
 
 
@@ -265,9 +273,14 @@ def _no_link_no_pipe(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _overwrite(file: int) -> None:
-    size = os.fstat(file).st_size
-    os.pwrite(file, secrets.token_bytes(size), 0)
+def _overwrite(path: Path) -> None:
+    with open(path, "r+b", buffering=0, opener=_no_link_no_pipe) as file:
+        _overwrite_open(file.fileno())
+
+
+def _overwrite_open(file: int) -> None:
+    """No key stands there any more; what is larger than a header is none beyond its size."""
+    os.pwrite(file, secrets.token_bytes(min(os.fstat(file).st_size, MAX_BYTES)), 0)
     os.fsync(file)
 
 

@@ -110,6 +110,7 @@ class KeyedVault(ABC):
     def open(self, key: Secret) -> Path:
         """The clear directory. Idempotent. Raises WrongKey, VaultDamaged, VaultError, VaultBusy."""
         with self._alone(), disk_errors(self._home, "open the vault"):
+            self._header.tidy()
             self._show(self._header.read(self.name).unlock(key))
         return self.clear
 
@@ -151,7 +152,8 @@ class KeyedVault(ABC):
         """What was found; a dead mount, or an open vault without keys, is closed then. Raises VaultBusy."""
         if not self._home.exists():
             return Found.CLOSED
-        with self._alone():
+        with self._alone(), disk_errors(self._home, "repair the vault"):
+            self._header.tidy()
             found = self._look()
             if found is not Found.OPEN or not self._header.exists:
                 self._hide()

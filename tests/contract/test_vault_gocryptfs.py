@@ -110,7 +110,7 @@ class TestOrphan:
     """The lock of a process that is killed while it opens a vault ends with it; the daemon that it began does not."""
 
     @pytest.fixture
-    def orphan(self, vault: GocryptfsVault, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    def orphan(self, vault: GocryptfsVault, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
         """A daemon that has the key and will mount the vault."""
         with monkeypatch.context() as patch:
             patch.setenv("PATH", slow_path(tmp_path, 0.5))

@@ -498,11 +498,13 @@ class TestSecrets:
         new = Key.random()
         assert dies(lambda: make(step=killer(number)).rekey(key, new)) == -signal.SIGKILL
         works, refused = (key, new) if number < 2 else (new, key)
+        (where / "vault.json.kept").hardlink_to(where / ("vault.json.new" if number < 2 else "vault.json"))
         with pytest.raises(WrongKey):
             vault.open(refused)
         assert (vault.open(works) / "file").read_text() == "kept"
+        assert list(where.glob("*.new")) == []
+        assert (b"wrapped" in (where / "vault.json.kept").read_bytes()) == (number >= 2)
         vault.rekey(works, new)
-        assert [path.name for path in where.glob("*.new")] == []
         vault.open(new)
 
     def test_after_shredding_no_secret_opens_anything(self, vault: Vault, where: Path, key: Key) -> None:
@@ -596,6 +598,21 @@ class TestSecrets:
         assert is_gone(vault)
 
 
+def replace(path: Path, odd: str) -> None:
+    """There is something else."""
+    path.unlink(missing_ok=True)
+    if odd == "pipe":
+        os.mkfifo(path)
+    elif odd == "directory":
+        path.mkdir()
+        (path / "file").touch()
+    elif odd == "link":
+        path.symlink_to("nowhere")
+    elif odd == "large":
+        path.touch()
+        os.truncate(path, 2**36)
+
+
 class TestDamage:
     def test_any_damage_of_the_header_is_told_from_a_wrong_key(self, vault: Vault, where: Path, key: Key) -> None:
         vault.create(key)
@@ -633,6 +650,28 @@ class TestDamage:
         path.mkdir()
         with pytest.raises(VaultDamaged):
             vault.open(key)
+
+    @pytest.mark.parametrize("odd", ["pipe", "directory", "link", "large", "absent"])
+    def test_whatever_stands_in_the_header_s_place_the_vault_is_shredded(
+        self, vault: Vault, where: Path, key: Key, odd: str
+    ) -> None:
+        vault.create(key)
+        (vault.open(key) / "file").write_text("kept")
+        for name in ("vault.json", "vault.json.new"):
+            replace(where / name, odd)
+        vault.shred()
+        assert is_gone(vault)
+        assert [path.name for path in where.iterdir()] == ["vault.lock"]
+
+    @pytest.mark.parametrize("odd", ["pipe", "directory", "link", "large"])
+    def test_whatever_stands_beside_the_header_is_removed_when_it_is_opened_or_repaired(
+        self, vault: Vault, where: Path, key: Key, odd: str
+    ) -> None:
+        vault.create(key)
+        for act in (lambda: vault.open(key), vault.repair):
+            replace(where / "vault.json.new", odd)
+            act()
+            assert list(where.glob("*.new")) == []
 
     def test_the_header_of_another_vault_opens_nothing_of_this_one(
         self, kind: str, vault: Vault, where: Path, key: Key

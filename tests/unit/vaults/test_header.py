@@ -179,6 +179,18 @@ class TestFile:
         assert len((tmp_path / "kept").read_bytes()) == len(before)
         assert (tmp_path / "kept").read_bytes()[:20] != before[:20]
 
+    def test_a_crash_just_after_the_new_header_is_there_leaves_the_bytes_of_the_old_one(self, tmp_path: Path) -> None:
+        def die(step: str) -> None:
+            if step == "replaced on disk":
+                raise KeyboardInterrupt
+
+        made, data_key = new_header("plain", KEY)
+        HeaderFile(tmp_path / "vault.json").write(made)
+        (tmp_path / "kept").hardlink_to(tmp_path / "vault.json")
+        with pytest.raises(KeyboardInterrupt):
+            HeaderFile(tmp_path / "vault.json", die).write(made.with_owner(data_key, Key.random()))
+        assert (tmp_path / "kept").read_bytes() == encode(made)
+
     def test_destroying_overwrites_also_what_a_crash_left(self, tmp_path: Path) -> None:
         file = HeaderFile(tmp_path / "vault.json")
         file.write(new_header("plain", KEY)[0])
