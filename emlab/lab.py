@@ -21,7 +21,7 @@ from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
 from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
-from emlab.idle import IdleRule, PauseAfter
+from emlab.idle import AtMost, Histogram, IdleRule, PauseAfter
 from emlab.key import SealingKey
 from emlab.parts import choose_vault, emlab_home, make_engine, make_vault
 from emlab.policy import Policy
@@ -111,16 +111,16 @@ class Lab:
             "keep": bool,
             "idle_s": (int, float),
             "lock_after_s": (int, float),
+            "at_most": int,
+            "histogram": bool,
         }
         for setting, value in raw.items():
             if setting not in kinds:
                 raise ConfigError(f"{path} has {setting!r}; a lab has {', '.join(kinds)}")
             if not isinstance(value, kinds[setting]):
                 raise ConfigError(f"{path}: {setting} is of the wrong type")
-        idle_s, lock_after_s = raw.pop("idle_s", 60.0), raw.pop("lock_after_s", 0)
-        # without pausing there is no locking: PauseAfter says so
-        idle = PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s or lock_after_s else None
-        return cls(**raw, idle=idle)
+        told = {name: raw.pop(name) for name in ("idle_s", "lock_after_s", "at_most", "histogram") if name in raw}
+        return cls(**raw, idle=_rule(**told))
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -356,6 +356,20 @@ class Lab:
 
         clouds = "" if self._controller is None else self._controller._repr_html_()
         return f"<p>{escape(repr(self))}</p>{clouds}"
+
+
+def _rule(
+    idle_s: float = 60.0, lock_after_s: float = 0.0, at_most: int = 0, *, histogram: bool = False
+) -> IdleRule | None:
+    """The idle rule of a lab's file. Raises ConfigError."""
+    if sum(map(bool, (lock_after_s, at_most, histogram))) > 1:
+        raise ConfigError("lock_after_s, at_most and histogram each make another idle rule: choose one")
+    if at_most:
+        return AtMost(at_most, idle_s or None)
+    if histogram:
+        return Histogram(idle_s)
+    # without pausing there is no locking: PauseAfter says so
+    return PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s or lock_after_s else None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -568,3 +568,27 @@ def test_a_lab_s_file_says_when_clouds_are_locked(home: Path, tmp_path: Path) ->
         em.Lab.load(file)
     sample = em.Lab.load(Path(__file__).parents[2] / "conf" / "lab.toml")
     assert sample._idle == em.PauseAfter(60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("idle_s = 0", None),
+        ("at_most = 3", em.AtMost(3, 60.0)),
+        ("at_most = 3\nidle_s = 0", em.AtMost(3)),
+        ("histogram = true\nidle_s = 30", em.Histogram(30)),
+        ("histogram = false", em.PauseAfter(60.0)),
+    ],
+)
+def test_a_lab_s_file_chooses_the_idle_rule(text: str, rule: em.PauseAfter | None, tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(text)
+    assert em.Lab.load(file)._idle == rule
+
+
+@pytest.mark.parametrize("text", ["at_most = 3\nhistogram = true", "at_most = 3\nlock_after_s = 90", "at_most = -1"])
+def test_idle_rules_that_make_no_sense(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(text)
+    with pytest.raises(em.ConfigError):
+        em.Lab.load(file)
