@@ -76,7 +76,8 @@ class Mongod:
     """A mongod under this process: it dies with it, and stays in its session. Not thread-safe; one owner.
 
     Args:
-        data_dir: where it keeps its files; made (mode 0700) if only the last part is missing.
+        data_dir: where it keeps its files. Never made here: if what was mounted there has gone, mongod must not begin
+            anew on whatever was below it.
         run_dir: where its socket `mongod.sock` goes; together at most 100 bytes.
         cache_mb: WiredTiger's cache, 256 or more.
         on_death: called once, in another thread, with the exit status, when mongod ends without `stop`.
@@ -233,7 +234,7 @@ class Mongod:
     def _make_ready(self) -> None:
         self._lines.clear()
         try:
-            self.data_dir.mkdir(mode=0o700, exist_ok=True)
+            self.data_dir.stat()
             self.socket.unlink(missing_ok=True)  # left by a mongod that was killed
         except OSError as exc:
             raise self._death(f"mongod cannot use {self.data_dir}: {exc.strerror}") from exc

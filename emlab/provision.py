@@ -16,6 +16,7 @@ from emlab.policy import Policy
 
 PROVISION = "provision.json"
 MARKER = ".emlab-vault"
+DATABASE_DIR = "db"
 
 
 class OwnerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,7 +61,11 @@ def new_marker() -> str:
 
 
 def write_marker(vault_dir: Path, value: str) -> None:
-    """The vault's marker file exists."""
+    """The new vault has its marker file, and the directory of its database.
+
+    It is made only now: in a vault that has gone there is none, even if that is noticed by nobody before mongod starts.
+    """
+    (vault_dir / DATABASE_DIR).mkdir(mode=0o700)
     (vault_dir / MARKER).write_text(value)
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from emlab.wire.serve import Server
 
 log = logging.getLogger("emlab.apps.custodian")
-DATABASE_DIR = "db"
 _LIBRARIES = ("uvloop", "httptools", "pymongo")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -62,7 +61,7 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
         died.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    mongod = Mongod(vault_dir / DATABASE_DIR, run_dir, on_death=end_with_mongod)
+    mongod = Mongod(vault_dir / provisioning.DATABASE_DIR, run_dir, on_death=end_with_mongod)
     try:
         mongod.start(meanwhile=import_rest)  # which on two cores costs next to nothing
         _serve_http(_server(provision, mongod, run_dir), run_dir / SOCKET)

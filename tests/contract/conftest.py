@@ -19,6 +19,7 @@ def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
     """One mongod for the tests of a module that do not end it."""
     need("mongod")
     folder = Path(tempfile.mkdtemp(prefix="em-"))
+    (folder / "db").mkdir()
     with Mongod(folder / "db", folder) as server, server.client() as client:
         yield client
     shutil.rmtree(folder)

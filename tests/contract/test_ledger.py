@@ -26,6 +26,7 @@ DIGEST, OTHER = "d" * 64, "e" * 64
 @pytest.fixture
 def mongod(home: Path, need: Callable[[str], None]) -> Iterator[Mongod]:
     need("mongod")
+    (home / "db").mkdir()
     server = Mongod(home / "db", make_run_dir(home, new_id()))
     server.start()
     yield server

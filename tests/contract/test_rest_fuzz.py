@@ -34,6 +34,7 @@ MISSING: dict[str, dict[str, Any]] = {
 def rest(need: Callable[[str], None]) -> Iterator[Rest]:
     need("mongod")
     folder = Path(tempfile.mkdtemp(prefix="em-"))
+    (folder / "db").mkdir()
     with Mongod(folder / "db", folder) as server, server.client() as client:
         yield Rest(client)
     shutil.rmtree(folder)

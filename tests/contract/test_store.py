@@ -128,6 +128,7 @@ def serve(run_dir: Path, need: Callable[[str], None]) -> Iterator[Callable[[Path
     servers: list[Mongod] = []
 
     def start(data_dir: Path) -> Mongod:
+        data_dir.mkdir(exist_ok=True)
         servers.append(Mongod(data_dir, run_dir))
         servers[-1].start()
         return servers[-1]
@@ -652,6 +653,7 @@ class TestFullDisk:
         self, small_disk: Path, run_dir: Path, need: Callable[[str], None]
     ) -> None:
         need("mongod")
+        (small_disk / "db").mkdir()
         fill(small_disk)
         with pytest.raises(DiskFull, match=rf"{small_disk}/db is full: 0 bytes are free") as caught:
             Mongod(small_disk / "db", run_dir).start()

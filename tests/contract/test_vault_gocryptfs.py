@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from emlab import provision
 from emlab.clock import SYSTEM_CLOCK, wait_until
-from emlab.errors import VaultBusy, VaultError
+from emlab.errors import StoreError, VaultBusy, VaultError
 from emlab.key import Key
+from emlab.mongod import Mongod
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
 from emlab.vaults.gocryptfs import GocryptfsVault
@@ -261,6 +263,17 @@ class TestMountPoint:
         assert len(mounts.at(vault.clear)) == 2
         vault.close()
         assert mounts.at(vault.clear) == []
+
+    @pytest.mark.needs("mounting", "mongod")
+    def test_a_database_does_not_begin_anew_in_it(self, vault: GocryptfsVault, key: Key) -> None:
+        clear, marker = vault.open(key), provision.new_marker()
+        provision.write_marker(clear, marker)
+        assert (clear / provision.DATABASE_DIR).stat().st_mode & 0o777 == 0o700
+        provision.check_marker(clear, marker)  # what a cloud does, and then the mount is taken away
+        assert mounts.unmount(clear)
+        with tempfile.TemporaryDirectory(prefix="em-") as run_dir, pytest.raises(StoreError, match="cannot use"):
+            Mongod(clear / provision.DATABASE_DIR, Path(run_dir)).start()
+        assert list(clear.iterdir()) == []
 
     def test_it_gives_no_rights_to_programs_and_devices(self, vault: GocryptfsVault, key: Key) -> None:
         vault.open(key)
