@@ -13,7 +13,7 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emlab import provision as provisioning
@@ -65,6 +65,7 @@ class Lifecycle:
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
         # that had begun would have cleared it, and one that begins later finds the lease.
         self.runs = False
+        self._slept = False  # it was paused here, and nothing was done to it since
         self._provision = provision
         self._intend = intend
         self._recorder = recorder
@@ -185,6 +186,7 @@ class Lifecycle:
             if self.state is CloudState.RUNNING:
                 with self._span("pause"), CALLS.through():
                     self._freeze()
+                self._slept = True
 
     def _freeze(self) -> None:
         """The engine has paused the cloud. One that failed is tried once more."""
@@ -351,12 +353,20 @@ class Lifecycle:
     def _wake(self, timeout_s: float | None = None) -> None:
         if self.closing:
             raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
+        slept, self._slept = self._slept, False
+        if slept:  # asking the engine for the state before would take a third as long as resuming
+            with suppress(EngineError):  # it may have ended in its sleep, which the state will say
+                return self._resume(timeout_s)
         state = self.state
         if state is CloudState.PAUSED:
-            with self._span("wake"), CALLS.through(timeout_s):
-                self._engine.resume(self.handle)
-        elif state is not CloudState.RUNNING:
+            return self._resume(timeout_s)
+        if state is not CloudState.RUNNING:
             self._start(timeout_s)
+        self.runs = True
+
+    def _resume(self, timeout_s: float | None) -> None:
+        with self._span("wake"), CALLS.through(timeout_s):
+            self._engine.resume(self.handle)
         self.runs = True
 
     def _start(self, timeout_s: float | None = None) -> None:
