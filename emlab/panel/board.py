@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import threading
@@ -10,7 +11,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
-from emlab.clock import SYSTEM_CLOCK
+from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.errors import EmlabError, EngineError, WireError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LIVE_S = 2.0
+LEAVE_S = 5.0  # at most until an interpreter ends in spite of a look
 KEPT_EVENTS = 5_000  # of which the figure tells
 SPANS = ("start", "pause", "wake", "answer")
 FIGURE_WIDTH = "768px"  # 8 inches of a screen
@@ -215,6 +217,8 @@ class _Panel:
 
     def _go_live(self) -> None:
         self._ending = ending = threading.Event()
+        atexit.unregister(self._leave)
+        atexit.register(self._leave)
         # a daemon: an interpreter that ends does not wait for it
         threading.Thread(target=self._watch, args=(ending,), name="emlab-panel", daemon=True).start()
 
@@ -238,12 +242,25 @@ class _Panel:
             except EmlabError as exc:
                 self._end(str(exc))
             except Exception as exc:  # a fault of ours: nobody would notice that what is shown is old
+                if _at_the_end():
+                    return
                 log.exception("a live panel failed")
                 self._end(f"no longer live: {type(exc).__name__}")
+
+    def _leave(self) -> None:
+        """Nothing looks or draws any more: a thread that ends inside of matplotlib's C++ aborts the interpreter."""
+        self._ending.set()
+        if self._lock.acquire(timeout=LEAVE_S):
+            self._lock.release()
 
     def _end(self, why: str) -> None:
         self._say(why, alarm=True)
         self._live.value = False
+
+
+def _at_the_end() -> bool:
+    """Whether the interpreter ends now, and so takes no more work; its main thread is gone a moment later."""
+    return wait_until(lambda: not threading.main_thread().is_alive(), 0.5)
 
 
 def _attempt(step: Callable[[str], None]) -> Callable[[str], str]:
