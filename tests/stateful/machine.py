@@ -19,7 +19,7 @@ from emlab.ask import Answer, Ask, Failure
 from emlab.clock import SYSTEM_CLOCK, ManualClock
 from emlab.controller import Controller
 from emlab.errors import EngineError, InUse, Locked
-from emlab.idle import AtMost, Histogram, IdleRule, LockRule, Never, PauseAfter
+from emlab.idle import AtMost, Histogram, IdleRule, Never, PauseAfter
 from emlab.key import SigningKey
 from emlab.parts import make_engine, make_vault
 from emlab.registry import LEAVING, Registry
@@ -316,12 +316,13 @@ class Machine(RuleBasedStateMachine):
     def unlock(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is not None:
+            was_open = self.controller.life(user).is_open
             done = self.attempt(lambda: self.controller.unlock(user, person.key))
             if done is None:
                 person.shut = False
                 self.used(person)
                 assert self.state(user) is CloudState.RUNNING
-            else:
+            elif was_open:  # a lock that was begun is taken back, whether or not the cloud then wakes
                 person.shut = person.shut and not self.is_open(user)
 
     def is_open(self, user: str) -> bool:
@@ -381,8 +382,7 @@ class Machine(RuleBasedStateMachine):
             assert set(swept) <= {user for user, idle in long.items() if idle >= idle_s} | closing
         if isinstance(self.idle, AtMost):
             assert len([user for user in running if user not in swept]) <= max(self.idle.n, len(leased & running))
-        if not isinstance(self.idle, LockRule):
-            assert closing <= set(swept)
+        assert closing <= set(swept)
 
     @rule(fault=faults("find", "remove", "state", "stop"))
     def crash(self, fault: Fault | None) -> None:
