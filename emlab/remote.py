@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -363,8 +363,10 @@ class RemoteLease:
 
     def release(self) -> None:
         """The lease has ended. Idempotent."""
-        if not self._released:
-            self._released = True
+        if self._released:
+            return
+        self._released = True
+        with suppress(ConfigError):  # there is no such lease any more: its time was over, or its controller's
             self._client._call("release_lease", LeaseReport, LeaseEnd(id=self._id, user=self._user), user=self._user)
 
     def __enter__(self) -> RemoteLease:

@@ -11,12 +11,14 @@ import pytest
 
 import emlab as em
 from emlab.audit import Audit
-from emlab.clock import ManualClock
+from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
 from emlab.errors import ConfigError
 from emlab.key import SigningKey
 from emlab.registry import Registry
+from emlab.remote import ControllerClient
 from emlab.service import Service, SignupMode
 from emlab.wire.control import CONTROL_ROUTES, Opening
+from emlab.wire.transport import MemoryTransport
 
 KEY = em.Key(bytes(range(32)))
 OPENING = {"key": KEY.raw().hex()}
@@ -165,6 +167,12 @@ class TestOwners:
         caller.ask(ann, "/leases/release", id=first["id"])
         assert caller.refused(ann, "/leases/release", {"id": first["id"]}) == (400, "ConfigError")
         assert caller.ask(ann, "/cloud/pause")["state"] == "paused"
+
+    def test_may_release_from_elsewhere_what_has_ended_by_itself(self, caller: Caller, ann: str) -> None:
+        transport = MemoryTransport(caller.service.server())
+        with ControllerClient("http://localhost", ann, transport=transport) as mine, mine.lease("ann", 0.001) as lease:
+            assert wait_until(lambda: SYSTEM_CLOCK.now() > lease.until_ts, 5.0)
+            assert mine.status("ann").leases == 0
 
     @pytest.mark.parametrize("ttl_s", [0, -1, 315_360_000, 1e300])
     def test_gets_no_lease_of_ten_years(self, caller: Caller, ann: str, ttl_s: float) -> None:
