@@ -276,7 +276,8 @@ class _Exchange:
                 try:
                     await self._pass_back(response)
                 finally:
-                    response.close()  # the connection of one that was read to its end is in the pool again
+                    if response.connection is not None:  # it was not read to its end, or that would be in the pool
+                        response.close()
         except TimeoutError:
             raise (self._fault or Turned(Unreachable("the cloud did not answer in time"), 504)) from None
         finally:
