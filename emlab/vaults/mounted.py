@@ -49,6 +49,10 @@ class MountedVault(KeyedVault):
     def _left(self) -> str | None:
         """Who still has a key of this vault after unmounting, None if nobody."""
 
+    def _unmount(self, *, lazy: bool = False) -> bool:
+        """As `mounts.unmount`; a driver may have it done by somebody else."""
+        return mounts.unmount(self.clear, lazy=lazy)
+
     # -- the verbs of KeyedVault -------------------------------------------------------------------------------
 
     def _prepare(self, data_key: Key) -> None:
@@ -79,7 +83,7 @@ class MountedVault(KeyedVault):
             self._mount(data_key)
             self._check()
         except BaseException:
-            while mounts.at(self.clear) and mounts.unmount(self.clear, lazy=True):
+            while mounts.at(self.clear) and self._unmount(lazy=True):
                 pass
             self._bare()
             raise
@@ -101,7 +105,7 @@ class MountedVault(KeyedVault):
         """Whether nothing is mounted and nobody is left who keeps it, or will mount it yet. Raises VaultBusy."""
         while (found := self._look()) is not Found.CLOSED:
             if found is Found.DEAD:
-                mounts.unmount(self.clear, lazy=True)  # nobody reads anything from it
+                self._unmount(lazy=True)  # nobody reads anything from it
             elif not self._let_go():
                 raise VaultBusy(f"{self.clear} stays open: {self._who()} still uses it")
         # in this order: a daemon that has ended, or let go of us, has mounted before that or never does
@@ -124,7 +128,7 @@ class MountedVault(KeyedVault):
 
     def _unmounted(self) -> bool:
         """Unmounts, unless a namespace that would not follow keeps the mount: it would stay alive there unseen."""
-        return not self._stays() and mounts.unmount(self.clear)
+        return not self._stays() and self._unmount()
 
     def _stays(self) -> list[mounts.Holder]:
         return [holder for holder in mounts.elsewhere(self._is_mine) if not holder.follows]
