@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, overload
 
 from msgspec.structs import astuple
 
-from emlab.errors import EngineError, UnknownUser
+from emlab.errors import EngineError, UnknownUser, VaultError
 from emlab.fanout import fan_out
 from emlab.state import CloudState, CloudStats
 from emlab.wire.control import CloudStatus
@@ -18,8 +19,10 @@ from emlab.wire.control import CloudStatus
 if TYPE_CHECKING:
     import pandas as pd
 
+    from emlab.lifecycle import Lifecycle
     from emlab.usercloud import UserCloud
 
+log = logging.getLogger(__name__)
 STATE_COLOURS = {
     CloudState.RUNNING: "#2a7f3f",
     CloudState.PAUSED: "#5b6b9a",
@@ -30,6 +33,30 @@ STATE_COLOURS = {
     CloudState.UNKNOWN: "#b00020",
 }
 VAULT = {True: "open", False: "closed", None: "unknown"}
+
+
+def status_of(life: Lifecycle, now: float) -> CloudStatus:
+    """How a cloud stands; what the engine or the vault cannot tell now is unknown."""
+    use, spec = life.use(), life.spec
+    try:
+        state = life.state
+    except EngineError as exc:
+        log.warning("the state of the cloud of %s is not known: %s", spec.user, exc)
+        state = CloudState.UNKNOWN
+    try:
+        is_open = life.is_open
+    except VaultError as exc:
+        log.warning("whether the vault of %s is open is not known: %s", spec.user, exc)
+        is_open = None
+    return CloudStatus(
+        user=spec.user,
+        cloud=spec.cloud,
+        generation=spec.generation,
+        state=state.value,
+        vault_open=is_open,
+        idle_s=use.idle_s(now),
+        leases=sum(until > now for until in use.leases),
+    )
 
 
 class Clouds(Sequence["UserCloud"]):

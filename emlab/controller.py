@@ -22,7 +22,7 @@ from emlab.aggregator import Aggregator
 from emlab.arguments import check_key, check_lease, check_name, check_policy
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
-from emlab.clouds import Clouds
+from emlab.clouds import Clouds, status_of
 from emlab.engines.base import SOCKET, Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, UnknownUser
@@ -281,7 +281,7 @@ class Controller:
 
     def status(self, user: str) -> CloudStatus:
         """How the user's cloud stands, now. Raises UnknownUser."""
-        return self.life(user).status()
+        return status_of(self.life(user), self._clock.now())
 
     def stats(self, user: str) -> CloudStats:
         """Memory and CPU of the user's cloud now. Raises UnknownUser, CloudGone."""

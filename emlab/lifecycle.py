@@ -19,7 +19,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable, VaultError
+from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable
 from emlab.gate import Gate
 from emlab.idle import NO_GAPS, Use
 from emlab.key import OwnerSecret, Secret
@@ -28,7 +28,6 @@ from emlab.record import Recorder
 from emlab.state import CloudSpec, CloudState, Handle
 from emlab.vaults.base import Found, Vault
 from emlab.wire.client import CloudClient
-from emlab.wire.control import CloudStatus
 
 log = logging.getLogger(__name__)
 # Of all clouds of this process together: with 50 calls at once Docker failed to freeze 2 of 150, with 4 none of 100.
@@ -63,7 +62,8 @@ class Lifecycle:
         self.closing = False  # the vault is to be closed, but could not be yet
         # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
-        # that had begun would have cleared it, and one that begins later finds the lease.
+        # that had begun would have cleared it, and one that begins later finds the lease. Who goes by it alone (the
+        # gateway) does not look whether the vault is still open, as `using` does; the next sweep does.
         self.runs = False
         self._slept = False  # it was paused here, and nothing was done to it since
         self._provision = provision
@@ -90,29 +90,6 @@ class Lifecycle:
     def is_open(self) -> bool:
         """Whether the vault is open."""
         return self.vault.is_open
-
-    def status(self) -> CloudStatus:
-        """How the cloud stands; what the engine or the vault cannot tell now is unknown."""
-        use, now = self.use(), self._clock.now()
-        try:
-            state = self.state
-        except EngineError as exc:
-            log.warning("the state of the cloud of %s is not known: %s", self.spec.user, exc)
-            state = CloudState.UNKNOWN
-        try:
-            is_open = self.is_open
-        except VaultError as exc:
-            log.warning("whether the vault of %s is open is not known: %s", self.spec.user, exc)
-            is_open = None
-        return CloudStatus(
-            user=self.spec.user,
-            cloud=self.spec.cloud,
-            generation=self.spec.generation,
-            state=state.value,
-            vault_open=is_open,
-            idle_s=use.idle_s(now),
-            leases=sum(until > now for until in use.leases),
-        )
 
     @property
     def handle(self) -> Handle:
@@ -247,7 +224,7 @@ class Lifecycle:
             self.release(self.lease(self._clock.now()))  # who unlocks a cloud uses it
 
     def _open(self, key: Secret) -> None:
-        self._stop_bereft()
+        self.end_bereft()
         self._intend("unlock")
         try:
             self.vault.open(key)
@@ -258,10 +235,18 @@ class Lifecycle:
             raise
         self._intend("")
 
-    def _stop_bereft(self) -> None:
-        """A cloud that lost its vault while it ran would hold the dead mount, and never see a new one."""
-        if self.state in (CloudState.RUNNING, CloudState.PAUSED):
-            self._stop()
+    @property
+    def is_bereft(self) -> bool:
+        """Whether it runs or is paused, and its vault is not open any more: its daemon died, or it was unmounted."""
+        return not self.vault.is_open and self.state in (CloudState.RUNNING, CloudState.PAUSED)
+
+    def end_bereft(self) -> None:
+        """If the cloud has lost its vault, it has ended in order: it would never see what is mounted there anew."""
+        with self._lock:
+            if self.is_bereft:
+                log.warning("the cloud of %s has lost its vault and is stopped; unlock it", self.spec.user)
+                self._stop()
+                self.vault.repair()
 
     def end(self) -> None:
         """The cloud has ended in order, leases or not; the next use starts it anew. The vault stays as it is."""
@@ -287,7 +272,7 @@ class Lifecycle:
             self._shut()
             log.warning("the %s of %s was interrupted; its vault is closed now", intent, self.spec.user)
         elif not self.vault.is_open:
-            self._stop_bereft()
+            self.end_bereft()
             if self.vault.repair() is Found.DEAD:
                 log.warning("the vault of %s had lost its mount; unlock it with the owner's key", self.spec.user)
         elif self.state not in (CloudState.RUNNING, CloudState.PAUSED):
@@ -296,7 +281,7 @@ class Lifecycle:
     def _try(self, what: str, act: Callable[[], None]) -> None:
         try:
             act()
-        except EmlabError as exc:
+        except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
             log.warning("cannot %s the vault of %s: %s", what, self.spec.user, exc)
 
     def destroy(self, data_dir: Path) -> None:
@@ -353,6 +338,9 @@ class Lifecycle:
     def _wake(self, timeout_s: float | None = None) -> None:
         if self.closing:
             raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
+        if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
+            self._try("close", self.end_bereft)
+            raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
         slept, self._slept = self._slept, False
         if slept:  # asking the engine for the state before would take a third as long as resuming
             with suppress(EngineError):  # it may have ended in its sleep, which the state will say
@@ -370,8 +358,6 @@ class Lifecycle:
         self.runs = True
 
     def _start(self, timeout_s: float | None = None) -> None:
-        if not self.vault.is_open:
-            raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
         self._close_client()
         with self._span("start"), STARTS.through(timeout_s):
             provisioning.write(self.spec.run_dir, self._provision())

@@ -17,8 +17,8 @@ WAKE_WAIT_S = 5.0
 def sweep(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
     """The users whose clouds were paused or locked now, each once. One that could not be is logged.
 
-    A cloud that could not be locked when that was asked for is tried again, whatever the rule says. A rule that knows
-    when a cloud will be used wakes it before; that counts as no use.
+    A cloud that could not be locked when that was asked for is tried again, and one that has lost its vault is locked,
+    whatever the rule says. A rule that knows when a cloud will be used wakes it before; that counts as no use.
 
     Args:
         lives: by user. now: UTC seconds.
@@ -26,6 +26,8 @@ def sweep(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[st
     locked = _each(
         [user for user, life in lives.items() if life.closing], "locked", lambda user: lives[user].end_lock()
     )
+    bereft = [user for user, life in lives.items() if _is_bereft(user, life)]
+    locked += _each(bereft, "locked", lambda user: lives[user].end_bereft())
     if isinstance(rule, LockRule):
         idle = [user for user in _chosen(rule.due_to_lock, lives, now) if _is_open(user, lives[user])]
         locked += _each(idle, "locked", lambda user: lives[user].lock(unused_since=now))
@@ -66,6 +68,14 @@ def _is_open(user: str, life: Lifecycle) -> bool:
         return life.is_open
     except EmlabError as exc:
         log.warning("whether the vault of %s is open is not known: %s", user, exc)
+        return False
+
+
+def _is_bereft(user: str, life: Lifecycle) -> bool:
+    try:
+        return life.is_bereft
+    except EmlabError as exc:
+        log.warning("whether the cloud of %s still has its vault is not known: %s", user, exc)
         return False
 
 

@@ -278,6 +278,53 @@ def test_when_the_vault_s_daemon_is_killed_nothing_acknowledged_is_lost(
     assert {1_700_000_000.0 + number for number in acknowledged} <= found
 
 
+def lose_vault(clear: Path, how: str) -> None:
+    """The daemon that showed it is dead, or the mount was taken away while it was in use."""
+    if how == "daemon":
+        kill_daemon(clear)
+    else:
+        assert mounts.unmount(clear, lazy=True)
+        assert mounts.at(clear) == []
+
+
+@MOUNTED
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+@pytest.mark.parametrize("how", ["daemon", "mount"])
+def test_a_cloud_that_has_lost_its_vault_is_not_used_but_stopped(
+    lab: em.Lab, ann: em.UserCloud, how: str, *, paused: bool
+) -> None:
+    if paused:
+        ann.pause()
+    clear = clear_of(lab)
+    lose_vault(clear, how)
+    for act in (ann.counts, ann.wake, lambda: ann.store([entry(2, key=KEY)])):
+        with pytest.raises(Locked, match="the vault of ann is closed"):
+            act()
+    assert ann.state in STOPPED
+    assert mounts.at(clear) == []
+    assert list(clear.iterdir()) == []
+    assert clear.stat().st_mode & 0o777 == 0o500
+    ann.unlock(key_of(ann))
+    assert ann.counts() == {KEY: 1}
+
+
+@MOUNTED
+@pytest.mark.parametrize(("how", "paused"), [("daemon", True), ("mount", True), ("mount", False)])
+def test_a_sweep_stops_a_cloud_that_has_lost_its_vault(
+    lab: em.Lab, ann: em.UserCloud, how: str, caplog: pytest.LogCaptureFixture, *, paused: bool
+) -> None:
+    if paused:
+        ann.pause()
+    assert lab.controller.sweep() == []
+    lose_vault(clear_of(lab), how)
+    assert lab.controller.sweep() == ["ann"]
+    assert ann.state in STOPPED
+    assert "the cloud of ann has lost its vault and is stopped" in caplog.text
+    assert lab.controller.sweep() == []
+    ann.unlock(key_of(ann))
+    assert ann.counts() == {KEY: 1}
+
+
 def test_a_cloud_that_died_is_started_again_in_its_open_vault(lab: em.Lab, ann: em.UserCloud) -> None:
     mongod = pid_of(lab, ann, "mongod")
     kill(pid_of(lab, ann, "custodian"))

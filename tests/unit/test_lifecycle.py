@@ -386,6 +386,21 @@ def test_a_rule_locks_no_cloud_that_was_used_or_unlocked_since_it_decided(lab: e
     assert not life.is_open
 
 
+def test_what_the_system_refuses_while_one_cloud_is_repaired_is_logged(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = lab.controller.life("ann")
+    life.lock()
+
+    def refuse() -> None:
+        raise PermissionError("not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(life.vault, "repair", refuse)
+        life.repair("")
+    assert "cannot repair the vault of ann: not permitted" in caplog.text
+
+
 def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(
     lab: em.Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
