@@ -6,7 +6,7 @@ Imports nothing of emlab but errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Protocol, runtime_checkable
@@ -301,3 +301,16 @@ class Histogram:
 
 def _is_share(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
+
+
+RULES: Mapping[str, type[IdleRule]] = {rule.__name__: rule for rule in (Never, PauseAfter, AtMost, Histogram)}
+
+
+def rule_of(kind: str, parameters: Mapping[str, int | float | None]) -> IdleRule:
+    """The rule of this name and parameters, as they travel. Raises ConfigError."""
+    if kind not in RULES:
+        raise ConfigError(f"there is no idle rule {kind[:80]!r}; choose one of {', '.join(RULES)}")
+    try:
+        return RULES[kind](**parameters)
+    except TypeError as exc:
+        raise ConfigError(f"these are not the parameters of {kind}: {exc}") from exc

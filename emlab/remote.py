@@ -6,6 +6,7 @@ import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
 from emlab.errors import ConfigError
 from emlab.fanout import fan_out
-from emlab.idle import IdleRule, Never, PauseAfter
+from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
 from emlab.policy import Policy
 from emlab.provider import Provider
@@ -35,8 +36,7 @@ from emlab.wire.control import (
     Code,
     EventPage,
     EventsRequest,
-    IdleRequest,
-    IdleSetting,
+    IdleForm,
     Issued,
     LeaseEnd,
     LeaseReport,
@@ -270,19 +270,17 @@ class ControllerClient:
         fan_out(chosen, getattr(self, what), description=what)
 
     @property
-    def idle(self) -> IdleSetting:
-        """The idle rule in force. Admin only."""
-        return self._call("idle", IdleSetting)
+    def idle(self) -> IdleRule:
+        """The idle rule in force; assign another one of `emlab.idle` to follow that. Admin only. Raises ConfigError."""
+        form = self._call("idle", IdleForm)
+        return rule_of(form.rule, form.parameters)
 
-    def follow(self, rule: IdleRule) -> IdleSetting:
-        """That rule is in force: `PauseAfter` or `Never`. Admin only. Raises ConfigError."""
-        if isinstance(rule, Never):
-            request = IdleRequest(idle_s=0.0)
-        elif isinstance(rule, PauseAfter):
-            request = IdleRequest(idle_s=rule.idle_s, lock_after_s=rule.lock_after_s or 0.0)
-        else:
-            raise ConfigError(f"from elsewhere a controller takes PauseAfter or Never, not {rule!r}")
-        return self._call("set_idle", IdleSetting, request)
+    @idle.setter
+    def idle(self, rule: IdleRule) -> None:
+        name = type(rule).__name__
+        if RULES.get(name) is not type(rule):
+            raise ConfigError(f"elsewhere a controller follows {', '.join(RULES)}, not {rule!r}")
+        self._call("set_idle", IdleForm, IdleForm(name, asdict(rule)))  # type: ignore[call-overload]
 
     # -- record and tokens -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from emlab.audit import OK, USE, Audit
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
 from emlab.errors import ConfigError, EmlabError, NoToken, NotPermitted
-from emlab.idle import IdleRule, Never, PauseAfter
+from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import OwnerSecret, TokenKind
 from emlab.lease import NamedLeases
 from emlab.lifecycle import Lifecycle
@@ -35,8 +35,7 @@ from emlab.wire.control import (
     EventPage,
     EventRow,
     EventsRequest,
-    IdleRequest,
-    IdleSetting,
+    IdleForm,
     Issued,
     LeaseEnd,
     LeaseReport,
@@ -360,19 +359,15 @@ class Session:
         shown = [EventRow(**asdict(event)) for event in events if self.own in (None, event.user)]
         return EventPage(events=shown, count=count)
 
-    def idle(self) -> IdleSetting:
-        """The idle rule."""
-        rule = self._controller.idle
-        if isinstance(rule, PauseAfter):
-            return IdleSetting(rule=repr(rule), idle_s=rule.idle_s, lock_after_s=rule.lock_after_s)
-        return IdleSetting(rule=repr(rule), idle_s=0.0 if isinstance(rule, Never) else None)
+    def idle(self) -> IdleForm:
+        """The idle rule; of one that is not of `emlab.idle` only the name."""
+        rule, name = self._controller.idle, type(self._controller.idle).__name__
+        return IdleForm(name, asdict(rule) if RULES.get(name) is type(rule) else {})  # type: ignore[call-overload]
 
-    def set_idle(self, request: IdleRequest) -> IdleSetting:
+    def set_idle(self, request: IdleForm) -> IdleForm:
         """Another idle rule is in force."""
         with self._noted("set_idle"):
-            never = not (request.idle_s or request.lock_after_s)
-            lock_after_s = request.lock_after_s or None
-            self._service.follow(Never() if never else PauseAfter(request.idle_s, lock_after_s=lock_after_s))
+            self._service.follow(rule_of(request.rule, request.parameters))
         return self.idle()
 
     # -- providers ---------------------------------------------------------------------------------------------

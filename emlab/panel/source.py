@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from emlab.lab import Lab
     from emlab.remote import ControllerClient
 
-ELSEWHERE: dict[str, type[IdleRule]] = {"never pause": Never, "pause after a time": PauseAfter}  # what `follow` takes
-HERE: dict[str, type[IdleRule]] = {**ELSEWHERE, "run at most so many": AtMost, "by each one's past": Histogram}
+RULES: dict[str, type[IdleRule]] = {
+    "never pause": Never,
+    "pause after a time": PauseAfter,
+    "run at most so many": AtMost,
+    "by each one's past": Histogram,
+}
 
 
 class Source(Protocol):
@@ -44,7 +48,7 @@ class Source(Protocol):
 class Here:
     """A lab of this process."""
 
-    rules = HERE
+    rules = RULES
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -76,7 +80,7 @@ class Elsewhere:
 
     def __init__(self, client: ControllerClient) -> None:
         self.controller = client
-        self.rules = ELSEWHERE if client.me().kind == "admin" else {}
+        self.rules = RULES if client.me().kind == "admin" else {}
 
     def where(self) -> str:
         """See Source."""
@@ -86,16 +90,12 @@ class Elsewhere:
         """See Source."""
         if not self.rules:
             return None, "known to admins only"
-        setting = self.controller.idle
-        if setting.idle_s is None:
-            return None, setting.rule
-        if setting.idle_s == 0:
-            return Never(), setting.rule
-        return PauseAfter(setting.idle_s, lock_after_s=setting.lock_after_s), setting.rule
+        rule = self.controller.idle
+        return rule, repr(rule)
 
     def follow(self, rule: IdleRule) -> None:
         """See Source."""
-        self.controller.follow(rule)
+        self.controller.idle = rule
 
     def events(self, after: int) -> tuple[list[Event], int]:
         """See Source."""

@@ -269,19 +269,11 @@ class Releasing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
 
 
-class IdleSetting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The idle rule in words, and its timeouts in seconds if it has some (0: clouds are never paused)."""
+class IdleForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An idle rule: the name of its class in `emlab.idle`, and its parameters by name."""
 
-    rule: str
-    idle_s: float | None = None
-    lock_after_s: float | None = None
-
-
-class IdleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Pause clouds after that many idle seconds (0: never), and lock them after more (0: never)."""
-
-    idle_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-    lock_after_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    rule: Annotated[str, msgspec.Meta(max_length=64)]
+    parameters: Annotated[dict[str, int | float | None], msgspec.Meta(max_length=16)] = {}
 
 
 class EventsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -352,14 +344,14 @@ CONTROL_ROUTES: tuple[Route, ...] = (
         (*_ASK, errors.TooFewUsers),
         "Aggregate what clouds answered, with noise",
     ),
-    Route("idle", "GET", "/idle", "admin", None, IdleSetting, _ANY, "Which clouds are paused when idle"),
+    Route("idle", "GET", "/idle", "admin", None, IdleForm, _ANY, "Which clouds are paused when idle"),
     Route(
         "set_idle",
         "PUT",
         "/idle",
         "admin",
-        IdleRequest,
-        IdleSetting,
+        IdleForm,
+        IdleForm,
         _ASK,
         "Pause others",
     ),

@@ -178,7 +178,7 @@ class HttpTransport:
                 return response.status_code, _bounded(response.iter_content(_PART_BYTES))
         except requests.Timeout as exc:
             raise Unreachable(f"no answer from {self._url} within {timeout_s:g} s") from exc
-        except requests.RequestException as exc:
+        except OSError as exc:  # of requests, or a file of certificates that has gone
             raise Unreachable(f"cannot reach {self._url}: {type(exc).__name__}") from exc
 
     def close(self) -> None:

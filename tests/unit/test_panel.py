@@ -314,13 +314,6 @@ class TestIdleRule:
         assert list(hand.fields.values()) == [7.0, 8.0]
         assert rule_of(lab) is rule
 
-    def test_a_rule_that_cannot_be_chosen_leaves_the_choice_empty(self, lab: em.Lab) -> None:
-        lab.idle = AtMost(5)
-        hand = Hand(client_of(lab).panel())
-        assert (hand.rule.value, hand.fields) == (None, {})
-        assert hand.message.endswith("idle rule AtMost(5)")
-        assert rule_of(lab) == AtMost(5)
-
     def test_a_lab_without_a_rule_begins_to_sweep_when_it_gets_one(self, tmp_path: Path) -> None:
         with em.Lab("memory", home=tmp_path, idle=None) as lab:
             sweeper = f"sweep-{lab.name}"

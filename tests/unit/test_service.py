@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +242,22 @@ def test_an_admin_names_whose_cloud_is_meant(caller: Caller, admin: str, ann: st
 
 
 def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) -> None:
-    assert caller.get(admin, "/idle") == {"rule": "Never()", "idle_s": 0.0}
-    status, setting = caller.send(admin, "/idle", {"idle_s": 5}, method="PUT")
-    assert (status, setting["idle_s"], lab.idle) == (200, 5.0, em.PauseAfter(5.0))
-    assert caller.refused(admin, "/idle", {"idle_s": 0, "lock_after_s": 5}, method="PUT") == (400, "ConfigError")
+    assert caller.get(admin, "/idle") == {"rule": "Never"}
+    for rule in (em.PauseAfter(5.0, lock_after_s=9.0), em.AtMost(3), em.Histogram(30.0), em.Never()):
+        form = {"rule": type(rule).__name__, "parameters": asdict(rule)}
+        status, _ = caller.send(admin, "/idle", form, method="PUT")
+        assert (status, lab.idle) == (200, rule)
+        assert caller.get(admin, "/idle").get("parameters", {}) == asdict(rule)
+    wrong: tuple[tuple[str, dict[str, object]], ...] = (
+        ("PauseAfter", {"idle_s": 0}),
+        ("PauseAfter", {"colour": 1}),
+        ("AtMost", {}),
+        ("Often", {}),
+    )
+    for name, parameters in wrong:
+        refused = caller.refused(admin, "/idle", {"rule": name, "parameters": parameters}, method="PUT")
+        assert refused == (400, "ConfigError")
+    assert lab.idle == em.Never()
 
 
 def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
