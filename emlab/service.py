@@ -226,22 +226,18 @@ class Session:
             secret = request.opening.secret()
             if not isinstance(secret, OwnerSecret):
                 raise ConfigError("an owner opens a vault with a key or a passphrase")
-            self._use_up_invitation()
+            if self._caller is not None and self._caller.kind == "invitation":
+                self._controller.tokens.use_up(self._caller.id)
             cloud = self._controller.signup(
                 request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
             )
             assert cloud.token is not None
             return Signed(cloud=cloud.status, token=cloud.token)
 
-    def _use_up_invitation(self) -> None:
-        if self._caller is not None and self._caller.kind == "invitation":
-            self._controller.tokens.use_up(self._caller.id)
-
     def me(self) -> Me:
         """Who the caller is."""
         assert self._caller is not None
-        own = self.own if self._caller.kind == "owner" else None
-        status = None if own is None else self._controller.status(own)
+        status = None if self.own is None else self._controller.status(self.own)
         return Me(kind=self._caller.kind, subject=self._caller.subject, cloud=status)
 
     def clouds(self) -> list[CloudStatus]:
