@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from emlab import serving
-from emlab.audit import Audit
 from emlab.errors import ConfigError, MistypedCode
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
@@ -47,7 +46,7 @@ def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[
             yield client
         return
     with kept_lab(name) as lab:
-        service = Service(lab.controller, Audit(lab.registry), follow=lambda rule: setattr(lab, "idle", rule))
+        service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
         token = service.issue("admin", COMMAND_LINE).token
         transport = MemoryTransport(service.server())
         try:

@@ -264,8 +264,8 @@ class Lab:
 
     def _sweep_s(self) -> float:
         """Seconds to the next sweep: a quarter of the idle time, within bounds."""
-        idle_s = self._idle.idle_s if isinstance(self._idle, PauseAfter) else SWEEP_S[1]
-        return min(max(idle_s / 4, SWEEP_S[0]), SWEEP_S[1])
+        idle_s: float | None = getattr(self._idle, "idle_s", None)  # a rule need not have one
+        return SWEEP_S[1] if idle_s is None else min(max(idle_s / 4, SWEEP_S[0]), SWEEP_S[1])
 
     def _sweep(self) -> None:
         while not self._stop.wait(self._sweep_s()):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from emlab.clock import Clock
-from emlab.errors import ConfigError
+from emlab.errors import ConfigError, UnknownUser
 from emlab.lifecycle import Lifecycle
+from emlab.registry import Registry
 
 MAX_NAMED = 1000
+_SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, user TEXT NOT NULL, until_ts REAL NOT NULL)"
 
 
 class AnyLease(AbstractContextManager["AnyLease"], Protocol):
@@ -44,17 +46,25 @@ class Lease:
 
 
 class NamedLeases:
-    """Leases of those who are elsewhere and know them by name. Thread-safe.
+    """Leases of those who are elsewhere and know them by name; they outlive this process. Thread-safe.
 
     Args:
         make: a lease of a user's cloud for so many seconds; raises UnknownUser, ConfigError.
+        registry: open; keeps the leases.
     """
 
-    def __init__(self, make: Callable[[str, float], Lease], *, clock: Clock) -> None:
+    def __init__(self, make: Callable[[str, float], Lease], registry: Registry, *, clock: Clock) -> None:
         self._make = make
+        self._registry = registry
         self._clock = clock
         self._lock = threading.Lock()
         self._held: dict[str, tuple[str, Lease]] = {}
+        registry.run(_SCHEMA)
+        now = clock.now()
+        registry.run("DELETE FROM leases WHERE until_ts <= ?", now)
+        for row in registry.run("SELECT * FROM leases"):
+            with suppress(UnknownUser):  # whose cloud was forgotten
+                self._held[row["name"]] = (row["user"], make(row["user"], row["until_ts"] - now))
 
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
         """A new lease, or that one, holds at least so long from now; its name and until when. Raises ConfigError."""
@@ -69,6 +79,7 @@ class NamedLeases:
                 shorter.release()
             name = secrets.token_hex(8) if name is None else name
             self._held[name] = (user, lease)
+            self._registry.run("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", name, user, lease.until_ts)
             return name, lease.until_ts
 
     def end(self, user: str, name: str) -> tuple[str, float]:
@@ -77,6 +88,7 @@ class NamedLeases:
             lease = self._lease(user, name)
             lease.release()
             del self._held[name]
+            self._registry.run("DELETE FROM leases WHERE name = ?", name)
             return name, min(lease.until_ts, self._clock.now())
 
     def _lease(self, user: str, name: str) -> Lease:
@@ -89,3 +101,4 @@ class NamedLeases:
         now = self._clock.now()
         for name in [name for name, (_, lease) in self._held.items() if lease.until_ts <= now]:
             self._held.pop(name)[1].release()
+        self._registry.run("DELETE FROM leases WHERE until_ts <= ?", now)

@@ -24,6 +24,7 @@ from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import OwnerSecret, TokenKind
 from emlab.lease import NamedLeases
 from emlab.lifecycle import Lifecycle
+from emlab.registry import Registry
 from emlab.state import CloudStats
 from emlab.wire.control import (
     CONTROL_ROUTES,
@@ -71,7 +72,7 @@ class Service:
     """What outsiders may do with a controller. Thread-safe.
 
     Args:
-        controller: attached. audit: of the same lab.
+        controller: attached. registry: of the same lab.
         signup: who may sign up: anyone, who has an invitation, or whom an admin signs up.
         follow: puts another idle rule in force.
     """
@@ -79,18 +80,18 @@ class Service:
     def __init__(
         self,
         controller: Controller,
-        audit: Audit,
+        registry: Registry,
         *,
         signup: SignupMode = "admin",
         follow: Callable[[IdleRule], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.controller = controller
-        self.audit = audit
+        self.audit = Audit(registry, clock=clock)
         self.mode = signup
         self.clock = clock
         self._follow = follow
-        self.leases = NamedLeases(controller.lease, clock=clock)
+        self.leases = NamedLeases(controller.lease, registry, clock=clock)
 
     def server(self) -> Server:
         """An App that answers the routes."""

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,13 +96,12 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         from emlab.waking import Waker
 
         certificate = _certificate(lab.path / "tls", chosen)
-        audit = Audit(lab.registry)
-        service = Service(lab.controller, audit, signup=chosen.signup, follow=lambda rule: setattr(lab, "idle", rule))
+        service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
         waker = Waker()
         front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
         url = f"http{'s' if certificate else ''}://{_host(chosen.host)}:{listener.getsockname()[1]}"
         _first_token(lab, service, say)
-        with closing(waker), _flushing(audit), _announced(lab, url, certificate):
+        with closing(waker), _flushing(service.audit), _announced(lab, url, certificate):
             say(f"lab {lab.name} is at {url}")
             if certificate is not None and certificate.ca is not None:
                 say(f"callers trust it by the certificate in {certificate.ca}")

@@ -186,7 +186,7 @@ def unread(line: socket.socket) -> None:
 def gateway(lab: em.Lab, *, limits: Limits | None = None, hurried: bool = False) -> Iterator[Client]:
     """A gateway to the lab's clouds on a port of its own."""
     waker = Waker()
-    service = Service(lab.controller, Audit(lab.registry))
+    service = Service(lab.controller, lab.registry)
     app = Gateway(service, waker, limits=limits)
     protocol = HurriedHead if hurried else TimedHead
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core import NotSet
 
 import emlab as em
-from emlab.audit import Audit
 from emlab.service import Service
 from emlab.wire.control import CONTROL_ROUTES, Opening
 from emlab.wire.openapi import describe
@@ -32,7 +31,7 @@ class World:
 
     def __init__(self, lab: em.Lab) -> None:
         self.lab = lab
-        self.service = Service(lab.controller, Audit(lab.registry))
+        self.service = Service(lab.controller, lab.registry)
         self.server: Server = self.service.server()
         self.tokens: dict[str | None, str] = {"admin": self.service.issue("admin", "root").token}
 

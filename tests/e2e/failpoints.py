@@ -78,9 +78,7 @@ RUNS = {"lock", "pause", "issue"}  # ann's cloud, when these begin
 
 
 def _service(lab: em.Lab) -> Service:
-    from emlab.audit import Audit
-
-    return Service(lab.controller, Audit(lab.registry))
+    return Service(lab.controller, lab.registry)
 
 
 def main(job: Job) -> None:

@@ -15,7 +15,6 @@ import pytest
 from ipywidgets import HTML, BoundedFloatText, Button, Dropdown, Image, SelectMultiple, ToggleButton, Widget
 
 import emlab as em
-from emlab.audit import Audit
 from emlab.clock import wait_until
 from emlab.clouds import STATE_COLOURS
 from emlab.errors import Unreachable
@@ -42,7 +41,7 @@ def lab(tmp_path: Path) -> Iterator[em.Lab]:
 
 def client_of(lab: em.Lab, kind: em.key.TokenKind = "admin", name: str = "root") -> ControllerClient:
     """Of the lab's controller, as if it were elsewhere."""
-    service = Service(lab.controller, Audit(lab.registry), follow=lambda rule: setattr(lab, "idle", rule))
+    service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
     token = service.issue(kind, name).token
     return ControllerClient("http://localhost", token, transport=MemoryTransport(service.server()))
 

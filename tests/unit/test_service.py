@@ -65,9 +65,7 @@ def lab(tmp_path: Path) -> Iterator[em.Lab]:
 
 
 def caller_of(lab: em.Lab, signup: SignupMode = "admin") -> Caller:
-    return Caller(
-        Service(lab.controller, Audit(lab.registry), signup=signup, follow=lambda rule: setattr(lab, "idle", rule))
-    )
+    return Caller(Service(lab.controller, lab.registry, signup=signup, follow=lambda rule: setattr(lab, "idle", rule)))
 
 
 @pytest.fixture
@@ -174,6 +172,16 @@ class TestOwners:
         with ControllerClient("http://localhost", ann, transport=transport) as mine, mine.lease("ann", 0.001) as lease:
             assert wait_until(lambda: SYSTEM_CLOCK.now() > lease.until_ts, 5.0)
             assert mine.status("ann").leases == 0
+
+    def test_has_leases_that_outlive_the_service(self, caller: Caller, ann: str, lab: em.Lab) -> None:
+        lease, short = caller.ask(ann, "/leases", ttl_s=60), caller.ask(ann, "/leases", ttl_s=60)
+        caller.ask(ann, "/leases/release", id=short["id"])
+        lab.controller.life("ann").end_leases()  # as after a crash of the process, which knows of none
+        again = caller_of(lab)
+        assert again.get(ann, "/me")["cloud"]["leases"] == 1
+        assert again.refused(ann, "/cloud/pause", {}) == (409, "InUse")
+        again.ask(ann, "/leases/release", id=lease["id"])
+        assert caller_of(lab).ask(ann, "/cloud/pause")["state"] == "paused"
 
     @pytest.mark.parametrize("ttl_s", [0, -1, 315_360_000, 1e300])
     def test_gets_no_lease_of_ten_years(self, caller: Caller, ann: str, ttl_s: float) -> None:
