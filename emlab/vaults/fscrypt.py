@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emlab.clock import wait_until
-from emlab.errors import VaultBusy, VaultError, WrongKey
+from emlab.errors import VaultBusy, VaultDamaged, VaultError, WrongKey
 from emlab.key import Key
 from emlab.vaults import fscrypt_calls as kernel
 from emlab.vaults import mounts
@@ -66,7 +66,10 @@ class FscryptVault(KeyedVault):
     def _show(self, data_key: Key) -> None:
         raw, name = _key_and_name(data_key)
         with disk_errors(self._parent, "open the vault"):
-            if name != kernel.policy(self.clear):
+            known = self._policy()
+            if known is None:
+                raise VaultDamaged(f"{self.clear} is not the vault's encrypted directory: restore it from a copy")
+            if name != known:
                 raise WrongKey(f"the key does not open what is in {self.clear}")
             kernel.add_key(self._parent, raw)
 
@@ -89,8 +92,8 @@ class FscryptVault(KeyedVault):
         return Found.OPEN
 
     def _policy(self) -> bytes | None:
-        """The name of the key of the clear directory, None if there is no such directory."""
-        if not self.clear.is_dir():
+        """The name of the key of the clear directory, None if there is no such directory; a link is none."""
+        if self.clear.is_symlink() or not self.clear.is_dir():
             return None
         with disk_errors(self.clear, "look for encryption"):
             return kernel.policy(self.clear)

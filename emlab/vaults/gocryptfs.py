@@ -11,9 +11,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
-from emlab.errors import VaultError
+from emlab.errors import VaultDamaged, VaultError
 from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.header import sync_directory
@@ -21,13 +22,18 @@ from emlab.vaults.mounted import MountedVault
 
 TIMEOUT_S = 30.0
 DEVICE = Path("/dev/fuse")
+ROOM_BYTES = 1 << 14  # more than a new lower directory takes
 _MEANING = {
     10: "the mount point is not empty or cannot be used",
-    12: "its own header does not fit the vault's key",
     19: "the kernel or fusermount3 refused the mount (it serves no user without a name in /etc/passwd)",
-    23: "its header gocryptfs.conf cannot be read: restore it from a copy",
-    24: "its header gocryptfs.conf cannot be written",
 }
+_DAMAGE = {
+    11: "its header gocryptfs.conf cannot be read: restore it from a copy",
+    12: "its own header does not fit the vault's key",
+    23: "its header gocryptfs.conf cannot be read: restore it from a copy",
+    27: "its header gocryptfs.conf is of another gocryptfs, or was changed: restore it from a copy",
+}
+_KEPT = {"gocryptfs.conf": 1, "gocryptfs.diriv": 16}  # in the lower directory, and the least bytes of it
 
 
 class GocryptfsVault(MountedVault):
@@ -60,15 +66,33 @@ class GocryptfsVault(MountedVault):
 
     def _prepare(self, data_key: Key) -> None:
         super()._prepare(data_key)
-        # -scryptn: the least that it takes, because the password is random and not a person's
-        self._run("make a vault", ["-init", "-scryptn", "10", str(self._lower.absolute())], data_key)
+        try:
+            # -scryptn: the least that it takes, because the password is random and not a person's
+            self._run("make a vault", ["-init", "-scryptn", "10", str(self._lower.absolute())], data_key)
+        except VaultError:
+            self._ask_for_room()
+            raise
         sync_directory(self._lower)
 
+    def _ask_for_room(self) -> None:
+        """Returns if the disk is not full, which gocryptfs does not tell from other errors. Raises OSError."""
+        with tempfile.TemporaryFile(dir=self._home, buffering=0) as file:
+            file.write(bytes(ROOM_BYTES))
+            os.fsync(file.fileno())
+
     def _mount(self, data_key: Key) -> None:
+        self._refuse_damage()
         options = ["-nosyslog", "-nosuid", "-nodev", "-noexec", "-fsname", self._source]
         if os.geteuid() == 0:
             options.append("-allow_other")  # the cloud runs as another uid than root
         self._run("open the vault", [*options, str(self._lower.absolute()), str(self.clear.absolute())], data_key)
+
+    def _refuse_damage(self) -> None:
+        """Returns if what gocryptfs keeps is there; without its diriv it would mount, and find no file."""
+        for name, least in _KEPT.items():
+            path = self._lower / name
+            if not path.is_file() or path.stat().st_size < least:
+                raise VaultDamaged(f"{path} is missing or was cut: restore it from a copy")
 
     def _left(self) -> str | None:
         wanted = os.fsencode(self._source)
@@ -98,5 +122,7 @@ class GocryptfsVault(MountedVault):
                 raise VaultError(f"cannot {what}: gocryptfs did not end within {TIMEOUT_S:g} s") from exc
             raise
         if process.returncode != 0:
-            meaning = _MEANING.get(process.returncode, "see gocryptfs(1)")
-            raise VaultError(f"cannot {what}: gocryptfs ended with {process.returncode}: {meaning}")
+            status = process.returncode
+            meaning = (_MEANING | _DAMAGE).get(status, "see gocryptfs(1)")
+            error = VaultDamaged if status in _DAMAGE else VaultError
+            raise error(f"cannot {what}: gocryptfs ended with {status}: {meaning}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from emlab.clock import wait_until
-from emlab.errors import VaultBusy, VaultError
+from emlab.errors import VaultBusy, VaultDamaged, VaultError
 from emlab.key import Key
 from emlab.vaults import mounts
 from emlab.vaults.base import Found
@@ -73,7 +73,12 @@ class MountedVault(KeyedVault):
             self._mount_on_bare(data_key)
 
     def _mount_on_bare(self, data_key: Key) -> None:
-        if not stat.S_ISDIR(self.clear.lstat().st_mode):  # mounting would follow a link
+        if not self._lower.is_dir():
+            raise VaultDamaged(f"{self._lower}, which holds the data, is not there: restore it from a copy")
+        self._parent.mkdir(mode=0o700, exist_ok=True)
+        if not os.path.lexists(self.clear):
+            self.clear.mkdir(mode=_BARE)
+        if not self._is_directory():  # mounting would follow a link
             raise VaultError(f"{self.clear} is no directory: the bare mount point was replaced")
         if left := os.listdir(self.clear):  # noqa: PTH208
             raise VaultError(f"{self.clear} is the bare mount point and yet holds {left[0][:80]!r}: move it away")
@@ -113,8 +118,11 @@ class MountedVault(KeyedVault):
 
     def _bare(self) -> None:
         """What was a mount point for an ordinary user takes no files any more."""
-        if self.clear.is_dir() and stat.S_IMODE(self.clear.stat().st_mode) != _BARE:
+        if self._is_directory() and stat.S_IMODE(self.clear.stat().st_mode) != _BARE:
             self.clear.chmod(_BARE)
+
+    def _is_directory(self) -> bool:
+        return os.path.lexists(self.clear) and stat.S_ISDIR(self.clear.lstat().st_mode)
 
     def _let_go(self) -> bool:
         """Whether it could be unmounted: who is known to use it is waited for shortly, what passes by itself longer."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from emlab.errors import VaultBusy, VaultError, WrongKey
+from emlab.errors import VaultBusy, VaultDamaged, VaultError, WrongKey
 from emlab.key import Key
 from emlab.vaults import fscrypt_calls as kernel
 from emlab.vaults.base import Found, Vault
@@ -88,6 +89,20 @@ def test_data_of_another_vault_is_a_wrong_key(encrypting_disk: Path, key: Key) -
     with pytest.raises(WrongKey):
         one.open(key)
     assert not one.is_open
+
+
+def test_a_plain_directory_in_its_place_is_damage_and_no_wrong_key(encrypting_disk: Path, key: Key) -> None:
+    vault = FscryptVault(encrypting_disk / "vault")
+    vault.create(key)
+    for lost in (vault.clear, vault.parent):
+        shutil.rmtree(lost)
+        with pytest.raises(VaultDamaged, match="not the vault's encrypted directory"):
+            vault.open(key)
+    vault.clear.mkdir(parents=True)
+    with pytest.raises(VaultDamaged, match="not the vault's encrypted directory"):
+        vault.open(key)
+    assert not vault.is_open
+    vault.shred()
 
 
 def test_while_a_file_is_open_the_rest_is_closed_already(encrypting_disk: Path, key: Key) -> None:

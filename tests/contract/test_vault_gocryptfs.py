@@ -16,7 +16,7 @@ import pytest
 
 from emlab import provision
 from emlab.clock import SYSTEM_CLOCK, wait_until
-from emlab.errors import StoreError, VaultBusy, VaultError
+from emlab.errors import DiskFull, StoreError, VaultBusy, VaultDamaged, VaultError
 from emlab.key import Key
 from emlab.mongod import Mongod
 from emlab.vaults import mounts
@@ -214,9 +214,28 @@ class TestDamage:
         conf = vault._lower / "gocryptfs.conf"
         conf.chmod(0o600)
         conf.write_bytes(bad)
-        with pytest.raises(VaultError, match="gocryptfs ended with"):
+        with pytest.raises(VaultDamaged, match=r"gocryptfs\.conf .*restore it"):
             vault.open(key)
         assert not vault.is_open
+
+    @pytest.mark.parametrize("name", ["gocryptfs.conf", "gocryptfs.diriv"])
+    def test_a_part_that_is_missing_is_named(self, vault: GocryptfsVault, key: Key, name: str) -> None:
+        (vault.open(key) / "file").write_text("kept")
+        vault.close()
+        (vault._lower / name).rename(vault._home / "away")
+        with pytest.raises(VaultDamaged, match=rf"{name} is missing"):
+            vault.open(key)
+        (vault._home / "away").rename(vault._lower / name)
+        assert (vault.open(key) / "file").read_text() == "kept"
+
+    @pytest.mark.parametrize("left", [0, 4096, 8192])
+    def test_a_disk_without_room_for_a_new_one_is_full(self, small_disk: Path, key: Key, left: int) -> None:
+        found = os.statvfs(small_disk)
+        (small_disk / "large").write_bytes(bytes(found.f_bavail * found.f_frsize - left))
+        vault = GocryptfsVault(small_disk / "vault")
+        with pytest.raises(DiskFull, match="bytes free"):
+            vault.create(key)
+        assert [path.name for path in (small_disk / "vault").iterdir()] == ["vault.lock"]
 
     def test_a_lower_directory_of_another_vault_is_named(self, vault: GocryptfsVault, tmp_path: Path, key: Key) -> None:
         other = GocryptfsVault(tmp_path / "other")
