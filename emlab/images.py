@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,8 +86,11 @@ HOST_ONLY = {
     ),
     *("usercloud", "vaults", "waking"),
 }
+# ... except what mounts an eCryptfs vault for a user who is not root
+MOUNTER = {f"vaults/{name}.py" for name in ("__init__", "ecryptfs_token", "mounter", "mounts")}
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
 GLIBC_MINOR = 36  # Debian 12's glibc is 2.36
+PROBE_S = 5
 PULL_SILENCE_S = 20  # the hub may be silent for so long before the base is made here
 PACKAGE = Path(__file__).parent
 MMDEBSTRAP = (
@@ -129,6 +133,23 @@ def require(client: DockerClient) -> str:
     if not _has(client, tag):
         raise ImageMissing(f"no image of this version of emlab ({tag}); run: emlab images build")
     return tag
+
+
+def engine_missing() -> str | None:
+    """None if a Docker engine on this host answers us, else one sentence: what to do about it."""
+    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not address.startswith("unix://"):
+        return f"the Docker engine at {address} is on another host, which emlab cannot use: unset DOCKER_HOST"
+    path = address.removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_S)
+        try:
+            probe.connect(path)
+        except PermissionError:
+            return f"no permission for {path}: join its group (sudo usermod -aG docker $USER) and log in again"
+        except OSError:
+            return f"no Docker engine answers at {path}: install and start one (sudo apt-get install docker.io)"
+    return None
 
 
 def current_tag() -> str:
@@ -201,7 +222,11 @@ def _cache_dir() -> Path:
 
 def _sources() -> list[Path]:
     files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]  # emlab/__init__.py reads its stub at run time
-    return sorted(file for file in files if file.relative_to(PACKAGE).parts[0].split(".")[0] not in HOST_ONLY)
+    return sorted(file for file in files if _is_in_image(file.relative_to(PACKAGE)))
+
+
+def _is_in_image(file: Path) -> bool:
+    return file.as_posix() in MOUNTER or file.parts[0].split(".")[0] not in HOST_ONLY
 
 
 def _build_runtime(client: DockerClient, tag: str, base: str, progress: Progress) -> None:

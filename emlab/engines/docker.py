@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 RUN, VAULT = "/run/emlab", "/vault"  # in the container
 STOP_GRACE_S = 20
-CALL_TIMEOUT_S, PROBE_S = 60, 5
+CALL_TIMEOUT_S = 60
 PIDS, CPUS = 256, 2
 LOG = {"max-size": "1m", "max-file": "2"}
 FREEZE_TRIES, FREEZE_PAUSE_S = 4, 0.02
@@ -67,19 +66,7 @@ class DockerEngine:
     @classmethod
     def missing(cls) -> str | None:
         """None if a Docker engine on this host answers us, else what to do about it."""
-        address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-        if not address.startswith("unix://"):
-            return f"the Docker engine at {address} is on another host, which emlab cannot use: unset DOCKER_HOST"
-        path = address.removeprefix("unix://")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(PROBE_S)
-            try:
-                probe.connect(path)
-            except PermissionError:
-                return f"no permission for {path}: join its group (sudo usermod -aG docker $USER) and log in again"
-            except OSError:
-                return f"no Docker engine answers at {path}: install and start one (sudo apt-get install docker.io)"
-        return None
+        return images.engine_missing()
 
     def start(self, spec: CloudSpec) -> Handle:
         """Start or restart the cloud; see Engine. A new container each time, so that it has today's image."""

@@ -27,7 +27,11 @@ MAX_NAMED = 5  # of those who use a mount
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo. `groups`: the peer groups that it is in or a slave of, through which unmounts spread."""
+    """One line of mountinfo.
+
+    `groups`: the peer groups that it is in or a slave of, through which unmounts spread. `shared`: the one that it is
+    in; what is mounted there is mounted for all of the group.
+    """
 
     point: str
     kind: str
@@ -35,6 +39,7 @@ class Mount:
     flags: frozenset[str]
     options: dict[str, str]
     groups: frozenset[str]
+    shared: str = ""
 
 
 def parse(text: str) -> list[Mount]:
@@ -53,6 +58,7 @@ def _parse_line(line: str) -> Mount:
         flags=frozenset(fields[5].split(",")),
         options=dict(_option(one) for one in options.split(",")),
         groups=frozenset(tag[1] for tag in tags if tag[0] in ("shared", "master")),
+        shared=next((tag[1] for tag in tags if tag[0] == "shared"), ""),
     )
 
 
@@ -76,6 +82,13 @@ def at(point: Path) -> list[Mount]:
     """What this thread sees mounted exactly there, lowest first. The point itself is not touched."""
     wanted = in_full(point)
     return [mount for mount in read() if mount.point == wanted]
+
+
+def holding(path: Path) -> Mount:
+    """The mount on which a path lies, as this thread sees it."""
+    real = path.resolve()
+    over = [mount for mount in read() if real.is_relative_to(mount.point)]
+    return max(reversed(over), key=lambda mount: len(mount.point))  # of those on one point, the last hides the others
 
 
 def in_full(point: Path) -> str:

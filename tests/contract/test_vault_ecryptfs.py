@@ -162,7 +162,10 @@ def test_what_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("emlab.vaults.ecryptfs._kernel_has_it", lambda: True)
     monkeypatch.setattr("emlab.vaults.ecryptfs._may_mount", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert "only root" in str(EcryptfsVault.missing())
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    assert "only root mounts eCryptfs, or a helper container" in str(EcryptfsVault.missing())
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2376")
+    assert "is on another host" in str(EcryptfsVault.missing())
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert EcryptfsVault.missing() is None
     monkeypatch.setattr("emlab.vaults.ecryptfs._may_mount", lambda: False)

@@ -63,8 +63,9 @@ def _mount_more(disk: bool) -> None:
     SCRATCH.mkdir()
     if disk:
         _mount("/dev/ubda", str(SCRATCH), "ext4")
-    for name in ("tmp", "home"):
-        (SCRATCH / name).mkdir(mode=0o700)
+    for name, mode in (("tmp", 0o1777), ("home", 0o700)):
+        (SCRATCH / name).mkdir()
+        (SCRATCH / name).chmod(mode)
 
 
 def _mount(what: str, where: str, kind: str, flags: int = 0, options: str = "") -> None:

@@ -26,6 +26,7 @@ def test_a_line_has_a_point_a_kind_a_source_flags_options_and_groups() -> None:
     assert go.flags == {"rw", "nosuid", "nodev", "noexec", "relatime"}
     assert ecryptfs.source == r"/l\ow"
     assert ecryptfs.groups == {"7", "12"}
+    assert (root.shared, go.shared, ecryptfs.shared) == ("", "7", "12")
     assert ecryptfs.options == {"rw": "", "ecryptfs_sig": "ab", "ecryptfs_key": "32"}
     assert tmpfs.flags == {"ro"}
     assert tmpfs.groups == frozenset()
@@ -69,3 +70,10 @@ def test_no_other_namespace_sees_a_mount_that_is_nowhere() -> None:
         return False
 
     assert mounts.elsewhere(nothing) == []
+
+
+def test_a_path_lies_on_the_mount_that_is_nearest_above_it_and_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = LINES + "46 44 0:42 / /c rw shared:13 - tmpfs over rw\n"
+    monkeypatch.setattr(mounts, "read", lambda: mounts.parse(over))
+    held = [mounts.holding(Path(path)).source for path in ("/nowhere/x", "/vaults/a b/clear/x", "/c/x", "/cc", "/d")]
+    assert held == ["/dev/vda", "emlab-1,", "over", "/dev/vda", "none"]
