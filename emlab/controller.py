@@ -113,7 +113,7 @@ class Controller:
             else:
                 life.repair(row.intent)
         for orphan in found.values():
-            log.warning("a cloud of %s is not in the registry; `emlab clean` removes it", orphan.user)
+            log.warning("the cloud %s is not in the registry; `emlab clean` removes it", orphan.cloud)
 
     def _leave(self, row: CloudRow, life: Lifecycle) -> None:
         """What a crash left of a sign-up or a forgetting is gone; if that fails, the next attach tries again."""
@@ -170,7 +170,6 @@ class Controller:
         row = self._row(user)
         return Provision(
             lab=self.lab,
-            user=user,
             cloud=row.cloud,
             generation=row.generation,
             owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", user).items()],

@@ -303,7 +303,7 @@ class Lifecycle:
     def _expected(self) -> Handle:
         """What the engine would know the cloud by: a start that failed may have left something of it."""
         spec = self.spec
-        return Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+        return Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
 
     @contextmanager
     def using(self, timeout_s: float | None = None) -> Iterator[CloudClient]:

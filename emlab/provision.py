@@ -31,7 +31,7 @@ class OwnerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """No secret is in it: of the owner's tokens only hashes, of the controller only the public key.
+    """No secret is in it, nor a name of a person: of owner tokens only hashes, of the controller only the public key.
 
     Attributes:
         cloud: the cloud's id; also the user_id of its entries.
@@ -44,7 +44,6 @@ class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """
 
     lab: Name
-    user: Name
     cloud: Id
     generation: int
     owner_tokens: list[OwnerToken]

@@ -27,7 +27,8 @@ class CloudSpec:
     """All that an engine needs to start one cloud.
 
     Attributes:
-        lab, user: names, as they stand in labels.
+        lab: its name, as it stands in labels.
+        user: a person's name, for messages in this process; no engine writes it anywhere.
         cloud: the cloud's id, 32 hex digits; also the e-mission user_id of its entries.
         generation: 1 for a user's first cloud; one more after `forget` and a new sign-up.
         run_dir: absolute, mode 0700; holds provision.json before start, and the sockets.
@@ -48,10 +49,9 @@ class CloudSpec:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A cloud as an engine knows it. `ref` is the engine's own name for it (container id, pid)."""
+    """A cloud as an engine knows it: not whose it is. `ref` is the engine's own name for it (container id, pid)."""
 
     lab: str
-    user: str
     cloud: str
     generation: int
     run_dir: Path

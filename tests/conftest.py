@@ -212,7 +212,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and report.when == "call" and isinstance(home, Path):
         for engine in _engines(home):
             for handle in engine.find():
-                report.sections.append((f"{engine.name} cloud of {handle.user}", engine.logs(handle)))
+                report.sections.append((f"{engine.name} cloud {handle.cloud}", engine.logs(handle)))
     return report
 
 
@@ -235,7 +235,7 @@ def _left_processes(root: Path) -> list[tuple[Path, str]]:
     left = []
     for file in root.glob(f"*/*/{STATE_FILE}"):
         left.append((file.parent, f"processes: {file.read_text()}"))
-        ProcessEngine(root).remove(Handle("?", "?", "?", 0, file.parent))
+        ProcessEngine(root).remove(Handle("?", "?", 0, file.parent))
     return left
 
 

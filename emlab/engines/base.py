@@ -8,14 +8,15 @@ from emlab.state import CloudSpec, CloudState, CloudStats, Handle
 from emlab.wire.transport import Transport
 
 START_TIMEOUT_S = 60.0
-LABEL_HOME, LABEL_LAB, LABEL_USER = "emlab.home", "emlab.lab", "emlab.user"
+LABEL_HOME, LABEL_LAB = "emlab.home", "emlab.lab"
 LABEL_CLOUD, LABEL_GENERATION, LABEL_RUN_DIR = "emlab.cloud", "emlab.generation", "emlab.run_dir"
 SOCKET = "custodian.sock"  # in a cloud's run_dir
 
 
 class Engine(Protocol):
     """Runs clouds. Every method blocks, may be called from several threads for different clouds, and asks the
-    backend itself: an engine object keeps nothing that a restarted process would miss."""
+    backend itself: an engine object keeps nothing that a restarted process would miss. What the backend is told and
+    keeps names the cloud by its id, and never its person."""
 
     name: str
 

@@ -121,7 +121,7 @@ class DockerEngine:
             with self._call("stop", handle):
                 self._api.stop(_name(handle), timeout=STOP_GRACE_S)
             if self.state(handle) is CloudState.FAILED:
-                log.warning("%s/%s did not end in order: %s", handle.lab, handle.user, self.logs(handle, 3))
+                log.warning("%s/%s did not end in order: %s", handle.lab, handle.cloud, self.logs(handle, 3))
 
     def remove(self, handle: Handle) -> None:
         """Kill and forget the container; see Engine."""
@@ -137,7 +137,7 @@ class DockerEngine:
                 raise
         # 409: another call is removing it now
         if not wait_until(lambda: self._inspect(handle) is None, CALL_TIMEOUT_S):
-            raise EngineError(f"the container of {handle.user!r} in lab {handle.lab!r} cannot be removed")
+            raise EngineError(f"the container of {handle.cloud} in lab {handle.lab!r} cannot be removed")
 
     def state(self, handle: Handle) -> CloudState:
         """What Docker says of the container now; see Engine."""
@@ -172,7 +172,6 @@ class DockerEngine:
         return [
             Handle(
                 lab=container["Labels"][base.LABEL_LAB],
-                user=container["Labels"][base.LABEL_USER],
                 cloud=container["Labels"][base.LABEL_CLOUD],
                 generation=int(container["Labels"][base.LABEL_GENERATION]),
                 run_dir=Path(container["Labels"][base.LABEL_RUN_DIR]),
@@ -269,7 +268,6 @@ class DockerEngine:
             labels={
                 base.LABEL_HOME: home_id(self._home),
                 base.LABEL_LAB: spec.lab,
-                base.LABEL_USER: spec.user,
                 base.LABEL_CLOUD: spec.cloud,
                 base.LABEL_GENERATION: str(spec.generation),
                 base.LABEL_RUN_DIR: str(spec.run_dir),
@@ -310,7 +308,7 @@ class DockerEngine:
         import docker
         import requests
 
-        whom = f"the cloud of {handle.user!r} in lab {handle.lab!r}" if handle else "clouds"
+        whom = f"the cloud {handle.cloud} in lab {handle.lab!r}" if handle else "clouds"
         with CALLS:
             try:
                 yield
@@ -323,7 +321,7 @@ class DockerEngine:
 
 
 def _handle(spec: CloudSpec) -> Handle:
-    return Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+    return Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
 
 
 def _name(handle: Handle) -> str:

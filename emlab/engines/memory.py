@@ -44,7 +44,7 @@ class MemoryEngine:
         if cloud is not None and cloud.app is not None:
             cloud.state = CloudState.RUNNING
             return cloud.handle
-        handle = Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir, ref=spec.cloud)
+        handle = Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir, ref=spec.cloud)
         for _ in range(2):
             app = self._serve(spec)
             status, body = app.handle("GET", "/health", {}, b"")
@@ -107,7 +107,7 @@ class MemoryEngine:
         if cloud is None:
             raise _gone(handle)
         if cloud.app is None:
-            raise EngineError(f"the cloud of {handle.user!r} in lab {handle.lab!r} is not running")
+            raise EngineError(f"the cloud {handle.cloud} in lab {handle.lab!r} is not running")
         return cloud
 
 
@@ -121,7 +121,7 @@ class _Line:
     def send(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Reply:
         cloud = self._world.get(self._handle.cloud)
         if cloud is None or cloud.app is None or cloud.state is not CloudState.RUNNING:
-            raise Unreachable(f"no answer from the cloud of {self._handle.user!r}: it does not run")
+            raise Unreachable(f"no answer from the cloud {self._handle.cloud}: it does not run")
         line = MemoryTransport(cloud.app)
         return line.send(method, path, headers=headers, body=body, timeout_s=timeout_s)
 
@@ -130,4 +130,4 @@ class _Line:
 
 
 def _gone(handle: Handle) -> CloudGone:
-    return CloudGone(f"there is no cloud of {handle.user!r} in lab {handle.lab!r}")
+    return CloudGone(f"there is no cloud {handle.cloud} in lab {handle.lab!r}")

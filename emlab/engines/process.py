@@ -42,7 +42,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     lab: str
-    user: str
     cloud: str
     generation: int
     session: Session | None = None
@@ -78,7 +77,7 @@ class ProcessEngine:
             raise EngineMissing(reason)
         if spec.run_dir.parent != run_root(self._home):
             raise ConfigError(f"{spec.run_dir} is not a run directory of {self._home}: use make_run_dir")
-        handle = Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+        handle = Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
         before = self.state(handle)
         if before in (CloudState.RUNNING, CloudState.PAUSED):
             self.resume(handle)
@@ -113,7 +112,7 @@ class ProcessEngine:
         if ours and in_order and status in (0, None):
             _write(handle.run_dir, msgspec.structs.replace(record, ended=True))
         else:
-            log.warning("%s/%s did not end in order: %s", handle.lab, handle.user, self.logs(handle, 3))
+            log.warning("%s/%s did not end in order: %s", handle.lab, handle.cloud, self.logs(handle, 3))
 
     def remove(self, handle: Handle) -> None:
         """Kill the session and forget it; see Engine."""
@@ -172,7 +171,7 @@ class ProcessEngine:
         if record is None:
             raise _gone(handle)
         if record.session is None or session.leader(record.session) is None:
-            raise EngineError(f"cannot {verb} the cloud of {handle.user!r} in lab {handle.lab!r}: it is not running")
+            raise EngineError(f"cannot {verb} the cloud {handle.cloud} in lab {handle.lab!r}: it is not running")
         return record.session
 
     def _start_or_say_why(self, spec: CloudSpec) -> Handle:
@@ -189,7 +188,7 @@ class ProcessEngine:
             old = left.session
             wait_until(lambda: not session.members(old), STOP_GRACE_S)  # a mongod that was told to end
             session.kill(old)
-        record = Record(lab=spec.lab, user=spec.user, cloud=spec.cloud, generation=spec.generation)
+        record = Record(lab=spec.lab, cloud=spec.cloud, generation=spec.generation)
         _write(spec.run_dir, record)  # before the processes, so that even a crash right now leaves a trace of them
         started = session.led_by(_spawn(spec))
         if started is None:
@@ -247,11 +246,11 @@ def _inheritable() -> list[int]:
 
 def _handle(record: Record, run_dir: Path) -> Handle:
     ref = str(record.session.pid) if record.session else ""
-    return Handle(record.lab, record.user, record.cloud, record.generation, run_dir, ref=ref)
+    return Handle(record.lab, record.cloud, record.generation, run_dir, ref=ref)
 
 
 def _gone(handle: Handle) -> CloudGone:
-    return CloudGone(f"there is no process of the cloud of {handle.user!r} in lab {handle.lab!r}")
+    return CloudGone(f"there is no process of the cloud {handle.cloud} in lab {handle.lab!r}")
 
 
 def _read(run_dir: Path) -> Record | None:
@@ -273,9 +272,9 @@ def _restored(run_dir: Path) -> Record:
         told = provision.read(run_dir)
     except EmlabError as exc:
         log.warning("%s is damaged, and whose it was is unknown: %s", run_dir / STATE_FILE, exc)
-        return Record(lab="", user=run_dir.name, cloud=run_dir.name, generation=0)
-    log.warning("%s is damaged; it is of %s/%s", run_dir / STATE_FILE, told.lab, told.user)
-    return Record(lab=told.lab, user=told.user, cloud=told.cloud, generation=told.generation)
+        return Record(lab="", cloud=run_dir.name, generation=0)
+    log.warning("%s is damaged; it is of %s/%s", run_dir / STATE_FILE, told.lab, told.cloud)
+    return Record(lab=told.lab, cloud=told.cloud, generation=told.generation)
 
 
 def _write(run_dir: Path, record: Record) -> None:

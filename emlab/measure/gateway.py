@@ -250,13 +250,13 @@ class ServedLab:
     def grow(self, number: int) -> None:
         """So many people have clouds. Raises TooMany: sixty may sign up at once, and one more every two seconds."""
         users = [f"person{k}" for k in range(len(self.people), number)]
-        clouds = {cloud.user: cloud for cloud in fan_out(users, self.admin.signup, description="sign-ups")}
+        clouds = {cloud.id: cloud for cloud in fan_out(users, self.admin.signup, description="sign-ups")}
         for handle in self._engine.find(self._lab.name):
-            if handle.user in clouds:
+            if handle.cloud in clouds:
                 _, wake = self._stack.enter_context(raw_verbs(self._engine.name, handle))
-                token = clouds[handle.user].token
+                cloud = clouds[handle.cloud]
                 self.people.append(
-                    Person(handle.user, handle.cloud, handle.run_dir / SOCKET, _requests(str(token)), wake)
+                    Person(cloud.user, handle.cloud, handle.run_dir / SOCKET, _requests(str(cloud.token)), wake)
                 )
 
     def through(self, person: Person) -> Way:

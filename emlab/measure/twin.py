@@ -75,7 +75,7 @@ class DockerTwin:
         spec.vault_dir.mkdir(parents=True, mode=0o700)
         parent.chmod(0o700)
         provision.write_marker(spec.vault_dir, self.told.marker)
-        provision.write(spec.run_dir, msgspec.structs.replace(self.told, user=spec.user, cloud=spec.cloud))
+        provision.write(spec.run_dir, msgspec.structs.replace(self.told, cloud=spec.cloud))
         uid, gid = cloud_owner()
         for path in (parent, *parent.rglob("*"), spec.run_dir, *spec.run_dir.iterdir()):
             os.chown(path, uid, gid)
@@ -120,7 +120,6 @@ class DockerTwin:
         config = self.found["Config"]
         assert isinstance(config, dict)
         labels = config["Labels"] | {
-            base.LABEL_USER: spec.user,
             base.LABEL_CLOUD: spec.cloud,
             base.LABEL_RUN_DIR: str(spec.run_dir),
         }

@@ -36,7 +36,6 @@ class Rest:
     def __init__(self, client: Client) -> None:
         provision = Provision(
             lab="lab-1",
-            user="ann",
             cloud=CLOUD,
             generation=1,
             owner_tokens=[OwnerToken(token_hash(OWNER))],

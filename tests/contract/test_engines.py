@@ -83,7 +83,6 @@ class Bench:
             spec.run_dir,
             provision.Provision(
                 lab=lab,
-                user=user,
                 cloud=cloud,
                 generation=1,
                 owner_tokens=[provision.OwnerToken(token_hash(token))],
@@ -184,7 +183,7 @@ class TestEngine:
         handle = bench.engine.start(spec)
         assert bench.engine.state(handle) is CloudState.RUNNING
         assert bench.health(handle)["cloud"] == spec.cloud
-        assert (handle.lab, handle.user, handle.cloud, handle.generation) == ("commute", "ann", spec.cloud, 1)
+        assert (handle.lab, handle.cloud, handle.generation) == ("commute", spec.cloud, 1)
         assert handle.run_dir == spec.run_dir
         assert handle.ref
 
@@ -197,13 +196,13 @@ class TestEngine:
         assert bench.engine.state(handle) is CloudState.RUNNING
 
     def test_a_cloud_that_was_never_started_is_absent(self, bench: Bench, spec: CloudSpec) -> None:
-        unknown = Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+        unknown = Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
         assert bench.engine.state(unknown) is CloudState.ABSENT
         assert bench.engine.logs(unknown) == ""
         bench.engine.stop(unknown)
         bench.engine.remove(unknown)
         for verb in (bench.engine.pause, bench.engine.resume, bench.engine.stats):
-            with pytest.raises(CloudGone, match="ann"):
+            with pytest.raises(CloudGone, match=spec.cloud):
                 verb(unknown)
 
     def test_a_paused_cloud_answers_nothing_and_a_resumed_one_as_before(self, bench: Bench, handle: Handle) -> None:
@@ -234,7 +233,7 @@ class TestEngine:
             assert bench.engine.state(handle) is CloudState.STOPPED
         with pytest.raises(Unreachable):
             bench.health(handle, timeout_s=0.5)
-        with pytest.raises(EngineError, match="ann"):
+        with pytest.raises(EngineError, match=spec.cloud):
             bench.engine.pause(handle)
         assert bench.engine.stats(handle).memory_mb == 0
         again = bench.engine.start(spec)
@@ -287,7 +286,7 @@ class TestEngine:
         bench.engine.pause(other)
         fresh = bench.fresh()
         assert fresh.find("commute") == [handle]
-        assert sorted(found.user for found in fresh.find()) == ["ann", "bob"]
+        assert {found.cloud for found in fresh.find()} == {handle.cloud, other.cloud}
         assert fresh.find("another") == []
         assert [fresh.state(found).value for found in (handle, other)] == ["running", "paused"]
         fresh.resume(other)
@@ -298,7 +297,7 @@ class TestEngine:
         with pytest.raises(StartTimeout, match=r"(?s)'ann' in lab 'commute'.*provision\.json cannot be read"):
             bench.engine.start(spec)
         assert bench.engine.find() == []
-        assert bench.processes(Handle("commute", "ann", spec.cloud, 1, spec.run_dir)) == {}
+        assert bench.processes(Handle("commute", spec.cloud, 1, spec.run_dir)) == {}
 
     def test_a_failed_restart_keeps_the_cloud(self, bench: Bench, handle: Handle, spec: CloudSpec) -> None:
         bench.engine.stop(handle)
@@ -352,7 +351,7 @@ class TestRealEngine:
         with pytest.raises(StartTimeout, match=r"within 0\.05 s"):
             bench.engine.start(spec)
         assert bench.engine.find() == []
-        assert bench.processes(Handle("commute", "ann", spec.cloud, 1, spec.run_dir)) == {}
+        assert bench.processes(Handle("commute", spec.cloud, 1, spec.run_dir)) == {}
 
     def test_a_restart_that_hangs_leaves_the_cloud_stopped(
         self, bench: Bench, handle: Handle, spec: CloudSpec, monkeypatch: pytest.MonkeyPatch
@@ -416,7 +415,7 @@ class TestProcessEngine:
     ) -> None:
         other = bench.engine.start(bench.spec("bob"))
         (handle.run_dir / STATE_FILE).write_text(text)
-        assert {found.user for found in bench.engine.find("commute")} == {"ann", "bob"}
+        assert {found.cloud for found in bench.engine.find("commute")} == {handle.cloud, other.cloud}
         assert bench.engine.state(handle) is CloudState.RUNNING  # its processes are found without the file
         bench.kill(handle)
         assert wait_until(lambda: bench.engine.state(handle) is CloudState.FAILED, PATIENCE_S)

@@ -97,19 +97,20 @@ def test_a_raw_container_has_the_flags_of_a_cloud_and_is_found_by_its_labels(eng
         ours = twin.api.inspect_container(lab.controller.life("ann").handle.ref)
         with twin.place() as spec:
             twin.start(spec)
-            (handle,) = (handle for handle in make_engine("docker", home).find(lab.name) if handle.user == spec.user)
+            (handle,) = (handle for handle in make_engine("docker", home).find(lab.name) if handle.cloud == spec.cloud)
             raw = twin.api.inspect_container(handle.ref)
             assert handle.run_dir == spec.run_dir
             for found in (ours, raw):  # what is a cloud's own
                 sources = [mount.pop("Source") for mount in found["HostConfig"]["Mounts"]]
                 assert len(set(sources)) == 2
                 found["Config"].pop("Hostname")
-                for label in (base.LABEL_USER, base.LABEL_CLOUD, base.LABEL_RUN_DIR):
+                for label in (base.LABEL_CLOUD, base.LABEL_RUN_DIR):
                     found["Config"]["Labels"].pop(label)
             assert raw["HostConfig"] == ours["HostConfig"]
             assert raw["Config"] == ours["Config"]
         assert not spec.run_dir.exists()
-        assert [handle.user for handle in make_engine("docker", home).find(lab.name)] == ["ann"]
+        found = make_engine("docker", home).find(lab.name)
+        assert [handle.cloud for handle in found] == [lab.controller.life("ann").spec.cloud]
 
 
 @DOCKER

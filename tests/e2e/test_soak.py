@@ -23,6 +23,7 @@ from emlab.fanout import fan_out
 from emlab.parts import make_engine
 from emlab.record import Event
 from emlab.remote import ControllerClient
+from emlab.wire.control import CloudStatus
 from tests.e2e.clouds import kill
 from tests.e2e.served import Served, lab_file, served
 from tests.e2e.town import COST_MICRO, KEY, Asking, Deed, Diary, Kill, Town, broken_leases, unexplained
@@ -66,11 +67,13 @@ class Assassin:
 
     def kill_in(self, draw: random.Random, program: str) -> None:
         """A cloud's custodian or mongod was killed, whether the cloud sleeps or not."""
-        handle = draw.choice(sorted(self._engine.find(), key=lambda handle: handle.user))
+        with self.served.client() as client:
+            users = {status.cloud: status.user for status in client._call("clouds", list[CloudStatus])}
+        handle = draw.choice(sorted(self._engine.find(), key=lambda handle: users[handle.cloud]))
         try:
             leader = psutil.Process(int(handle.ref))
             victim = leader if program == "custodian" else leader.children()[0]
-            self._diary.kills.append(Kill(handle.user, program, SYSTEM_CLOCK.now()))
+            self._diary.kills.append(Kill(users[handle.cloud], program, SYSTEM_CLOCK.now()))
             kill(victim.pid)
         except (psutil.NoSuchProcess, ProcessLookupError, IndexError):  # a cloud that is locked or starts just now
             return

@@ -25,7 +25,7 @@ PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
 
 
 def left(engine_name: str, home: Path) -> list[str]:
-    return [handle.user for handle in make_engine(engine_name, home).find()]
+    return [handle.cloud for handle in make_engine(engine_name, home).find()]
 
 
 def trips_of(person: em.Person) -> int:

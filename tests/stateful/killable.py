@@ -142,7 +142,7 @@ class KillableLab(RuleBasedStateMachine):
 
     def handle(self, user: str) -> Handle:
         spec = self.controller.life(user).spec
-        return Handle(spec.lab, spec.user, spec.cloud, spec.generation, spec.run_dir)
+        return Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
 
     def state(self, user: str) -> CloudState:
         return self.engine.real.state(self.handle(user))

@@ -96,7 +96,7 @@ def test_one_cloud_s_failure_at_the_end_is_named_and_stops_no_other(
     real = getattr(engine, verb)
 
     def broken(handle: Handle) -> None:
-        if handle.user == names[0]:
+        if handle == handles[0]:
             raise RuntimeError("no power")
         real(handle)
 

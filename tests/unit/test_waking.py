@@ -52,7 +52,9 @@ class Resuming:
         real = lab.controller.engine.resume
 
         def resume(handle: Handle) -> None:
-            self.users.append(handle.user)
+            life = lab.controller.life_of(handle.cloud)
+            assert life is not None
+            self.users.append(life.spec.user)
             assert self.go_on.wait(WAIT_S)
             real(handle)
 

@@ -75,7 +75,6 @@ def test_the_openapi_document_describes_each_route_and_resolves_each_reference()
 def provision(world: World) -> Provision:
     return Provision(
         lab="lab-1",
-        user="ann",
         cloud=CLOUD,
         generation=1,
         owner_tokens=[OwnerToken(token_hash(OWNER))],
