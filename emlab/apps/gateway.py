@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import aiohttp  # now: with the first request it would keep somebody waiting for 0.2 s
+
 from emlab.apps import head
 from emlab.apps.head import Asked, Turned
 from emlab.apps.http import Reading
@@ -26,7 +28,6 @@ from emlab.wire import problem
 from emlab.wire.serve import user_token
 
 if TYPE_CHECKING:
-    import aiohttp
     from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -287,8 +288,6 @@ class _Exchange:
 
     async def _response(self, upstream: Upstream) -> aiohttp.ClientResponse:
         """The answer's head. The request is sent again if the cloud never had the whole of it."""
-        import aiohttp
-
         if not self._life.runs:
             upstream.renew()
             if self._body is None:
@@ -315,8 +314,6 @@ class _Exchange:
 
         A unix socket whose reader closes it with something unread says "connection reset", else just its end.
         """
-        import aiohttp
-
         if isinstance(exc, aiohttp.ClientConnectorError):
             return True
         cut = isinstance(exc, ConnectionResetError) or (isinstance(exc, OSError) and exc.errno in _CUT)
@@ -361,8 +358,6 @@ class _Exchange:
 
     async def _pass_back(self, response: aiohttp.ClientResponse) -> None:
         """The answer is passed on: a small one at once, another as it comes."""
-        import aiohttp
-
         headers = head.passed_back(response.raw_headers)
         size = response.content_length
         try:

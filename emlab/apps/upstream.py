@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+
+import aiohttp
 
 from emlab.apps.head import Asked
-
-if TYPE_CHECKING:
-    import aiohttp
 
 KEEP_S = 2.0  # an unused connection; a custodian closes one after 5 s
 
@@ -68,8 +66,6 @@ class Upstream:
 
 def _session(socket: str) -> aiohttp.ClientSession:
     """A client that passes bytes on as they are, and bounds no time."""
-    import aiohttp
-
     return aiohttp.ClientSession(
         connector=aiohttp.UnixConnector(socket, keepalive_timeout=KEEP_S),
         cookie_jar=aiohttp.DummyCookieJar(),
