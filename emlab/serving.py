@@ -90,11 +90,12 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     Raises: ConfigError (also: the port is taken), LabInUse and others of `Lab.start`.
     """
     check(chosen)
-    with _listening(chosen) as listener, lab:
-        from emlab.apps import controller as app
-        from emlab.apps.gateway import Gateway
-        from emlab.waking import Waker
+    # before the lab sweeps: until there is a service, it does not know the leases that were kept
+    from emlab.apps import controller as app
+    from emlab.apps.gateway import Gateway
+    from emlab.waking import Waker
 
+    with _listening(chosen) as listener, lab:
         certificate = _certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
         waker = Waker()
