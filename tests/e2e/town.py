@@ -209,12 +209,11 @@ def _is_hurt(deed: Deed, kill: Kill, diary: Diary) -> bool:
 
 
 def broken_leases(diary: Diary) -> list[str]:
-    """The pauses and locks of a cloud that began while it was leased; no lease outlives its controller."""
-    ends = [kill.ts for kill in diary.kills if not kill.user]
+    """The pauses and locks of a cloud that began while it was leased; a lease outlives its controller."""
     return [
         f"{event.span} of {user} {event.start_ts - from_ts:.4f} s after its lease began"
         for user, from_ts, until_ts in diary.leases
         for event in diary.events
         if event.user == user and event.span in ("pause", "lock") and event.ok
-        if from_ts <= event.start_ts < min([until_ts, *(ts for ts in ends if ts >= from_ts)])
+        if from_ts <= event.start_ts < until_ts
     ]
