@@ -49,13 +49,16 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
         uses = registry.known("engine")
         if uses not in (None, "memory", *(engine.name for engine in engines)):
             return f"the lab {name} is on the engine {uses}, which cannot be used now; it is left as it is"
-        vault = make_vault(registry.known("vault") or "plain")
+        make = make_vault(registry.known("vault") or "plain")
+        vaults = [make(folder) for folder in sorted((home / "labs" / name / "clouds").glob("*"))]
+        for vault in vaults:
+            vault.shred_keys()  # first: whatever fails then, what is on disk is unreadable once it is closed
         handles = [(engine, handle) for engine in engines for handle in engine.find(name)]
         for engine, handle in handles:
             engine.remove(handle)
         clouds = {handle.cloud for _, handle in handles} | {row.cloud for row in registry.clouds()}
-        for folder in sorted((home / "labs" / name / "clouds").glob("*")):
-            vault(folder).shred()  # also closes it
+        for vault in vaults:
+            vault.shred()  # also closes it
         for cloud in clouds:
             shutil.rmtree(make_run_dir(home, cloud))
         shutil.rmtree(home / "labs" / name)

@@ -115,8 +115,8 @@ class Controller:
         for orphan in found.values():
             log.warning("the cloud %s is not in the registry; `emlab clean` removes it", orphan.cloud)
 
-    def _leave(self, row: CloudRow, life: Lifecycle) -> None:
-        """What a crash left of a sign-up or a forgetting is gone; if that fails, the next attach tries again."""
+    def _leave(self, row: CloudRow, life: Lifecycle | None) -> None:
+        """What is left of a sign-up or a forgetting is gone; if that fails, the next attach tries again."""
         log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
         try:
             (self._bury if row.intent == "forget" else self._destroy)(row, life)
@@ -199,7 +199,8 @@ class Controller:
             token_ttl_s: until the owner's token expires; never without it.
         Returns:
             the owner's handle; the token in it is shown only now.
-        Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then.
+        Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then, or the log
+            says what could not be removed, and the next attach tries again.
         """
         check_name("user", user)
         key = Key.random() if key is None else key
@@ -217,7 +218,7 @@ class Controller:
                     health = client.call("health", Health)
                 self._registry.born(user, health.public)
             except BaseException:
-                self._destroy(row, self._by_cloud.get(row.cloud))
+                self._leave(row, self._by_cloud.get(row.cloud))
                 raise
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
@@ -244,7 +245,7 @@ class Controller:
             self._bury(self._row(user), life)
         log.info("cloud of %s forgotten", user)
 
-    def _bury(self, row: CloudRow, life: Lifecycle) -> None:
+    def _bury(self, row: CloudRow, life: Lifecycle | None) -> None:
         self._registry.bury(row.user, Tombstone(row.carried_micro + row.granted_micro, row.generation))
         self._destroy(row, life)
 

@@ -65,9 +65,11 @@ class Key(_Unshown):
     __slots__ = ("_raw",)
 
     def __init__(self, raw: bytes) -> None:
+        if not isinstance(raw, bytes):
+            raise WrongKey(f"a key is 32 bytes, and no {type(raw).__name__}")
         if len(raw) != 32:
             raise WrongKey(f"a key has 32 bytes, not {len(raw)}")
-        self._raw = bytes(raw)
+        self._raw = raw
 
     @classmethod
     def random(cls) -> Key:
@@ -168,6 +170,8 @@ class RecoveryCode(_Unshown):
     __slots__ = ("_raw",)
 
     def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise MistypedCode(f"a recovery code is text, and no {type(text).__name__}")
         letters = "".join(text.split()).replace("-", "").upper().translate(str.maketrans("OIL", "011"))
         if len(letters) != self._LETTERS:
             raise MistypedCode(f"a recovery code has {self._LETTERS} letters and digits, not {len(letters)}")

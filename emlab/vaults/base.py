@@ -48,7 +48,7 @@ class Vault(Protocol):
         """Whether the clear directory is there and answers now, read from the system."""
 
     def create(self, key: OwnerSecret) -> None:
-        """The vault exists and is closed. If it fails, nothing is left behind.
+        """The vault exists and is closed. If it fails, only a directory with its lock is left.
 
         Raises: VaultError (something is there already, or the file system is of the wrong kind), DiskFull.
         """

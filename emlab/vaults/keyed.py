@@ -86,7 +86,10 @@ class KeyedVault(ABC):
         return self._look() is Found.OPEN
 
     def create(self, key: OwnerSecret) -> None:
-        """The vault exists and is closed. If it fails, nothing is left behind. Raises VaultError, DiskFull."""
+        """The vault exists and is closed. If that fails, only a directory with its lock is left.
+
+        Raises: VaultError, DiskFull.
+        """
         header, data_key = new_header(self.name, key)
         with disk_errors(self._home, "make a vault"):
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -18,7 +18,7 @@ import emlab as em
 from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import EmlabError, EngineError, InUse, LabInUse, Locked, TooFewUsers
-from emlab.parts import make_vault
+from emlab.parts import ENGINES, load, make_vault
 from emlab.registry import Registry
 from emlab.state import CloudSpec, Handle
 from emlab.vaults import mounts
@@ -197,6 +197,22 @@ def test_clean_closes_the_vaults_of_a_killed_lab(engine_name: str, vault: str, v
     assert clean(vault_home) == ["the lab killed is removed, with 1 clouds"]
     assert mounts_below(vault_home) == []
     assert list((vault_home / "labs").iterdir()) == []
+
+
+def test_clean_shreds_the_keys_before_anything_that_may_fail(
+    engine_name: str, vault: str, vault_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(engine_name, vault, em.Key.random())
+    (folder,) = (vault_home / "labs" / "killed" / "clouds").iterdir()
+
+    def refuse(_engine: object, _handle: Handle) -> None:
+        raise EngineError("the engine is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load(ENGINES, engine_name, "engine"), "remove", refuse)
+        assert clean(vault_home) == ["the lab killed cannot be cleaned: the engine is away"]
+    assert not (folder / "vault.json").exists()
+    assert clean(vault_home) == ["the lab killed is removed, with 1 clouds"]
 
 
 @MOUNTED

@@ -150,3 +150,12 @@ def test_secrets_of_different_kinds_are_never_equal() -> None:
     assert Key(bytes(32)) != Passphrase("correct horse")
     assert Passphrase("correct horse") != "correct horse"
     assert RecoveryCode(FIXED) != FIXED
+
+
+@pytest.mark.parametrize("odd", [None, "a" * 32, [300] * 32, 32, bytearray(32)])
+def test_what_is_no_key_is_named(odd: object) -> None:
+    with pytest.raises(WrongKey, match=f"no {type(odd).__name__}"):
+        Key(odd)  # type: ignore[arg-type]
+    if not isinstance(odd, str):
+        with pytest.raises(MistypedCode, match=f"no {type(odd).__name__}"):
+            RecoveryCode(odd)  # type: ignore[arg-type]

@@ -401,6 +401,28 @@ def test_what_the_system_refuses_while_one_cloud_is_repaired_is_logged(
     assert "cannot repair the vault of ann: not permitted" in caplog.text
 
 
+def test_why_a_sign_up_failed_is_told_even_if_what_is_left_of_it_cannot_be_removed(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = lab.controller.engine
+
+    def refuse(*_: object) -> Handle:
+        raise em.EngineError("no room for another")
+
+    def fail(*_: object) -> None:
+        raise em.EngineError("the engine went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "start", refuse)
+        patch.setattr(engine, "remove", fail)
+        with pytest.raises(em.EngineError, match="no room"):
+            lab.controller.signup("bob")
+    assert "the cloud of bob could not be removed: the engine went away" in caplog.text
+    lab.controller.detach()
+    lab.controller.attach()
+    assert len(lab.controller.clouds()) == 0
+
+
 def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(
     lab: em.Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
