@@ -191,14 +191,16 @@ def missing_in(folder: Path) -> str | None:
     """None if the container mounts in a folder so that this process sees it, else why not; it is tried."""
     if not (groups := mounts.holding(folder).groups):
         return f"{folder} is not on a shared mount: for it or a D above it, mount --bind D D; mount --make-rshared D"
-    with tempfile.TemporaryDirectory(prefix=".try-", dir=folder) as place:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".try-", dir=folder) as place:
             group = Helper(Path(place)).trial()
-        except (OSError, VaultError) as exc:
-            return f"the helper container cannot mount eCryptfs in {folder}: {exc}"
-    return (
-        None if group in groups else f"what the Docker engine mounts in {folder} is not seen here: use one of this host"
-    )
+    except (OSError, VaultError) as exc:
+        return f"the helper container cannot mount eCryptfs in {folder}: {exc}"
+    if group not in groups:
+        return (
+            f"what the Docker engine mounts in {folder} is not seen here: use an engine that shares this host's mounts"
+        )
+    return None
 
 
 # -- the Docker engine -------------------------------------------------------------------------------------------------
