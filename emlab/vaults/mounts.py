@@ -75,13 +75,19 @@ def _plain(text: str) -> str:
 
 def read(process: str = "thread-self") -> list[Mount]:
     """The mounts that a process sees. Raises OSError if it has ended, or is somebody else's."""
-    return parse(os.fsdecode(Path("/proc", process, "mountinfo").read_bytes()))
+    return parse(_table(process))
+
+
+def _table(process: str) -> str:
+    return os.fsdecode(Path("/proc", process, "mountinfo").read_bytes())
 
 
 def at(point: Path) -> list[Mount]:
     """What this thread sees mounted exactly there, lowest first. The point itself is not touched."""
     wanted = in_full(point)
-    return [mount for mount in read() if mount.point == wanted]
+    # asked at each use of a cloud, beside which there may be hundreds: a path with a backslash may be written otherwise
+    lines = [line for line in _table("thread-self").split("\n") if wanted in line or "\\" in line]
+    return [mount for mount in map(_parse_line, lines) if mount.point == wanted]
 
 
 def holding(path: Path) -> Mount:
