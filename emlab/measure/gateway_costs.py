@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from emlab.measure.ratio import Numbers
 
 WAKE, WAKE_ALL = "wake to first byte", "wake all at once"
-ANSWER, ADDED = "answer of a running cloud", "added to an answer"
-RATE, WORK = "requests a second", "CPU per request"
-RESTART, MEMORY = "restart", "memory of the controller"
-IDLE, ASLEEP = "CPU of the controller", "CPU of paused clouds"
+ANSWER, ADDED = "answer", "added to an answer"
+RATE, WORK = "load", "CPU per request"
+RESTART, MEMORY = "restart", "memory"
+IDLE, ASLEEP = "CPU when idle", "CPU of paused clouds"
 TLS = " over TLS"
 TARGETS = {
     WAKE: Target(1.1),
@@ -45,8 +45,8 @@ def costs(samples: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Returns:
         measure, engine, clouds, unit; n: attempts of the arm emlab; failed, raw_failed: those of each arm that failed;
         p50, p95, p99 and raw_p50 ...: what so many percent of the attempts took at most, a failed one counted as one
-        that never ended; of requests a second: how many so many percent of the rounds reached at least;
-        against: "raw", or a limit instead; ratio: of the medians, of requests a second that of the times per request;
+        that never ended; of a load: how many requests a second so many percent of the rounds reached at least;
+        against: "raw", or a limit instead; ratio: of the medians, of a load that of the times per request;
         low, high: its 95 % interval, from a bootstrap over rounds;
         target: the most that the ratio may be; met: whether all of the interval is within it, or beyond it, else NA.
         "added to an answer" is how much longer an answer took by the gateway than the direct one of the same round.
@@ -68,11 +68,11 @@ def _added(samples: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for suffix in ("", TLS):
         answers = samples[samples["measure"] == ANSWER + suffix]
-        keys = ["engine", "clouds", "round", "unit"]
-        pairs = answers.pivot_table(index=keys, columns="arm", values="value", aggfunc="sum", dropna=False, min_count=1)
-        if {"emlab", "raw"} <= set(pairs.columns):
-            value = (pairs["emlab"] - pairs["raw"]).rename("value").reset_index()
-            frames.append(value.assign(measure=ADDED + suffix, arm="emlab", ok=value["value"].notna()))
+        arms = [answers[answers["arm"] == arm] for arm in ("emlab", "raw")]
+        if all(map(len, arms)):
+            pairs = arms[0].merge(arms[1], on=["engine", "clouds", "round"], suffixes=("", "_raw"))
+            value = pairs["value"] - pairs["value_raw"]
+            frames.append(pairs.assign(value=value, measure=ADDED + suffix, ok=value.notna())[samples.columns])
     return pd.concat(frames, ignore_index=True) if frames else samples.head(0)
 
 

@@ -58,12 +58,12 @@ def side_by_side(
     """Samples of one lab that grows to so many clouds, as `Samples.frame()` describes them, with a column `clouds`.
 
     "wake to first byte": a new connection and a request to a paused cloud, while the others sleep; raw: the engine's
-    own wake, then the same on the cloud's socket. "wake all at once": every cloud gets one at the same moment. "answer
-    of a running cloud": over a connection that stays open. "requests a second": over 16 such connections, from another
-    process; generator, gateway and cloud share this machine's cores. "CPU per request": the controller's under that
-    load. Once more over TLS. "restart": the program was killed, and is started until it answers and says of all clouds
-    that they are paused. "CPU of the controller", "CPU of paused clouds": in 5 s in which nobody asks, and a sweep
-    looks at all of them. "memory of the controller": its share (PSS) after all that.
+    own wake, then the same on the cloud's socket. "wake all at once": every cloud gets one at the same moment.
+    "answer": of a running cloud, over a connection that stays open. "load": requests a second over 16 such connections
+    from another process; generator, gateway and cloud share this machine's cores. "CPU per request": the controller's
+    under that load. Once more over TLS. "restart": the program was killed, and is started until it answers and says of
+    all clouds that they are paused. "CPU when idle" (the controller's), "CPU of paused clouds": in 5 s in which nobody
+    asks, and a sweep looks at all of them. "memory": the controller's share (PSS) after all that.
 
     Args:
         engine: "process", "docker" or "auto". home: where the lab lives meanwhile, instead of $EMLAB_HOME.

@@ -55,10 +55,10 @@ def _panel(axes: Axes, group: pd.DataFrame, subject: str, detail: str) -> None:
         x, y = [*done[:1], *done], [k / len(one) for k in range(len(done) + bool(done))]
         axes.step(x, y, where="post", color=colour, linestyle=line, linewidth=1.8, label=label)
     axes.set(xscale="log", ylim=(0, 1.03))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter("{x:,.10g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(labelbottom=True)
+    axes.tick_params(labelbottom=True, labelsize=8)
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.1), fontsize=8, frameon=False, labelcolor=FAINT)
     title(axes, subject, detail)

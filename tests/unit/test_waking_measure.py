@@ -84,6 +84,17 @@ class TestCosts:
         assert added["p50"] == pytest.approx(0.0001)
         assert added["ratio"] == pytest.approx(0.2)
 
+    def test_engines_do_not_mix(self) -> None:
+        first = samples(costs.ANSWER, [0.002] * 3, [0.001] * 3, clouds=2)
+        second = samples(costs.ANSWER, [0.004] * 5, [0.001] * 5, clouds=40).assign(engine="docker")
+        table = costs.costs(pd.concat([first, second], ignore_index=True))
+        added = table[table["measure"] == costs.ADDED]
+        assert added[["engine", "clouds", "n", "failed"]].to_numpy().tolist() == [
+            ["process", 2, 3, 0],
+            ["docker", 40, 5, 0],
+        ]
+        assert added["p50"].tolist() == pytest.approx([0.001, 0.003])
+
     def test_without_a_raw_arm_there_is_a_limit_or_nothing_to_judge(self) -> None:
         frame = pd.concat([samples(costs.RESTART, [1.0] * 5), samples(costs.WORK, [1e-4] * 5)])
         restart, work = costs.costs(frame).to_dict("records")
