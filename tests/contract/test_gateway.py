@@ -1,6 +1,6 @@
 """The gateway between real sockets: what it does when either side fails.
 
-The clouds are sockets that the test serves; tests/e2e/test_gateway.py has real ones.
+The clouds are sockets that the test serves; tests/e2e/test_gateway_clouds.py has real ones.
 """
 
 from __future__ import annotations
