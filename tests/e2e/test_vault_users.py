@@ -1,7 +1,7 @@
 """Who is not root keeps clouds in encrypting vaults just so, and they fail closed just so.
 
 Not on Docker with gocryptfs: Docker's root sees no FUSE mount of another user's, unless /etc/fuse.conf has
-user_allow_other, which is the machine's to decide. With eCryptfs see tests/guest/test_helper.py.
+user_allow_other, which is the machine's to decide. With eCryptfs see tests/guest/test_helper_container.py.
 """
 
 from __future__ import annotations

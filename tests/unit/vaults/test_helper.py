@@ -1,4 +1,4 @@
-"""What the helper container may, and how its answers are read; tests/guest/test_helper.py lets it mount."""
+"""What the helper container may, and how its answers are read; tests/guest/test_helper_container.py lets it mount."""
 
 from __future__ import annotations
 
