@@ -86,7 +86,7 @@ def test_whoever_has_no_token_learns_nothing(shell: Shell) -> None:
     shell("import", shell.write("day.json", [entry(0)]), "--user", "alice", "--new")
     out = ("export", "--user", "alice", "--out", "out.json")
     assert "there is no token" in shell(*out, fails=True)
-    assert "wrong or missing token" in shell(*out, says="emo_guess\n", fails=True)
+    assert "wrong, expired or missing token" in shell(*out, says="emo_guess\n", fails=True)
     (shell.folder / "alice.token").chmod(0o640)
     assert "chmod 600" in shell(*out, "--token-file", "alice.token", fails=True)
     assert "cannot be read" in shell(*out, "--token-file", "absent", fails=True)
