@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,9 @@ def test_a_day_is_stored_made_a_diary_of_locked_unlocked_and_asked(engine_name: 
 def test_the_demonstration_on_the_command_line_runs_the_main_job(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "emlab.cli", "demo", "--engine", "process", "--vault", "ecryptfs", "--users", "2"]
-    done = subprocess.run([*command, "--days", "1", "--out", str(out)], capture_output=True, text=True, check=False)
+    alone = {**os.environ, "EMLAB_PHONE_DAYS": ""}  # real days would be five clouds more, which takes the guest too long
+    words = [*command, "--days", "1", "--out", str(out)]
+    done = subprocess.run(words, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "report.html" in {file.name for file in out.iterdir()}
     assert json.loads((out / "params.json").read_text())["vault"] == "ecryptfs"
