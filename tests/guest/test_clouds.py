@@ -49,7 +49,7 @@ def test_a_day_is_stored_made_a_diary_of_locked_unlocked_and_asked(engine_name: 
 def test_the_demonstration_on_the_command_line_runs_the_main_job(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "emlab.cli", "demo", "--engine", "process", "--vault", "ecryptfs", "--users", "2"]
-    alone = {**os.environ, "EMLAB_PHONE_DAYS": ""}  # real days would be five clouds more, which takes the guest too long
+    alone = {**os.environ, "EMLAB_PHONE_DAYS": ""}  # five real days more take too long
     words = [*command, "--days", "1", "--out", str(out)]
     done = subprocess.run(words, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
