@@ -82,8 +82,7 @@ class Admission:
         """The same for the provider of this name, whose token was looked at already."""
         if (self._registry.provider(ask.provider), ask.provider_name) != (provider, provider):
             raise NotPermitted("the ask bears the name or the key of another provider")
-        rows = (row for row in self._registry.clouds() if self._registry.alias(row.cloud, ask.provider) == alias)
-        row = next(rows, None)
+        row = self._registry.by_alias(alias, ask.provider)
         if row is None or row.intent in LEAVING:
             return Failure(cloud=alias, kind="CloudGone")
         try:
@@ -99,6 +98,11 @@ class Admission:
             log.exception("the cloud of %s was not asked", row.user)
             return Failure(cloud=alias, kind=type(exc).__name__)
         return Answer(cloud=alias, envelope=envelope)
+
+    def user_of(self, ask: Ask, alias: str) -> str:
+        """Whose cloud the ask's provider knows by that alias; "" if nobody's."""
+        row = self._registry.by_alias(alias, ask.provider)
+        return "" if row is None else row.user
 
     def _carry(self, ask: Ask, signature: bytes, row: CloudRow, alias: str, timeout_s: float) -> Envelope:
         start = self._clock.now()

@@ -2,32 +2,206 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Concatenate, ParamSpec, TypeAlias
 
 import msgspec
 import typer
 
 from emlab.errors import ConfigError, EmlabError
+from emlab.key import TokenKind
 from emlab.remote import ControllerClient
 
 app = typer.Typer(no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of owners, providers and admins.", no_args_is_help=True)
 
-LabOption = Annotated[str | None, typer.Option("--lab", help="A lab of this host; the only one without it.")]
-UrlOption = Annotated[str | None, typer.Option("--url", help="A controller elsewhere, such as https://host:4430.")]
-TokenOption = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="Your token, in a file of mode 0600; of a lab here the admin's."),
-]
-CaOption = Annotated[Path | None, typer.Option("--ca", help="The certificate to trust with --url.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+P = ParamSpec("P")
+Rows: TypeAlias = Sequence[msgspec.Struct]
 Users = Annotated[list[str] | None, typer.Argument(help="Whose clouds.")]
+User = Annotated[str, typer.Argument(help="Whose cloud.")]
 All = Annotated[bool, typer.Option("--all", help="Every cloud.")]
+
+
+class _Partly(ConfigError):
+    """Something was done with some clouds, of which the rows are, and not with others."""
+
+    def __init__(self, message: str, rows: Rows) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+def _options(
+    *,
+    lab: Annotated[str | None, typer.Option("--lab", help="A lab of this host; the only one without it.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="A controller elsewhere, such as https://host:4430.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="Your token, in a file of mode 0600; of a lab here the admin's."),
+    ] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="The certificate to trust with --url.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """The options of every command that asks a controller."""
+
+
+def _asks(
+    group: typer.Typer, name: str
+) -> Callable[[Callable[Concatenate[ControllerClient, P], Rows]], Callable[Concatenate[ControllerClient, P], Rows]]:
+    """The function is a command of that name: it is given the controller, and the rows that it returns are shown."""
+    shared = inspect.signature(_options, eval_str=True).parameters
+
+    def register(
+        act: Callable[Concatenate[ControllerClient, P], Rows],
+    ) -> Callable[Concatenate[ControllerClient, P], Rows]:
+        own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(act)
+        def command(**given: object) -> None:
+            lab, url, token_file, ca, as_json = (given.pop(option) for option in shared)
+            with _controller(lab, url, token_file, ca) as client:  # type: ignore[arg-type]
+                try:
+                    rows = act(client, **given)  # type: ignore[call-arg, arg-type]
+                except _Partly as exc:
+                    _show(exc.rows, as_json=bool(as_json))
+                    raise
+                _show(rows, as_json=bool(as_json))
+
+        parameters = [*own, *shared.values()]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        group.command(name)(command)
+        return act
+
+    return register
+
+
+@contextmanager
+def _controller(
+    lab: str | None, url: str | None, token_file: Path | None, ca: Path | None
+) -> Iterator[ControllerClient]:
+    """The controller that is meant: elsewhere, of a lab that is served on this host, or of one that was kept."""
+    from emlab import kept
+
+    if url is not None:
+        with ControllerClient(url, kept.read_token(token_file), ca=ca) as client:
+            yield client
+    else:
+        with kept.controller_of(lab, token_file) as client:
+            yield client
+
+
+@_asks(app, "status")
+def status(client: ControllerClient, users: Users = None) -> Rows:
+    """How the clouds stand."""
+    return [client.status(user) for user in users] if users else client.clouds().statuses()
+
+
+@_asks(app, "pause")
+def pause(client: ControllerClient, users: Users = None, *, all_: All = False) -> Rows:
+    """Let clouds sleep: they use no CPU, and wake when they are used."""
+    return _turned(client, client.pause, users, all_=all_)
+
+
+@_asks(app, "wake")
+def wake(client: ControllerClient, users: Users = None, *, all_: All = False) -> Rows:
+    """Let clouds run."""
+    return _turned(client, client.wake, users, all_=all_)
+
+
+@_asks(app, "lock")
+def lock(client: ControllerClient, users: Users = None, *, all_: All = False) -> Rows:
+    """Stop clouds and close their vaults, so that only their owners' keys open them."""
+    return _turned(client, client.lock, users, all_=all_)
+
+
+def _turned(client: ControllerClient, turn: Callable[[str], None], users: list[str] | None, *, all_: bool) -> Rows:
+    """How those clouds stand with which it was done; a sentence for each other one. Raises ConfigError at the end."""
+    if bool(users) == all_:
+        raise ConfigError("name whose clouds are meant, or say --all")
+    chosen = users or [cloud.user for cloud in client.clouds()]
+    done = []
+    for user in chosen:
+        try:
+            turn(user)
+            done.append(client.status(user))
+        except EmlabError as exc:
+            print(f"{user}: {exc.kind}: {exc}", file=sys.stderr)
+    if len(done) < len(chosen):
+        raise _Partly(f"it was done with {len(done)} of {len(chosen)} clouds", done)
+    return done
+
+
+@_asks(app, "unlock")
+def unlock(client: ControllerClient, user: User) -> Rows:
+    """Open a vault with its owner's key (64 hex digits), passphrase or recovery code, asked for unseen or piped in."""
+    from emlab.kept import read_secret
+
+    client.status(user)  # whoever is not there needs no key
+    client.unlock(user, read_secret(user))
+    return [client.status(user)]
+
+
+@_asks(app, "forget")
+def forget(
+    client: ControllerClient,
+    user: User,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
+) -> Rows:
+    """Remove a cloud and all its data, for ever; shows what is left."""
+    client.status(user)
+    if not yes:
+        typer.confirm(f"remove the cloud of {user} and all its data, for ever?", abort=True)
+    client.forget(user)
+    return client.clouds().statuses()
+
+
+@_asks(app, "audit")
+def audit(client: ControllerClient, *, after: Annotated[int, typer.Option(help="Rows after this number.")] = 0) -> Rows:
+    """Who did what, and what was refused."""
+    rows = client.audit(after=after)
+    while more := client.audit(after=rows[-1].seq) if rows else []:
+        rows += more
+    return rows
+
+
+@_asks(token_app, "list")
+def token_list(client: ControllerClient) -> Rows:
+    """Which tokens there are; none of them is shown."""
+    return client.tokens()
+
+
+@_asks(token_app, "issue")
+def token_issue(
+    client: ControllerClient,
+    kind: Annotated[TokenKind, typer.Argument(help="What it is for.")],
+    subject: Annotated[str, typer.Argument(help="Whose.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File for the token, which only you can read.")],
+    ttl_s: Annotated[float | None, typer.Option(help="Seconds until it expires; never without it.")] = None,
+) -> Rows:
+    """Make a further token. For an owner's the key of the vault is asked for, unseen or piped in."""
+    from emlab.kept import fresh_token_file, read_secret
+
+    with fresh_token_file(out) as file:
+        key = read_secret(subject) if kind == "owner" and client.me().kind == "admin" else None
+        issued = client.issue(kind, subject, ttl_s=ttl_s, key=key)
+        file.write(f"{issued.token}\n".encode())
+    return [issued.about]
+
+
+@_asks(token_app, "revoke")
+def token_revoke(
+    client: ControllerClient, token: Annotated[str, typer.Argument(help="Its id, from `emlab token list`.")]
+) -> Rows:
+    """Let a token open nothing any more, at once."""
+    return [client.revoke(token)]
 
 
 @app.command()
@@ -55,183 +229,7 @@ def serve(
     serving.serve(lab, msgspec.structs.replace(chosen, **given), lambda text: print(text, flush=True))
 
 
-@app.command()
-def status(
-    users: Users = None,
-    *,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """How the clouds stand."""
-    with controller(lab, url, token_file, ca) as client:
-        found = [client.status(user) for user in users] if users else client.clouds().statuses()
-        _show(found, as_json=as_json)
-
-
-def _turning(name: str, done: str) -> Callable[..., None]:
-    def turn(
-        users: Users = None,
-        *,
-        all_: All = False,
-        lab: LabOption = None,
-        url: UrlOption = None,
-        token_file: TokenOption = None,
-        ca: CaOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        if bool(users) == all_:
-            raise ConfigError("name whose clouds are meant, or say --all")
-        with controller(lab, url, token_file, ca) as client:
-            chosen = users or [cloud.user for cloud in client.clouds()]
-            turned = []
-            for user in chosen:
-                try:
-                    getattr(client, name)(user)
-                    turned.append(client.status(user))
-                except EmlabError as exc:
-                    print(f"{user}: {exc.kind}: {exc}", file=sys.stderr)
-            _show(turned, as_json=as_json)
-        if len(turned) < len(chosen):
-            raise ConfigError(f"{len(chosen) - len(turned)} of {len(chosen)} clouds were not {done}")
-
-    turn.__doc__ = {
-        "pause": "Let clouds sleep: they use no CPU, and wake when they are used.",
-        "wake": "Let clouds run.",
-        "lock": "Stop clouds and close their vaults, so that only their owners' keys open them.",
-    }[name]
-    return turn
-
-
-for _name, _done in (("pause", "paused"), ("wake", "woken"), ("lock", "locked")):
-    app.command(_name)(_turning(_name, _done))
-
-
-@app.command()
-def unlock(
-    user: Annotated[str, typer.Argument(help="Whose cloud.")],
-    *,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Open a vault with its owner's key (64 hex digits), passphrase or recovery code, asked for unseen or piped in."""
-    from emlab.kept import read_secret
-
-    with controller(lab, url, token_file, ca) as client:
-        client.status(user)  # whoever is not there needs no key
-        client.unlock(user, read_secret(user))
-        _show([client.status(user)], as_json=as_json)
-
-
-@app.command()
-def forget(
-    user: Annotated[str, typer.Argument(help="Whose cloud.")],
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-) -> None:
-    """Remove a cloud and all its data, for ever."""
-    with controller(lab, url, token_file, ca) as client:
-        client.status(user)
-        if not yes:
-            typer.confirm(f"remove the cloud of {user} and all its data, for ever?", abort=True)
-        client.forget(user)
-        print(f"the cloud of {user} is gone")
-
-
-@app.command()
-def audit(
-    *,
-    after: Annotated[int, typer.Option(help="Rows after this number.")] = 0,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Who did what, and what was refused."""
-    with controller(lab, url, token_file, ca) as client:
-        rows = client.audit(after=after)
-        while more := client.audit(after=rows[-1].seq) if rows else []:
-            rows += more
-        _show(rows, as_json=as_json)
-
-
-@token_app.command("list")
-def token_list(
-    *,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Which tokens there are; none of them is shown."""
-    with controller(lab, url, token_file, ca) as client:
-        _show(client.tokens(), as_json=as_json)
-
-
-@token_app.command("issue")
-def token_issue(
-    kind: Annotated[str, typer.Argument(help="owner, admin or invitation.")],
-    subject: Annotated[str, typer.Argument(help="Whose.")],
-    out: Annotated[Path, typer.Option("--out", help="File for the token, which only you can read.")],
-    *,
-    ttl_s: Annotated[float | None, typer.Option(help="Seconds until it expires; never without it.")] = None,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a further token."""
-    from emlab.kept import fresh_token_file
-
-    with controller(lab, url, token_file, ca) as client, fresh_token_file(out) as file:
-        issued = client.issue(kind, subject, ttl_s=ttl_s)
-        file.write(f"{issued.token}\n".encode())
-        _show([issued.about], as_json=as_json)
-
-
-@token_app.command("revoke")
-def token_revoke(
-    token: Annotated[str, typer.Argument(help="Its id, from `emlab token list`.")],
-    *,
-    lab: LabOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a token open nothing any more, at once."""
-    with controller(lab, url, token_file, ca) as client:
-        _show([client.revoke(token)], as_json=as_json)
-
-
-@contextmanager
-def controller(
-    lab: str | None, url: str | None, token_file: Path | None, ca: Path | None
-) -> Iterator[ControllerClient]:
-    """The controller that is meant: elsewhere, of a lab that is served on this host, or of one that was kept."""
-    from emlab import kept
-
-    if url is not None:
-        with ControllerClient(url, kept.read_token(token_file), ca=ca) as client:
-            yield client
-    else:
-        with kept.controller_of(lab, token_file) as client:
-            yield client
-
-
-def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
+def _show(rows: Rows, *, as_json: bool) -> None:
     if as_json:
         for row in rows:
             print(json.dumps(msgspec.to_builtins(row)))

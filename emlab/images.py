@@ -38,54 +38,13 @@ LIBRARIES = (
     *("uvicorn", "uvloop"),
 )
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
-HOST_ONLY = {
-    *(
-        "_data",
-        "admission",
-        "aggregate",
-        "aggregator",
-        "archive",
-        "audit",
-        "cleaning",
-        "cli",
-        "cli_served",
-        "clouds",
-        "controller",
-        "demo",
-        "diary",
-        "ending",
-    ),
-    *(
-        "experiment",
-        "fanout",
-        "files",
-        "gate",
-        "idle",
-        "images",
-        "kept",
-        "lab",
-        "lease",
-        "lifecycle",
-        "limits",
-        "measure",
-        "panel",
-    ),
-    *(
-        "parts",
-        "plots",
-        "provider",
-        "record",
-        "registry",
-        "remote",
-        "report",
-        "service",
-        "serving",
-        "simulate",
-        "tls",
-        "tokens",
-    ),
-    *("usercloud", "vaults", "waking"),
-}
+_ON_HOST = (
+    "_data admission aggregate aggregator archive audit cleaning cli cli_served clouds controller demo diary ending "
+    "experiment fanout files gate idle images kept lab lease lifecycle limits machines measure panel parts plots "
+    "provider record registry remote report service serving simulate sweeping tls tokens usercloud vaults waking "
+    "apps/controller apps/gateway apps/head apps/metrics apps/upstream wire/control"
+)
+HOST_ONLY = frozenset(_ON_HOST.split())
 # ... except what mounts an eCryptfs vault for a user who is not root
 MOUNTER = {f"vaults/{name}.py" for name in ("__init__", "ecryptfs_token", "mounter", "mounts")}
 PYTHON = "3.11"  # Debian 12's, which the image runs; the host may have a newer one
@@ -226,7 +185,7 @@ def _sources() -> list[Path]:
 
 
 def _is_in_image(file: Path) -> bool:
-    return file.as_posix() in MOUNTER or file.parts[0].split(".")[0] not in HOST_ONLY
+    return file.as_posix() in MOUNTER or HOST_ONLY.isdisjoint([file.parts[0].split(".")[0], str(file.with_suffix(""))])
 
 
 def _build_runtime(client: DockerClient, tag: str, base: str, progress: Progress) -> None:

@@ -91,16 +91,12 @@ def three_digits(value: float) -> str:
 
 
 class Recorder:
-    """Collects events; every method may be called from several threads.
+    """Collects events; every method may be called from several threads."""
 
-    Args:
-        keep: how many of the latest events; all of them without it.
-    """
-
-    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, keep: int | None = None) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._events: deque[Event] = deque(maxlen=keep)
+        self._events: deque[Event] = deque()
         self._count = 0
 
     @property
@@ -114,6 +110,11 @@ class Recorder:
         with self._lock:
             self._events.append(event)
             self._count += 1
+
+    def keep(self, latest: int) -> None:
+        """No more than so many events, the latest ones, are kept from now on: for what runs for weeks."""
+        with self._lock:
+            self._events = deque(self._events, maxlen=latest)
 
     def since(self, count: int) -> tuple[list[Event], int]:
         """What happened after the first `count` events, as far as it is kept, and how many there were in all."""

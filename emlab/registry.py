@@ -47,6 +47,22 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
 """
 
 
+def owner_of(lab_dir: Path) -> int | None:
+    """The pid of the process that has the lab in this directory open now; None if none has."""
+    try:
+        lock = os.open(lab_dir / "owner.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        written = os.read(lock, 20)
+        return int(written) if written.isdigit() else None
+    finally:
+        os.close(lock)
+    return None
+
+
 def _lay(database: sqlite3.Connection) -> None:
     """The tables are there. Raises ConfigError if they are of another version."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -105,6 +121,7 @@ class Registry:
         self._pid = 0
         self._database: sqlite3.Connection | None = None
         self._aliases = b""  # the secret, once it was read
+        self._known_by: dict[str, dict[str, str]] = {}  # cloud by alias, for each provider that asked
 
     def open(self) -> None:
         """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError."""
@@ -182,6 +199,14 @@ class Registry:
     def by_cloud(self, cloud: str) -> CloudRow | None:
         """What is remembered of the cloud with this id."""
         return next((CloudRow(**row) for row in self.run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
+
+    def by_alias(self, alias: str, provider: str) -> CloudRow | None:
+        """What is remembered of the cloud that this provider knows by that alias."""
+        known = self._known_by.get(provider, {})
+        if alias not in known:  # of a cloud that came since, or of none
+            rows = self.run("SELECT cloud FROM clouds")
+            known = self._known_by[provider] = {self.alias(row["cloud"], provider): row["cloud"] for row in rows}
+        return self.by_cloud(known[alias]) if alias in known else None
 
     def clouds(self) -> list[CloudRow]:
         """All clouds, in order of sign-up."""

@@ -20,7 +20,7 @@ from emlab.clouds import Clouds
 from emlab.errors import ConfigError
 from emlab.fanout import fan_out
 from emlab.idle import RULES, IdleRule, rule_of
-from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
+from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, TokenKind
 from emlab.policy import Policy
 from emlab.provider import Provider
 from emlab.record import Event, Recorder
@@ -297,9 +297,21 @@ class ControllerClient:
         """Which tokens there are; of an owner the own ones."""
         return self._call("tokens", list[Token])
 
-    def issue(self, kind: str = "owner", subject: str | None = None, *, ttl_s: float | None = None) -> Issued:
-        """A further token, shown only now."""
-        return self._call("issue", Issued, TokenRequest(kind=kind, subject=subject, ttl_s=ttl_s))  # type: ignore[arg-type]
+    def issue(
+        self,
+        kind: TokenKind = "owner",
+        subject: str | None = None,
+        *,
+        ttl_s: float | None = None,
+        key: Secret | None = None,
+    ) -> Issued:
+        """A further token, shown only now. Admin for an owner: with what opens the owner's vault.
+
+        Raises: NotPermitted, WrongKey, ConfigError, UnknownUser.
+        """
+        opening = None if key is None else Opening.of(key)
+        request = TokenRequest(kind=kind, subject=subject, ttl_s=ttl_s, opening=opening)
+        return self._call("issue", Issued, request, timeout_s=START_TIMEOUT_S)
 
     def revoke(self, id_: str) -> Token:
         """That token opens nothing any more."""

@@ -6,16 +6,16 @@ every cloud, but opens none: for that it takes the owner's key, which passes thr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from typing import Literal, TypeVar
+from typing import Literal
 
 from emlab.aggregate import Release
 from emlab.arguments import check_name
-from emlab.ask import Outcome
+from emlab.ask import Answer, Outcome
 from emlab.audit import OK, USE, Audit
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
@@ -61,8 +61,6 @@ from emlab.wire.openapi import describe
 from emlab.wire.serve import Entrance, Server, bearer
 from emlab.wire.table import Route
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
 SignupMode = Literal["open", "invitation", "admin"]
 NOBODY = "nobody"
 MAX_ASK_S = 600.0
@@ -74,7 +72,7 @@ class Service:
     Args:
         controller: attached. registry: of the same lab.
         signup: who may sign up: anyone, who has an invitation, or whom an admin signs up.
-        follow: puts another idle rule in force.
+        follow: puts another idle rule in force; without it the controller has it, and somebody else calls `sweep`.
     """
 
     def __init__(
@@ -89,8 +87,7 @@ class Service:
         self.controller = controller
         self.audit = Audit(registry, clock=clock)
         self.mode = signup
-        self.clock = clock
-        self._follow = follow
+        self.follow = partial(setattr, controller, "idle") if follow is None else follow
         self.leases = NamedLeases(controller.lease, registry, clock=clock)
 
     def server(self) -> Server:
@@ -165,13 +162,6 @@ class Service:
         if token.kind == "owner":
             self.controller.life(token.subject).end()
         return revoked
-
-    def follow(self, rule: IdleRule) -> None:
-        """That idle rule is in force."""
-        if self._follow is None:
-            self.controller.idle = rule
-        else:
-            self._follow(rule)
 
 
 class Session:
@@ -339,6 +329,10 @@ class Session:
                 raise ConfigError("name whom the token is for")
             if kind == "provider":
                 raise ConfigError("a provider gets its token when it is registered")
+            if own is None and kind == "owner":
+                if request.opening is None:
+                    raise NotPermitted("a token of an owner takes what opens the owner's vault: with it data is read")
+                self._controller.unlock(subject, request.opening.secret())
             return self._service.issue(kind, subject, ttl_s=request.ttl_s)
 
     def revoke(self, request: Revocation) -> Token:
@@ -387,10 +381,14 @@ class Session:
     def put(self, request: Putting) -> Outcome:
         """What one cloud says to an ask."""
         assert self._caller is not None
+        admission, ask = self._controller.admission, request.ask
         timeout_s = min(request.timeout_s, MAX_ASK_S)
-        return self._controller.admission.carry(
-            request.ask, request.signature, request.alias, provider=self._caller.subject, timeout_s=timeout_s
+        outcome = admission.carry(
+            ask, request.signature, request.alias, provider=self._caller.subject, timeout_s=timeout_s
         )
+        kind = OK if isinstance(outcome, Answer) else outcome.kind
+        self._service.audit.count(self._actor, "ask", user=admission.user_of(ask, request.alias), outcome=kind)
+        return outcome
 
     def release(self, request: Releasing) -> Release:
         """The lab's aggregator releases an ask."""

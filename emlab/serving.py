@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -13,17 +12,16 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import psutil
 
 from emlab import tls
 from emlab.audit import Audit
 from emlab.errors import ConfigError
 from emlab.lab import Lab
+from emlab.registry import owner_of
 from emlab.remote import is_loopback
 from emlab.service import Service, SignupMode
 from emlab.tls import Certificate
 
-log = logging.getLogger(__name__)
 ADMIN = "admin"
 FLUSH_S = 5.0
 KEPT_EVENTS = 100_000
@@ -65,7 +63,7 @@ def address(lab_dir: Path) -> Address | None:
         found = msgspec.json.decode((lab_dir / ADDRESS_FILE).read_bytes(), type=Address)
     except (OSError, msgspec.DecodeError):
         return None
-    return found if psutil.pid_exists(found.pid) else None
+    return found if owner_of(lab_dir) == found.pid else None  # not left by one that was killed
 
 
 def settings(raw: object) -> Settings:
@@ -96,6 +94,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     from emlab.waking import Waker
 
     with _listening(chosen) as listener, lab:
+        lab.recorder.keep(KEPT_EVENTS)
         certificate = _certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
         waker = Waker()

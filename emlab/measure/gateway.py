@@ -29,7 +29,7 @@ from emlab.remote import ControllerClient
 from emlab.state import CloudState
 
 START_S, ANSWER_S, SETTLE_S, END_S = 60.0, 60.0, 10.0, 120.0
-PATH = "/policy"  # answered out of the custodian's memory
+PATH = "/policy"  # one small read of the database
 # No cloud is idle for long enough to be paused by it, and yet every few seconds the sweep looks at all of them.
 IDLE_S = 86_400
 # The limit for one address would stop a generator of load that has one address.

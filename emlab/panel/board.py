@@ -60,7 +60,8 @@ class _Panel:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._memory_mb: dict[str, float] = {}
-        self._recorder = Recorder(keep=KEPT_EVENTS)
+        self._recorder = Recorder()
+        self._recorder.keep(KEPT_EVENTS)
         self._seen = 0
         self._alarmed = False  # the message tells of a look that failed
         self._table = widgets.HTML(layout={"max_height": "24em", "overflow": "auto", "flex": "1 1 34em"})

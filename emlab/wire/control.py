@@ -195,11 +195,15 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A further token. An owner gets one of the own kind and name, whatever is said."""
+    """A further token. An owner gets one of the own kind and name, whatever is said.
+
+    For an owner's token an admin gives what opens that owner's vault, too: with it alone the data can be read.
+    """
 
     kind: TokenKind = "owner"
     subject: Name | None = None
     ttl_s: Seconds | None = None
+    opening: Opening | None = None
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,7 +332,7 @@ CONTROL_ROUTES: tuple[Route, ...] = (
     Route("release_lease", "POST", "/leases/release", "owner or admin", LeaseEnd, LeaseReport, _CLOUD, "End a lease"),
     Route("audit", "POST", "/audit", "owner or admin", AuditRequest, list[AuditRow], _CLOUD, "Who did what"),
     Route("tokens", "GET", "/tokens", "owner or admin", None, list[Token], _ANY, "Which tokens there are"),
-    Route("issue", "POST", "/tokens", "owner or admin", TokenRequest, Issued, _CLOUD, "A further token"),
+    Route("issue", "POST", "/tokens", "owner or admin", TokenRequest, Issued, _VAULT, "A further token"),
     Route("revoke", "POST", "/tokens/revoke", "owner or admin", Revocation, Token, _CLOUD, "A token opens nothing"),
     Route("register_provider", "POST", "/providers", "admin", ProviderRequest, Issued, _CLOUD, "A provider may ask"),
     Route("aggregator", "GET", "/aggregator", "any token", None, AggregatorReport, _ANY, "Whom answers are sealed to"),

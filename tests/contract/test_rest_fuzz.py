@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +11,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core import NotSet
 
-from emlab.mongod import Mongod
 from emlab.wire import openapi
-from tests.contract.rest import OWNER, Rest
+from tests.contract.rest import OWNER, Client, Rest
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(openapi.document())))
 # The document cannot say that a time span has one of two forms: what is missing is filled in, what is there stays.
@@ -31,13 +26,8 @@ MISSING: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def rest(need: Callable[[str], None]) -> Iterator[Rest]:
-    need("mongod")
-    folder = Path(tempfile.mkdtemp(prefix="em-"))
-    (folder / "db").mkdir()
-    with Mongod(folder / "db", folder) as server, server.client() as client:
-        yield Rest(client)
-    shutil.rmtree(folder)
+def rest(shared_client: Client) -> Rest:
+    return Rest(shared_client)
 
 
 @SCHEMA.parametrize()

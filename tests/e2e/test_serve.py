@@ -332,8 +332,11 @@ def test_the_command_line_reaches_a_served_and_a_kept_lab(
         assert (status, "zoe: UnknownUser" in err, "bob" in out) == (1, True, True)
         assert emlab("pause")[0] == 1
         file = tmp_path / "phone.token"
-        assert emlab("token", "issue", "owner", "ann", "--out", str(file))[0] == 0
-        assert emlab("token", "issue", "owner", "ann", "--out", str(file))[0] == 1
+        issue = ("token", "issue", "owner", "ann", "--out", str(file))
+        assert emlab(*issue, stdin=em.Key.random().raw().hex())[0] == 1
+        assert not file.exists()
+        assert emlab(*issue, stdin=key.raw().hex())[0] == 0
+        assert emlab(*issue, stdin=key.raw().hex())[0] == 1
         assert running.client(file.read_text().strip()).me().subject == "ann"
         url, ca = running.address.url, str(running.address.ca)
         status, out, _ = emlab("status", "--json", "--url", url, "--ca", ca, "--token-file", str(file))

@@ -164,3 +164,16 @@ def test_a_recorder_shows_its_spans_and_lets_no_markup_in() -> None:
 )
 def test_a_number_is_shown_with_three_digits(value: float, text: str) -> None:
     assert three_digits(value) == text
+
+
+def test_only_the_latest_events_are_kept_and_all_are_counted() -> None:
+    recorder = Recorder()
+    for name in "abc":
+        recorder.add(Event(name, "", "", 0.0, 1.0))
+    recorder.keep(2)
+    for name in "de":
+        recorder.add(Event(name, "", "", 0.0, 1.0))
+    assert [event.span for event in recorder.events] == ["d", "e"]
+    assert recorder.since(4) == ([recorder.events[-1]], 5)
+    assert recorder.since(0) == (list(recorder.events), 5)
+    assert recorder.since(5) == recorder.since(9) == ([], 5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emlab.errors import ConfigError, LabInUse
-from emlab.registry import CloudRow, Registry, Tombstone
+from emlab.registry import CloudRow, Registry, Tombstone, owner_of
 
 ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", policy=b"{}", created_ts=1.0, intent="signup")
 
@@ -153,6 +153,25 @@ def test_a_setting_that_was_never_given_is_not_known(registry: Registry) -> None
     assert registry.known("engine") is None
     registry.setting("engine", "memory")
     assert registry.known("engine") == "memory"
+
+
+def test_who_has_a_lab_open_is_told_to_others(registry: Registry, tmp_path: Path) -> None:
+    lab = tmp_path / "lab"
+    assert owner_of(lab) == os.getpid()
+    registry.close()
+    assert (lab / "owner.lock").read_text() == str(os.getpid())
+    assert owner_of(lab) is None
+    assert owner_of(tmp_path / "other") is None
+    registry.open()
+
+
+def test_a_cloud_is_found_by_its_alias_also_when_it_came_later(registry: Registry) -> None:
+    assert registry.by_alias(registry.alias(ROW.cloud, "p"), "p") is None
+    registry.add(ROW)
+    assert registry.by_alias(registry.alias(ROW.cloud, "p"), "p") == ROW
+    assert registry.by_alias(registry.alias(ROW.cloud, "p"), "q") is None
+    registry.drop("ann")
+    assert registry.by_alias(registry.alias(ROW.cloud, "p"), "p") is None
 
 
 FORKED = """

@@ -201,6 +201,15 @@ class TestOwners:
         assert caller.refused(phone["token"], "/me", method="GET") == (403, "NotPermitted")
         assert caller.get(ann, "/me")["cloud"]["state"] == "stopped"
 
+    def test_alone_lets_others_read_the_data(self, caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
+        wanted = {"kind": "owner", "subject": "ann"}
+        before = lab.controller.tokens.of("owner")
+        assert caller.refused(admin, "/tokens", wanted) == (403, "NotPermitted")
+        assert caller.refused(admin, "/tokens", {**wanted, "opening": {"key": "ff" * 32}}) == (409, "WrongKey")
+        assert lab.controller.tokens.of("owner") == before
+        token = caller.ask(admin, "/tokens", **wanted, opening=OPENING)["token"]
+        assert caller.get(token, "/me")["subject"] == "ann"
+
     def test_revokes_nobody_else_s(self, caller: Caller, admin: str, ann: str) -> None:
         (root,) = caller.service.controller.tokens.of("admin")
         assert caller.refused(ann, "/tokens/revoke", {"id": root.id}) == (400, "ConfigError")
@@ -241,6 +250,18 @@ def test_a_provider_asks_by_aliases_and_gets_a_release(caller: Caller, admin: st
     assert roster == lab.controller.roster(planner.token, planner.public)
     assert lab.controller.status("ann").cloud not in roster
     assert caller.get(planner.token, "/aggregator") == {"public": lab.aggregator.public}
+
+
+def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
+    transport = MemoryTransport(caller.service.server())
+    with em.ControllerClient("http://localhost", admin, transport=transport) as client:
+        planner = client.register_provider("planner")
+        assert planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1).answered == 1
+        lab.controller.lock("ann")
+        with pytest.raises(em.TooFewUsers, match="Locked 1"):
+            planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1)
+    rows = [(row["actor"], row["action"], row["outcome"]) for row in caller.ask(ann, "/audit")]
+    assert rows.count(("provider planner", "ask", "ok")) == rows.count(("provider planner", "ask", "Locked")) == 1
 
 
 def test_an_admin_names_whose_cloud_is_meant(caller: Caller, admin: str, ann: str) -> None:

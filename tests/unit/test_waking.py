@@ -14,6 +14,7 @@ import pytest
 import emlab as em
 from emlab.clock import wait_until
 from emlab.errors import EngineError, InUse, Locked, Unreachable
+from emlab.idle import Use
 from emlab.lifecycle import Lifecycle
 from emlab.state import CloudState, Handle
 from emlab.waking import Waker
@@ -238,6 +239,24 @@ def test_no_pause_comes_between_a_lease_and_its_end(lab: em.Lab) -> None:
     assert any(known)
     assert not all(known)
     assert ann.use().leases == ()
+
+
+@pytest.mark.parametrize("ending", ["pause", "lock"])
+def test_what_stops_a_cloud_forgets_that_it_runs_before_it_looks_for_leases(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The order on which the gateway relies: the other way round, a lease could come in between."""
+    [ann] = paused(lab, "ann")
+    ann.wake()
+    real, seen = ann.use, []
+
+    def look() -> Use:
+        seen.append(ann.runs)
+        return real()
+
+    monkeypatch.setattr(ann, "use", look)
+    getattr(ann, ending)()
+    assert seen == [False]
 
 
 @pytest.mark.parametrize("ending", ["pause", "lock", "end", "destroy"])
