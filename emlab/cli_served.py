@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Concatenate, ParamSpec, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import typer
@@ -21,19 +21,19 @@ from emlab.remote import ControllerClient
 app = typer.Typer(no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of owners, providers and admins.", no_args_is_help=True)
 
-P = ParamSpec("P")
-Rows: TypeAlias = Sequence[msgspec.Struct]
+
+class Partly(NamedTuple):
+    """Rows of what was done, and a sentence of what was not, with which the command fails."""
+
+    rows: Sequence[msgspec.Struct]
+    failure: str
+
+
+Rows: TypeAlias = Sequence[msgspec.Struct] | Partly
+Act = TypeVar("Act", bound=Callable[..., Rows])
 Users = Annotated[list[str] | None, typer.Argument(help="Whose clouds.")]
 User = Annotated[str, typer.Argument(help="Whose cloud.")]
 All = Annotated[bool, typer.Option("--all", help="Every cloud.")]
-
-
-class _Partly(ConfigError):
-    """Something was done with some clouds, of which the rows are, and not with others."""
-
-    def __init__(self, message: str, rows: Rows) -> None:
-        super().__init__(message)
-        self.rows = rows
 
 
 def _options(
@@ -50,27 +50,22 @@ def _options(
     """The options of every command that asks a controller."""
 
 
-def _asks(
-    group: typer.Typer, name: str
-) -> Callable[[Callable[Concatenate[ControllerClient, P], Rows]], Callable[Concatenate[ControllerClient, P], Rows]]:
+def _asks(group: typer.Typer, name: str) -> Callable[[Act], Act]:
     """The function is a command of that name: it is given the controller, and the rows that it returns are shown."""
     shared = inspect.signature(_options, eval_str=True).parameters
 
-    def register(
-        act: Callable[Concatenate[ControllerClient, P], Rows],
-    ) -> Callable[Concatenate[ControllerClient, P], Rows]:
+    def register(act: Act) -> Act:
         own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
 
         @functools.wraps(act)
         def command(**given: object) -> None:
             lab, url, token_file, ca, as_json = (given.pop(option) for option in shared)
             with _controller(lab, url, token_file, ca) as client:  # type: ignore[arg-type]
-                try:
-                    rows = act(client, **given)  # type: ignore[call-arg, arg-type]
-                except _Partly as exc:
-                    _show(exc.rows, as_json=bool(as_json))
-                    raise
+                done = act(client, **given)
+                rows, failure = done if isinstance(done, Partly) else (done, "")
                 _show(rows, as_json=bool(as_json))
+            if failure:
+                raise ConfigError(failure)
 
         parameters = [*own, *shared.values()]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -121,7 +116,7 @@ def lock(client: ControllerClient, users: Users = None, *, all_: All = False) ->
 
 
 def _turned(client: ControllerClient, turn: Callable[[str], None], users: list[str] | None, *, all_: bool) -> Rows:
-    """How those clouds stand with which it was done; a sentence for each other one. Raises ConfigError at the end."""
+    """How those clouds stand with which it was done; a sentence for each other one."""
     if bool(users) == all_:
         raise ConfigError("name whose clouds are meant, or say --all")
     chosen = users or [cloud.user for cloud in client.clouds()]
@@ -133,7 +128,7 @@ def _turned(client: ControllerClient, turn: Callable[[str], None], users: list[s
         except EmlabError as exc:
             print(f"{user}: {exc.kind}: {exc}", file=sys.stderr)
     if len(done) < len(chosen):
-        raise _Partly(f"it was done with {len(done)} of {len(chosen)} clouds", done)
+        return Partly(done, f"it was done with {len(done)} of {len(chosen)} clouds")
     return done
 
 
@@ -229,7 +224,7 @@ def serve(
     serving.serve(lab, msgspec.structs.replace(chosen, **given), lambda text: print(text, flush=True))
 
 
-def _show(rows: Rows, *, as_json: bool) -> None:
+def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
     if as_json:
         for row in rows:
             print(json.dumps(msgspec.to_builtins(row)))
