@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from emlab import ask as asking
+from emlab import provision as provisioning
 from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
 from emlab.clock import Clock
-from emlab.errors import BadReply, CloudGone, EmlabError, NotPermitted
+from emlab.errors import BadReply, CloudGone, EmlabError, NotPermitted, UnknownUser
 from emlab.key import SigningKey
 from emlab.lifecycle import Lifecycle
+from emlab.policy import Pinned, Policy, admits
 from emlab.record import Recorder
 from emlab.registry import LEAVING, CloudRow, Registry
 from emlab.tokens import Tokens
@@ -52,13 +56,25 @@ class Admission:
         return self._tokens.issue("provider", name, ttl_s=ttl_s)[0]
 
     def roster(self, token: str, provider: str) -> list[str]:
-        """What this provider knows the clouds by that it can ask. Each one's owner decides. Raises NotPermitted."""
+        """What this provider knows the clouds by whose owners permit it to ask. Wakes nobody. Raises NotPermitted."""
         self._check(token, provider)
-        return list(self._registry.public_keys(provider))
+        return self._permitting(provider)
 
     def roster_of(self, name: str) -> list[str]:
         """The same for the provider of this name, whose token was looked at already."""
-        return list(self._registry.public_keys(self._registry.key_of(name)))
+        return self._permitting(self._registry.key_of(name))
+
+    def _permitting(self, provider: str) -> list[str]:
+        born = [row for row in self._registry.clouds() if row.public]
+        return [self._registry.alias(row.cloud, provider) for row in born if admits(self._permitted(row), provider)]
+
+    def _permitted(self, row: CloudRow) -> Pinned:
+        """Which providers may ask, as the cloud said last; as provisioned, if it never said so on this host."""
+        try:
+            said = provisioning.published(self._life(row.user).spec.run_dir)
+        except UnknownUser:  # forgotten meanwhile
+            return ()
+        return msgspec.json.decode(row.policy, type=Policy).providers if said is None else said
 
     def _check(self, token: str, public: str) -> str:
         """The provider's name. Raises NotPermitted."""

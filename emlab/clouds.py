@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, overload
@@ -19,6 +19,7 @@ from emlab.wire.control import CloudStatus
 if TYPE_CHECKING:
     import pandas as pd
 
+    from emlab.engines.base import Engine
     from emlab.lifecycle import Lifecycle
     from emlab.usercloud import UserCloud
 
@@ -35,14 +36,28 @@ STATE_COLOURS = {
 VAULT = {True: "open", False: "closed", None: "unknown"}
 
 
-def status_of(life: Lifecycle, now: float) -> CloudStatus:
-    """How a cloud stands; what the engine or the vault cannot tell now is unknown."""
-    use, spec = life.use(), life.spec
+def state_of(life: Lifecycle) -> CloudState:
+    """What the engine says of a cloud now; UNKNOWN if it cannot be asked."""
     try:
-        state = life.state
+        return life.state
     except EngineError as exc:
-        log.warning("the state of the cloud of %s is not known: %s", spec.user, exc)
-        state = CloudState.UNKNOWN
+        log.warning("the state of the cloud of %s is not known: %s", life.spec.user, exc)
+        return CloudState.UNKNOWN
+
+
+def states_of(engine: Engine, lab: str, lives: Iterable[Lifecycle]) -> dict[str, CloudState]:
+    """The same of several clouds of a lab, by their ids; the engine is asked once for all."""
+    ids = [life.spec.cloud for life in lives]
+    try:
+        return dict.fromkeys(ids, CloudState.ABSENT) | engine.states(lab)
+    except EngineError as exc:
+        log.warning("the states of the clouds of the lab %s are not known: %s", lab, exc)
+        return dict.fromkeys(ids, CloudState.UNKNOWN)
+
+
+def status_of(life: Lifecycle, state: CloudState, now: float) -> CloudStatus:
+    """How a cloud stands of which the engine says that; what the vault cannot tell now is unknown."""
+    use, spec = life.use(), life.spec
     try:
         is_open = life.is_open
     except VaultError as exc:
@@ -60,17 +75,24 @@ def status_of(life: Lifecycle, now: float) -> CloudStatus:
 
 
 class Clouds(Sequence["UserCloud"]):
-    """Several clouds: a sequence, and a table in a notebook."""
+    """Several clouds: a sequence, and a table in a notebook.
 
-    def __init__(self, clouds: Sequence[UserCloud]) -> None:
+    Args:
+        statuses: how these and perhaps others stand, asked for all at once; without it each is asked.
+    """
+
+    def __init__(
+        self, clouds: Sequence[UserCloud], statuses: Callable[[], Sequence[CloudStatus]] | None = None
+    ) -> None:
         self._clouds = list(clouds)
+        self._statuses = statuses
 
     @overload
     def __getitem__(self, index: int) -> UserCloud: ...
     @overload
     def __getitem__(self, index: slice) -> Clouds: ...
     def __getitem__(self, index: int | slice) -> UserCloud | Clouds:
-        return Clouds(self._clouds[index]) if isinstance(index, slice) else self._clouds[index]
+        return Clouds(self._clouds[index], self._statuses) if isinstance(index, slice) else self._clouds[index]
 
     def __len__(self) -> int:
         return len(self._clouds)
@@ -95,7 +117,10 @@ class Clouds(Sequence["UserCloud"]):
 
     def statuses(self) -> list[CloudStatus]:
         """How each cloud stands."""
-        return fan_out(self._clouds, _status, description="states", progress=False)
+        if self._statuses is None:
+            return fan_out(self._clouds, _status, description="states", progress=False)
+        found = {status.user: status for status in self._statuses()}
+        return [found.get(cloud.user) or _absent(cloud) for cloud in self._clouds]
 
     def _repr_html_(self) -> str:
         frame = self.frame()
@@ -123,8 +148,13 @@ def _stats(cloud: UserCloud) -> CloudStats:
 def _status(cloud: UserCloud) -> CloudStatus:
     try:
         return cloud.status
-    except UnknownUser:  # forgotten meanwhile, or its sign-up was interrupted
-        absent = CloudState.ABSENT.value
-        return CloudStatus(
-            user=cloud.user, cloud="", generation=0, state=absent, vault_open=False, idle_s=math.nan, leases=0
-        )
+    except UnknownUser:
+        return _absent(cloud)
+
+
+def _absent(cloud: UserCloud) -> CloudStatus:
+    """How a cloud stands that was forgotten meanwhile, or whose sign-up was interrupted."""
+    absent = CloudState.ABSENT.value
+    return CloudStatus(
+        user=cloud.user, cloud="", generation=0, state=absent, vault_open=False, idle_s=math.nan, leases=0
+    )

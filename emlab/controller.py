@@ -22,7 +22,7 @@ from emlab.aggregator import Aggregator
 from emlab.arguments import check_key, check_lease, check_name, check_policy
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
-from emlab.clouds import Clouds, status_of
+from emlab.clouds import Clouds, state_of, states_of, status_of
 from emlab.engines.base import SOCKET, Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, UnknownUser
@@ -273,7 +273,13 @@ class Controller:
 
     def clouds(self) -> Clouds:
         """All clouds of the lab, in order of sign-up; a table in a notebook, `.frame()` for a DataFrame."""
-        return Clouds([UserCloud(self, row.user) for row in self._registry.clouds()])
+        return Clouds([UserCloud(self, row.user) for row in self._registry.clouds()], self._statuses)
+
+    def _statuses(self) -> list[CloudStatus]:
+        """How all clouds stand, now."""
+        lives, now = list(self._lives.values()), self._clock.now()
+        states = states_of(self.engine, self.lab, lives)
+        return [status_of(life, states[life.spec.cloud], now) for life in lives]
 
     def life_of(self, cloud: str) -> Lifecycle | None:
         """The life of the cloud with this id; None if there is none. Does not block."""
@@ -281,7 +287,8 @@ class Controller:
 
     def status(self, user: str) -> CloudStatus:
         """How the user's cloud stands, now. Raises UnknownUser."""
-        return status_of(self.life(user), self._clock.now())
+        life = self.life(user)
+        return status_of(life, state_of(life), self._clock.now())
 
     def stats(self, user: str) -> CloudStats:
         """Memory and CPU of the user's cloud now. Raises UnknownUser, CloudGone."""
@@ -354,7 +361,9 @@ class Controller:
 
     def sweep(self) -> list[str]:
         """The users whose clouds the idle rule has paused or locked now; see `sweeping.sweep`."""
-        return sweeping.sweep(dict(self._lives), self.idle, self._clock.now())
+        lives = dict(self._lives)
+        states = states_of(self.engine, self.lab, lives.values())
+        return sweeping.sweep(lives, states, self.idle, self._clock.now())
 
     # -- providers ---------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from emlab.errors import BadQuery, InUse, NotPermitted, Refused, StoreError, Vau
 from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_kind, token_hash
 from emlab.ledger import Ledger, Note, Row, merged
-from emlab.policy import Policy
+from emlab.policy import Pinned, Policy
 from emlab.provision import Provision
 from emlab.store import Store
 from emlab.wire.archive import (
@@ -50,6 +50,7 @@ class Custodian:
 
     Args:
         digest: runs the pipeline on the store; None runs it in this process.
+        publish: tells whoever wakes the cloud which providers may ask.
     Raises:
         VaultError: the ledger is older than the controller remembers (a vault that was set back).
     """
@@ -61,6 +62,7 @@ class Custodian:
         ledger: Ledger,
         *,
         digest: Callable[[RunPipeline], IntakeReport] | None = None,
+        publish: Callable[[Pinned], None] = lambda providers: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._provision = provision
@@ -74,6 +76,8 @@ class Custodian:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
         ledger.carry(provision.spent_micro)
         self._key = self._load_key()
+        self._publish = publish
+        publish(self.policy().providers)
 
     def _load_key(self) -> SigningKey:
         raw = self._ledger.kept("key")
@@ -139,6 +143,7 @@ class Custodian:
     def set_policy(self, policy: Policy) -> Policy:
         """The owner permits this from now on. What was spent stays spent."""
         self._ledger.keep("policy", msgspec.json.encode(policy))
+        self._publish(policy.providers)
         log.info("policy of cloud %s set to %s", self._provision.cloud[:12], policy.name)
         return policy
 

@@ -65,7 +65,7 @@ class Lifecycle:
         # that had begun would have cleared it, and one that begins later finds the lease. Who goes by it alone (the
         # gateway) does not look whether the vault is still open, as `using` does; the next sweep does.
         self.runs = False
-        self._slept = False  # it was paused here, and nothing was done to it since
+        self.sleeps = False  # it was paused here, and nothing was done to it since: to wake it is to resume it
         self._provision = provision
         self._intend = intend
         self._recorder = recorder
@@ -163,7 +163,7 @@ class Lifecycle:
             if self.state is CloudState.RUNNING:
                 with self._span("pause"), CALLS.through():
                     self._freeze()
-                self._slept = True
+                self.sleeps = True
 
     def _freeze(self) -> None:
         """The engine has paused the cloud. One that failed is tried once more."""
@@ -341,7 +341,7 @@ class Lifecycle:
         if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
             self._try("close", self.end_bereft)
             raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
-        slept, self._slept = self._slept, False
+        slept, self.sleeps = self.sleeps, False
         if slept:  # asking the engine for the state before would take a third as long as resuming
             with suppress(EngineError):  # it may have ended in its sleep, which the state will say
                 return self._resume(timeout_s)
@@ -364,7 +364,7 @@ class Lifecycle:
             self._handle = self._engine.start(self.spec)
 
     def _stop(self) -> None:
-        self.runs = False
+        self.runs = self.sleeps = False
         self._close_client()
         if self._handle is not None:
             self._engine.stop(self._handle)

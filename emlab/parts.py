@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from emlab.clock import SystemClock
@@ -157,6 +158,7 @@ def _memory_app() -> Callable[[CloudSpec], App]:
         if spec.cloud not in kept:
             kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
         store, ledger = kept[spec.cloud]
-        return custodian_server(Custodian(provision, store, ledger, clock=_Hasty()))
+        publish = partial(provisioning.publish, spec.run_dir)
+        return custodian_server(Custodian(provision, store, ledger, publish=publish, clock=_Hasty()))
 
     return serve

@@ -111,14 +111,19 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def check(self, ask: Ask) -> None:
         """Returns if the policy allows the ask; the budget is the ledger's to check. Raises PolicyRefused."""
-        if self.providers != "anyone" and ask.provider not in self.providers:
+        if not admits(self.providers, ask.provider):
             raise PolicyRefused(f"the owner has not permitted the provider {ask.provider_name}")
-        if self.aggregators != "anyone" and ask.aggregator not in self.aggregators:
+        if not admits(self.aggregators, ask.aggregator):
             raise PolicyRefused("the owner has not permitted this aggregator")
         if ask.min_users < self.min_users:
             raise PolicyRefused(
                 f"the owner answers only in groups of {self.min_users} or more, the ask says {ask.min_users}"
             )
+
+
+def admits(pinned: Pinned, public: str) -> bool:
+    """Whether who has this public key is among those."""
+    return pinned == "anyone" or public in pinned
 
 
 def _more(pinned: Pinned, keys: tuple[str, ...]) -> Pinned:

@@ -27,7 +27,7 @@ class Asked(Protocol):
     """What a provider needs of a controller."""
 
     def roster(self, token: str, provider: str) -> Sequence[str]:
-        """What the provider knows the clouds by that can be asked."""
+        """What the provider knows the clouds by whose owners permit it to ask."""
 
     def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
         """What one cloud says to an ask."""
@@ -156,7 +156,8 @@ class Provider:
         ask = self._ask(query, cost, min_users, purpose, (timeout_s + STARTING_S) * (1 + len(roster) // MAX_WORKERS))
         if len(roster) < min_users:
             raise TooFewUsers(
-                f"the lab has {len(roster)} clouds, the ask demands {min_users} answers; nothing was spent"
+                f"the owners of {len(roster)} clouds permit {self.name} to ask, which demands {min_users} answers; "
+                "nothing was spent; an owner permits a provider with cloud.permit(provider)"
             )
         signature = asking.sign(ask, self._key)
 

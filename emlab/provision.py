@@ -1,10 +1,12 @@
-"""What a custodian is told before it starts: one file of mode 0400 in its run directory, bound to its cloud."""
+"""What a custodian is told before it starts, and what it tells whoever wakes it: two files in its run directory."""
 
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +14,11 @@ import msgspec
 
 from emlab.ask import Id, Name, Public
 from emlab.errors import ConfigError, Locked
-from emlab.policy import Policy
+from emlab.policy import Pinned, Policy
 
-PROVISION = "provision.json"
+log = logging.getLogger(__name__)
+PROVISION, PROVIDERS = "provision.json", "providers.json"
+MAX_PROVIDERS_BYTES = 1 << 20
 MARKER = ".emlab-vault"
 DATABASE_DIR = "db"
 
@@ -89,6 +93,38 @@ def write(run_dir: Path, provision: Provision) -> None:
         if owner.st_uid != os.geteuid():  # root writes it for the uid that runs the cloud, which could place a link
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     fresh.replace(path)
+
+
+def publish(run_dir: Path, providers: Pinned) -> None:
+    """Whom the policy permits to ask is there for the controller to read, also while the cloud sleeps. No secret.
+
+    It is no more than a hint of whom to wake: at each ask the policy in the vault decides. So a disk without room for
+    it is logged, and fails nothing.
+    """
+    path = run_dir / PROVIDERS
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_bytes(msgspec.json.encode(providers))
+        fresh.replace(path)
+    except OSError as exc:
+        log.warning("%s does not say any more who may ask: %s", path, exc.strerror)
+
+
+def published(run_dir: Path) -> Pinned | None:
+    """Whom a cloud said that it permits to ask; None if it never did, or wrote something else there."""
+    path = run_dir / PROVIDERS
+    try:
+        # the cloud's program could place a link or a pipe there
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("it is no file")
+            said: Pinned = msgspec.json.decode(file.read(MAX_PROVIDERS_BYTES), type=Pinned)
+            return said
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as exc:
+        log.warning("%s cannot be read: %s", path, exc)
+        return None
 
 
 def read(run_dir: Path) -> Provision:

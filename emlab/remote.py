@@ -177,7 +177,10 @@ class ControllerClient:
 
     def clouds(self) -> Clouds:
         """All clouds of the lab for an admin, the own one for an owner."""
-        return Clouds([UserCloud(self, status.user) for status in self._call("clouds", list[CloudStatus])])
+        return Clouds([UserCloud(self, status.user) for status in self._statuses()], self._statuses)
+
+    def _statuses(self) -> list[CloudStatus]:
+        return self._call("clouds", list[CloudStatus])
 
     def forget(self, user: str) -> None:
         """See `Controller.forget`."""

@@ -14,32 +14,37 @@ log = logging.getLogger(__name__)
 WAKE_WAIT_S = 5.0
 
 
-def sweep(lives: Mapping[str, Lifecycle], rule: IdleRule, now: float) -> list[str]:
+def sweep(lives: Mapping[str, Lifecycle], states: Mapping[str, CloudState], rule: IdleRule, now: float) -> list[str]:
     """The users whose clouds were paused or locked now, each once. One that could not be is logged.
 
     A cloud that could not be locked when that was asked for is tried again, and one that has lost its vault is locked,
     whatever the rule says. A rule that knows when a cloud will be used wakes it before; that counts as no use.
 
     Args:
-        lives: by user. now: UTC seconds.
+        lives: by user. states: by cloud, what the engine says of them; a cloud that is not in it is left as it is.
+        now: UTC seconds.
     """
-    locked = _each(
-        [user for user, life in lives.items() if life.closing], "locked", lambda user: lives[user].end_lock()
-    )
-    bereft = [user for user, life in lives.items() if _is_bereft(user, life)]
+
+    def those(state: CloudState) -> dict[str, Lifecycle]:
+        """Those that are in this state, and were not locked by this sweep."""
+        return {
+            user: life for user, life in lives.items() if states.get(life.spec.cloud) is state and user not in locked
+        }
+
+    locked: list[str] = []
+    closing = [user for user, life in lives.items() if life.closing]
+    locked += _each(closing, "locked", lambda user: lives[user].end_lock())
+    awake = those(CloudState.RUNNING) | those(CloudState.PAUSED)
+    bereft = [user for user, life in awake.items() if not _is_open(user, life)]
     locked += _each(bereft, "locked", lambda user: lives[user].end_bereft())
     if isinstance(rule, LockRule):
         idle = [user for user in _chosen(rule.due_to_lock, lives, now) if _is_open(user, lives[user])]
         locked += _each(idle, "locked", lambda user: lives[user].lock(unused_since=now))
-    paused = _each(_chosen(rule.due, _in(CloudState.RUNNING, lives), now), "paused", lambda user: lives[user].pause())
+    paused = _each(_chosen(rule.due, those(CloudState.RUNNING), now), "paused", lambda user: lives[user].pause())
     if isinstance(rule, WakeRule):
-        due = _chosen(rule.due_to_wake, _in(CloudState.PAUSED, lives), now)
+        due = _chosen(rule.due_to_wake, those(CloudState.PAUSED), now)
         _each(due, "woken", lambda user: lives[user].wake(WAKE_WAIT_S))
-    return [*locked, *(user for user in paused if user not in locked)]
-
-
-def _in(state: CloudState, lives: Mapping[str, Lifecycle]) -> dict[str, Lifecycle]:
-    return {user: life for user, life in lives.items() if _state(user, life) is state}
+    return locked + paused
 
 
 def _chosen(
@@ -69,19 +74,3 @@ def _is_open(user: str, life: Lifecycle) -> bool:
     except EmlabError as exc:
         log.warning("whether the vault of %s is open is not known: %s", user, exc)
         return False
-
-
-def _is_bereft(user: str, life: Lifecycle) -> bool:
-    try:
-        return life.is_bereft
-    except EmlabError as exc:
-        log.warning("whether the cloud of %s still has its vault is not known: %s", user, exc)
-        return False
-
-
-def _state(user: str, life: Lifecycle) -> CloudState:
-    try:
-        return life.state
-    except EmlabError as exc:
-        log.warning("the state of the cloud of %s is not known: %s", user, exc)
-        return CloudState.UNKNOWN

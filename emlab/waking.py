@@ -10,20 +10,24 @@ from emlab.errors import EmlabError, Unreachable
 from emlab.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
-WORKERS = 4  # of an engine's calls more than about four at once begin to fail: Docker's "unable to freeze"
+RESUMING, STARTING = 4, 8  # threads: as many as `lifecycle` lets through to an engine at once
 BUSY_S = 30.0
 
 
 class Waker:
     """Wakes clouds in a few threads, first come first served. For one event loop.
 
+    A cloud that is known to sleep never waits behind one that may have to be started, which takes a hundred times as
+    long.
+
     Args:
-        workers: how many wakes are under way at once; others wait for their turn.
+        resuming, starting: how many wakes of either kind are under way at once; others wait for their turn.
         busy_s: how long a wake waits while another thread starts, pauses or locks the cloud, before it gives up.
     """
 
-    def __init__(self, *, workers: int = WORKERS, busy_s: float = BUSY_S) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="emlab-wake")
+    def __init__(self, *, resuming: int = RESUMING, starting: int = STARTING, busy_s: float = BUSY_S) -> None:
+        self._resuming = ThreadPoolExecutor(resuming, thread_name_prefix="emlab-wake")
+        self._starting = ThreadPoolExecutor(starting, thread_name_prefix="emlab-start")
         self._busy_s = busy_s
         self._wakes: dict[Lifecycle, asyncio.Future[None]] = {}
 
@@ -41,10 +45,14 @@ class Waker:
         except TimeoutError as exc:
             raise Unreachable(f"the cloud of {life.spec.user} does not run yet after {timeout_s:g} s") from exc
 
-    async def _joined(self, life: Lifecycle) -> None:
+    def begin(self, life: Lifecycle) -> asyncio.Future[None]:
+        """The wake that is under way for this cloud, or a new one. Raises Unreachable: the waker was closed."""
         wake = self._wakes.get(life)
-        if wake is None or wake.done():  # one that has ended says nothing of now
-            wake = self._begun(life)
+        # one that has ended says nothing of now
+        return self._begun(life) if wake is None or wake.done() else wake
+
+    async def _joined(self, life: Lifecycle) -> None:
+        wake = self.begin(life)
         try:
             await asyncio.shield(wake)
         except asyncio.CancelledError:
@@ -54,7 +62,8 @@ class Waker:
 
     def _begun(self, life: Lifecycle) -> asyncio.Future[None]:
         try:
-            wake = asyncio.get_running_loop().run_in_executor(self._pool, life.wake, self._busy_s)
+            pool = self._resuming if life.sleeps else self._starting
+            wake = asyncio.get_running_loop().run_in_executor(pool, life.wake, self._busy_s)
         except RuntimeError as exc:
             raise Unreachable("no cloud is woken any more: the service ends") from exc
         self._wakes[life] = wake
@@ -71,4 +80,5 @@ class Waker:
 
     def close(self) -> None:
         """No wake begins any more; those under way end by themselves. Idempotent."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._resuming, self._starting):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,11 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     ledger.recover()
     store = MongoStore(client, user_id, data_dir=mongod.data_dir)
     custodian = Custodian(
-        provision, store, ledger, digest=lambda request: job.run_pipeline(request, run_dir, mongod.data_dir)
+        provision,
+        store,
+        ledger,
+        digest=lambda request: job.run_pipeline(request, run_dir, mongod.data_dir),
+        publish=partial(provisioning.publish, run_dir),
     )
     return custodian_server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 

@@ -14,12 +14,10 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import aiohttp  # now: with the first request it would keep somebody waiting for 0.2 s
-
 from emlab.apps import head
 from emlab.apps.head import Asked, Turned
 from emlab.apps.http import Reading
-from emlab.apps.upstream import KEEP_S, Upstream
+from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
 from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
 from emlab.lifecycle import Lifecycle
@@ -123,7 +121,7 @@ class Gateway:
             self._tidying.cancel()
         upstreams, self._upstreams = self._upstreams, {}
         for upstream in upstreams.values():
-            await upstream.close()
+            upstream.renew()
 
     async def _serve(self, scope: Scope, line: _Line) -> None:
         cloud, path = head.where(scope)
@@ -172,7 +170,7 @@ class Gateway:
         """Clouds that nobody has used for a while have no connections any more."""
         unused = [life for life, upstream in self._upstreams.items() if upstream.unused()]
         for life in unused:
-            self._upstreams.pop(life).end()
+            self._upstreams.pop(life).renew()
         loop = asyncio.get_running_loop()
         self._tidying = loop.call_later(KEEP_S, self._tidy) if self._upstreams else None
 
@@ -186,7 +184,6 @@ class _Line:
         self._left = 0
         self._deadline = 0.0
         self._answering = False
-        self.fault: Exception | None = None  # why the body did not come; what carries it may wrap that in its own
 
     def expect(self, size: int, within_s: float) -> None:
         """A body of that size is to come, within that time."""
@@ -204,11 +201,9 @@ class _Line:
                 async with asyncio.timeout_at(self._deadline):
                     message = await self._receive()
             except TimeoutError:
-                self.fault = Turned(BadQuery("the body of the request came too slowly"), 408)
-                raise self.fault from None
+                raise Turned(BadQuery("the body of the request came too slowly"), 408) from None
             if message["type"] == "http.disconnect":
-                self.fault = Gone()
-                raise self.fault
+                raise Gone
             part = message.get("body", b"")
             self._left -= len(part)
             yield part
@@ -272,13 +267,12 @@ class _Exchange:
         timer = loop.call_later(self._limits.suspect_s, self._suspect)
         try:
             async with asyncio.timeout(self._limits.answer_s) as self._limit:
-                response = await self._response(upstream)
+                answer = await self._answer(upstream)
                 self._wants_wake = False
                 try:
-                    await self._pass_back(response)
+                    await self._pass_back(answer)
                 finally:
-                    if response.connection is not None:  # it was not read to its end, or that would be in the pool
-                        response.close()
+                    answer.end()
         except TimeoutError:
             raise (self._fault or Turned(Unreachable("the cloud did not answer in time"), 504)) from None
         finally:
@@ -286,7 +280,7 @@ class _Exchange:
             for task in self._beside:
                 task.cancel()
 
-    async def _response(self, upstream: Upstream) -> aiohttp.ClientResponse:
+    async def _answer(self, upstream: Upstream) -> Answer:
         """The answer's head. The request is sent again if the cloud never had the whole of it."""
         if not self._life.runs:
             upstream.renew()
@@ -300,27 +294,20 @@ class _Exchange:
                 await asyncio.sleep(pause_s)
                 await self._awake()
             try:
-                return await self._send(upstream)
-            except (aiohttp.ClientError, OSError) as exc:
-                if self._line.fault is not None:
-                    raise self._line.fault from None
+                return await upstream.send(self._asked, self._line.parts() if self._body is None else self._body)
+            except OSError as exc:
                 if not self._is_repeatable(exc):
                     raise Turned(Unreachable("the cloud ended before it had answered"), 502) from exc
                 why = exc
         raise Turned(Unreachable("the cloud cannot be reached: ask again soon"), 503) from why
 
-    def _is_repeatable(self, exc: Exception) -> bool:
+    def _is_repeatable(self, exc: OSError) -> bool:
         """Whether the cloud cannot have had the whole request, and it is all here.
 
         A unix socket whose reader closes it with something unread says "connection reset", else just its end.
         """
-        if isinstance(exc, aiohttp.ClientConnectorError):
-            return True
-        cut = isinstance(exc, ConnectionResetError) or (isinstance(exc, OSError) and exc.errno in _CUT)
-        return cut and self._body is not None
-
-    def _send(self, upstream: Upstream) -> Coroutine[object, object, aiohttp.ClientResponse]:
-        return upstream.send(self._asked, self._line.parts() if self._body is None else self._body)
+        cut = isinstance(exc, ConnectionResetError) or exc.errno in _CUT
+        return isinstance(exc, NotConnected) or (cut and self._body is not None)
 
     async def _awake(self) -> None:
         try:
@@ -329,8 +316,9 @@ class _Exchange:
             raise Turned(exc, 503) from exc
 
     def _wake(self) -> None:
-        """It is woken beside the request."""
+        """It is woken beside the request: now, and not when the loop next has time."""
         self._wants_wake = False
+        self._waker.begin(self._life)
         self._watch(self._awake())
 
     def _suspect(self) -> None:
@@ -356,19 +344,18 @@ class _Exchange:
                 self._fault = exc
                 self._limit.reschedule(0.0)
 
-    async def _pass_back(self, response: aiohttp.ClientResponse) -> None:
+    async def _pass_back(self, answer: Answer) -> None:
         """The answer is passed on: a small one at once, another as it comes."""
-        headers = head.passed_back(response.raw_headers)
-        size = response.content_length
+        headers = head.passed_back(answer.headers)
         try:
-            if size is not None and size <= PART_BYTES:
-                body = await response.read()
-                await self._line.answer(response.status, headers)
+            if answer.size is not None and answer.size <= PART_BYTES:
+                body = await answer.read()
+                await self._line.answer(answer.status, headers)
                 return await self._line.pass_on(body, more=False)
-            await self._line.answer(response.status, headers)
-            async for part in response.content.iter_any():
+            await self._line.answer(answer.status, headers)
+            async for part in answer.parts():
                 self._limit.reschedule(asyncio.get_running_loop().time() + self._limits.stall_s)
                 await self._line.pass_on(part, more=True)
             await self._line.pass_on(b"", more=False)
-        except (aiohttp.ClientError, OSError) as exc:
+        except OSError as exc:
             raise Turned(Unreachable("the cloud ended while it answered"), 502) from exc

@@ -18,10 +18,9 @@ from emlab.wire.table import BY_NAME, MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from starlette.types import Scope
-    from yarl import URL
 
 CONTINUE = b"100-continue"
-Headers = Sequence[tuple[bytes, bytes]]  # of a request with names in lower case
+Headers = Sequence[tuple[bytes, bytes]]  # with names in lower case
 _CLOUD = re.compile(rb"/[0-9a-f]{32}/")
 _SEGMENT = rb"(?!\.\.?(?:/|\Z))[\w.~!$&'()*+,;=:@-]+"
 _PATH = re.compile(rb"/([0-9a-f]{32})(/(?:" + _SEGMENT + rb"/)*(?:" + _SEGMENT + rb")?)")
@@ -34,6 +33,7 @@ _NEIGHBOURS = frozenset(
     b"connection content-length expect forwarded host keep-alive proxy-authenticate proxy-authorization "
     b"proxy-connection te trailer transfer-encoding upgrade x-real-ip".split()
 )
+_NOT_BACK = _NEIGHBOURS - {b"content-length"} | {b"date", b"server"}  # the gateway's server has its own
 
 
 class Turned(Exception):
@@ -50,14 +50,14 @@ class Asked:
     """What the head of a request says.
 
     Attributes:
-        path: within the cloud. headers: those to be passed on. size: of the body, in bytes.
+        target: path within the cloud, and query. headers: those to be passed on. size: of the body, in bytes.
         token: of the header `Authorization: Bearer TOKEN`; None without it.
     """
 
     method: str
     path: str
-    query: str
-    headers: list[tuple[str, str]]
+    target: str
+    headers: Headers
     size: int
     token: str | None
 
@@ -65,11 +65,6 @@ class Asked:
     def by_user(self) -> bool:
         """Whether the caller is known by the field `user` of the body, as with e-mission's clients."""
         return self.token is None and self.method == "POST" and _is_of_emission(self.path)
-
-    @property
-    def url(self) -> URL:
-        """For the client library, which is to change nothing of it."""
-        return _url(self.path, self.query)
 
 
 def where(scope: Scope) -> tuple[str, str]:
@@ -99,7 +94,7 @@ def read(scope: Scope, path: str) -> Asked:
     return Asked(
         method=scope["method"],
         path=path,
-        query=scope["query_string"].decode(),
+        target=f"{path}?{query.decode()}" if (query := scope["query_string"]) else path,
         headers=_passed_on(scope["headers"]),
         size=_size(special.get(b"content-length", b"0")),
         token=bearer({"authorization": special.get(b"authorization", b"").decode("latin-1")}),
@@ -124,37 +119,24 @@ def _size(length: bytes) -> int:
     return int(length)
 
 
-def _passed_on(headers: Headers) -> list[tuple[str, str]]:
-    """The headers for the cloud. Raises BadQuery."""
+def _passed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers for the cloud, which has a name of its own."""
     named = _named(headers)
-    kept = [pair for pair in headers if pair[0] not in named and not pair[0].startswith(b"x-forwarded-")]
-    try:
-        return [("Host", "cloud"), *((name.decode(), value.decode()) for name, value in kept)]
-    except UnicodeDecodeError:
-        raise BadQuery("a header is no UTF-8") from None
+    return [pair for pair in headers if pair[0] not in named and not pair[0].startswith(b"x-forwarded-")]
 
 
 def passed_back(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers for the client."""
-    lower = [(name.lower(), value) for name, value in headers]
-    named = _named(lower) - {b"content-length"} | {b"date", b"server"}  # the gateway's server has its own
-    return [pair for pair in lower if pair[0] not in named]
+    named = _named(headers, _NOT_BACK)
+    return [pair for pair in headers if pair[0] not in named]
 
 
-def _named(headers: Headers) -> frozenset[bytes]:
+def _named(headers: Headers, named: frozenset[bytes] = _NEIGHBOURS) -> frozenset[bytes]:
     """The headers that are not passed, and those that the sender means for its neighbour."""
-    named = _NEIGHBOURS
     for name, value in headers:
         if name == b"connection":
             named |= {one.strip().lower() for one in value.split(b",")}
     return named
-
-
-@functools.lru_cache(maxsize=256)
-def _url(path: str, query: str) -> URL:
-    from yarl import URL
-
-    return URL(f"http://cloud{path}" + (f"?{query}" if query else ""), encoded=True)
 
 
 @functools.lru_cache(maxsize=256)

@@ -53,6 +53,9 @@ class Engine(Protocol):
     def find(self, lab: str | None = None) -> list[Handle]:
         """All clouds of this lab (None: of every lab of this emlab home), in every state, by label or state file."""
 
+    def states(self, lab: str) -> dict[str, CloudState]:
+        """The state of each cloud that `find` would find, by its id, as `state` reports it; asked for all at once."""
+
     def connect(self, handle: Handle) -> Transport:
         """A new transport to the cloud's custodian. Does not wake it."""
 

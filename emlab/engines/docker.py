@@ -38,7 +38,9 @@ PIDS, CPUS = 256, 2
 LOG = {"max-size": "1m", "max-file": "2"}
 FREEZE_TRIES, FREEZE_PAUSE_S = 4, 0.02
 CALLS = threading.BoundedSemaphore(4)  # with 50 at once dockerd failed to freeze 2 of 150; with 4 none of 100
+SLOW_CALLS = threading.BoundedSemaphore(4)  # those that wait for a cloud to end must not keep others from waking
 
+EXITED = "exited"
 _STATES = {
     "created": CloudState.STARTING,
     "restarting": CloudState.STARTING,
@@ -118,7 +120,7 @@ class DockerEngine:
         if state is CloudState.PAUSED:  # a frozen container would be killed without closing its mongod
             self.resume(handle)
         if state in (CloudState.RUNNING, CloudState.PAUSED, CloudState.STARTING):
-            with self._call("stop", handle):
+            with self._call("stop", handle, turns=SLOW_CALLS):
                 self._api.stop(_name(handle), timeout=STOP_GRACE_S)
             if self.state(handle) is CloudState.FAILED:
                 log.warning("%s/%s did not end in order: %s", handle.lab, handle.cloud, self.logs(handle, 3))
@@ -145,7 +147,7 @@ class DockerEngine:
         if container is None:
             return CloudState.ABSENT
         found = container["State"]
-        if found["Status"] == "exited":
+        if found["Status"] == EXITED:
             return CloudState.STOPPED if found["ExitCode"] == 0 else CloudState.FAILED
         return _STATES[found["Status"]]
 
@@ -163,22 +165,22 @@ class DockerEngine:
 
     def find(self, lab: str | None = None) -> list[Handle]:
         """The containers with our labels; see Engine."""
+        return [_labelled(container) for container in self._listed(lab)]
+
+    def states(self, lab: str) -> dict[str, CloudState]:
+        """What Docker lists; see Engine. Only of those that ended it must be asked how."""
+        listed = [(_labelled(container), container["State"]) for container in self._listed(lab)]
+        return {handle.cloud: self.state(handle) if state == EXITED else _STATES[state] for handle, state in listed}
+
+    def _listed(self, lab: str | None) -> list[dict[str, Any]]:
+        """The containers with our labels, as Docker lists them."""
         labels = [f"{base.LABEL_HOME}={home_id(self._home)}"]
         if lab is not None:
             labels.append(f"{base.LABEL_LAB}={lab}")
         with self._call("find clouds"):
             # the low-level list: the other one inspects each container, and fails when one goes meanwhile
-            found = self._api.containers(all=True, filters={"label": labels})
-        return [
-            Handle(
-                lab=container["Labels"][base.LABEL_LAB],
-                cloud=container["Labels"][base.LABEL_CLOUD],
-                generation=int(container["Labels"][base.LABEL_GENERATION]),
-                run_dir=Path(container["Labels"][base.LABEL_RUN_DIR]),
-                ref=container["Id"],
-            )
-            for container in found
-        ]
+            found: list[dict[str, Any]] = self._api.containers(all=True, filters={"label": labels})
+        return found
 
     def connect(self, handle: Handle) -> Transport:
         """HTTP over the socket in the run directory; see Engine."""
@@ -303,13 +305,15 @@ class DockerEngine:
         return config
 
     @contextmanager
-    def _call(self, verb: str, handle: Handle | None = None) -> Iterator[None]:
+    def _call(
+        self, verb: str, handle: Handle | None = None, *, turns: threading.BoundedSemaphore = CALLS
+    ) -> Iterator[None]:
         """Few calls at a time, and Docker's errors as ours."""
         import docker
         import requests
 
         whom = f"the cloud {handle.cloud} in lab {handle.lab!r}" if handle else "clouds"
-        with CALLS:
+        with turns:
             try:
                 yield
             except docker.errors.ImageNotFound as exc:
@@ -322,6 +326,18 @@ class DockerEngine:
 
 def _handle(spec: CloudSpec) -> Handle:
     return Handle(spec.lab, spec.cloud, spec.generation, spec.run_dir)
+
+
+def _labelled(container: dict[str, Any]) -> Handle:
+    """The cloud that a container is, from its labels."""
+    labels = container["Labels"]
+    return Handle(
+        lab=labels[base.LABEL_LAB],
+        cloud=labels[base.LABEL_CLOUD],
+        generation=int(labels[base.LABEL_GENERATION]),
+        run_dir=Path(labels[base.LABEL_RUN_DIR]),
+        ref=container["Id"],
+    )
 
 
 def _name(handle: Handle) -> str:

@@ -94,6 +94,10 @@ class MemoryEngine:
         """The clouds of the world; see Engine."""
         return [cloud.handle for cloud in list(self._world.values()) if lab in (None, cloud.handle.lab)]
 
+    def states(self, lab: str) -> dict[str, CloudState]:
+        """Where the clouds of the world stand; see Engine."""
+        return {handle.cloud: self.state(handle) for handle in self.find(lab)}
+
     def connect(self, handle: Handle) -> Transport:
         """Calls the app while the cloud runs; see Engine."""
         return _Line(self._world, handle)

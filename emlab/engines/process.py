@@ -156,6 +156,10 @@ class ProcessEngine:
         records = [(file.parent, _read(file.parent)) for file in files]
         return [_handle(record, run_dir) for run_dir, record in records if record and lab in (None, record.lab)]
 
+    def states(self, lab: str) -> dict[str, CloudState]:
+        """What the processes of each cloud do now; see Engine."""
+        return {handle.cloud: self.state(handle) for handle in self.find(lab)}
+
     def connect(self, handle: Handle) -> Transport:
         """HTTP over the socket in the run directory; see Engine."""
         return UnixTransport(handle.run_dir / base.SOCKET)

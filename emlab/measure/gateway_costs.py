@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WAKE, WAKE_ALL = "wake to first byte", "wake all at once"
 ANSWER, ADDED = "answer", "added to an answer"
-RATE, WORK = "load", "CPU per request"
+RATE, ALONE, WORK = "load", "load on the gateway alone", "CPU per request"
 RESTART, MEMORY = "restart", "memory"
 IDLE, ASLEEP = "CPU when idle", "CPU of paused clouds"
 TLS = " over TLS"
@@ -26,7 +26,7 @@ TARGETS = {
     WAKE: Target(1.1),
     WAKE_ALL: Target(1.1),
     ADDED: Target(1.0, limit=0.0005),
-    RATE: Target(1.0, limit=8000.0),
+    ALONE: Target(1.0, limit=8000.0),
     RESTART: Target(1.0, limit=2.0),
     MEMORY: Target(1.0, limit=120.0),
     IDLE: Target(1.0, limit=1.0),

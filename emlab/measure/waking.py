@@ -23,6 +23,7 @@ from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.errors import ConfigError, EngineError
 from emlab.measure.gateway import ANSWER_S, Person, ServedLab
 from emlab.measure.gateway_costs import (
+    ALONE,
     ANSWER,
     ASLEEP,
     IDLE,
@@ -38,6 +39,7 @@ from emlab.measure.gateway_costs import (
     shown,
 )
 from emlab.measure.gateway_load import under_load
+from emlab.measure.gateway_stand_in import in_place_of
 from emlab.measure.plan import interleave
 from emlab.measure.results import write_run
 from emlab.measure.samples import Samples
@@ -61,9 +63,11 @@ def side_by_side(
     own wake, then the same on the cloud's socket. "wake all at once": every cloud gets one at the same moment.
     "answer": of a running cloud, over a connection that stays open. "load": requests a second over 16 such connections
     from another process; generator, gateway and cloud share this machine's cores. "CPU per request": the controller's
-    under that load. Once more over TLS. "restart": the program was killed, and is started until it answers and says of
-    all clouds that they are paused. "CPU when idle" (the controller's), "CPU of paused clouds": in 5 s in which nobody
-    asks, and a sweep looks at all of them. "memory": the controller's share (PSS) after all that.
+    under that load. "load on the gateway alone": as "load", with a program in the place of the cloud that answers at
+    once, while a real cloud bounds what can be measured. Once more over TLS, but for that. "restart": the program was
+    killed, and is started until it answers and says of all clouds that they are paused. "CPU when idle" (the
+    controller's), "CPU of paused clouds": in 5 s in which nobody asks, and a sweep looks at all of them. "memory": the
+    controller's share (PSS) after all that.
 
     Args:
         engine: "process", "docker" or "auto". home: where the lab lives meanwhile, instead of $EMLAB_HOME.
@@ -96,7 +100,7 @@ def _plan(clouds: int) -> Iterator[tuple[int, Sequence[_Part]]]:
     for number in SIZES:
         if number < clouds:
             yield number, [_waking]
-    yield clouds, [_waking, _all_at_once, _answering, _loaded, _over_tls, _restarting, _idle]
+    yield clouds, [_waking, _all_at_once, _answering, _loaded, _unbounded, _over_tls, _restarting, _idle]
 
 
 def _warm(lab: ServedLab) -> None:
@@ -187,6 +191,20 @@ def _loaded(samples: Samples, lab: ServedLab, n: int, seed: int, *, suffix: str 
             samples.take(RATE + suffix, arm, number, partial(per_s, arm), unit=PER_S)
     for number, seconds in enumerate(spent_s):
         samples.take(WORK + suffix, "emlab", number, partial(float, seconds), unit="s")
+    lab.pause(person)
+
+
+def _unbounded(samples: Samples, lab: ServedLab, n: int, seed: int) -> None:
+    person = lab.people[0]
+    lab.pause(person)  # so that the gateway connects anew, to whoever listens there then
+    with in_place_of(person.socket):
+        ways = {"emlab": lab.through(person), "raw": person.direct}
+        for way in ways.values():
+            way.fresh_s()
+        for number, order in _rounds("load on the gateway alone", max(1, min(n // 3, 10)), seed):
+            for arm in order:
+                load = partial(under_load, ways[arm], LOAD_S)
+                samples.take(ALONE, arm, number, lambda load=load: load().per_s, unit=PER_S)  # type: ignore[misc]
     lab.pause(person)
 
 

@@ -245,6 +245,7 @@ class TestEngine:
         bench.engine.pause(handle)
         bench.engine.stop(handle)
         assert bench.engine.state(handle) is CloudState.STOPPED
+        assert bench.engine.states(spec.lab) == {spec.cloud: CloudState.STOPPED}
         if bench.name != "memory":
             # mongod empties its lock when it closes in order; a full one makes the next start a recovery
             assert (spec.vault_dir / "db" / "mongod.lock").read_bytes() == b""
@@ -289,6 +290,9 @@ class TestEngine:
         assert {found.cloud for found in fresh.find()} == {handle.cloud, other.cloud}
         assert fresh.find("another") == []
         assert [fresh.state(found).value for found in (handle, other)] == ["running", "paused"]
+        assert fresh.states("commute") == {handle.cloud: CloudState.RUNNING}
+        assert fresh.states("leisure") == {other.cloud: CloudState.PAUSED}
+        assert fresh.states("another") == {}
         fresh.resume(other)
         assert bench.engine.state(other) is CloudState.RUNNING
 

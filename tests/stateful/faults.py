@@ -98,6 +98,9 @@ class FaultyEngine:
     def find(self, lab: str | None = None) -> list[Handle]:
         return self._call("find", lambda: self.real.find(lab))
 
+    def states(self, lab: str) -> dict[str, CloudState]:
+        return self._call("state", lambda: self.real.states(lab))
+
     def connect(self, handle: Handle) -> Transport:
         return self.real.connect(handle)
 

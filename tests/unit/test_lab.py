@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,16 @@ import pytest
 
 import emlab as em
 from emlab import ask as asking
+from emlab import provision
 from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import InUse
 from emlab.key import SigningKey
-from emlab.lifecycle import Lifecycle
 from emlab.parts import emlab_home
 from emlab.registry import Registry, Tombstone
 from emlab.state import Handle
 from emlab.usercloud import ONE_REQUEST_BYTES
+from emlab.wire.client import CloudClient
 from emlab.wire.table import MAX_BODY_BYTES
 from tests.e2e.clouds import entry
 
@@ -408,16 +410,13 @@ def test_one_cloud_that_breaks_in_any_way_costs_the_others_nothing(
 ) -> None:
     for name in ("ann", "bob", "eve"):
         lab.controller.signup(name)
-    real = lab.controller.life
 
-    def broken(user: str) -> Lifecycle:
-        if user == "bob":
-            raise FileNotFoundError("run directory")
-        return real(user)
+    def broken(*, timeout_s: float) -> CloudClient:
+        raise FileNotFoundError("run directory")
 
     planner = lab.controller.register_provider("planner")
     with monkeypatch.context() as patch:
-        patch.setattr(lab.controller, "life", broken)
+        patch.setattr(lab.controller.life("bob"), "using", broken)
         release = planner.ask(EVER, epsilon=1.0, min_users=1)
     assert (release.answered, release.failed, release.reasons) == (2, 1, {"FileNotFoundError": 1})
 
@@ -480,10 +479,56 @@ def test_a_timeout_cannot_fall_into_the_slot_of_an_answer(lab: em.Lab, timeout_s
 
 def test_too_small_a_group_says_why_and_what_to_do(home: Path) -> None:
     with em.Lab("memory") as lab:
-        lab.controller.signup("ann")
+        ann = lab.controller.signup("ann")
         planner = lab.controller.register_provider("planner")
-        with pytest.raises(em.TooFewUsers, match=r"PolicyRefused 1.*cloud\.permit\(provider\)"):
+        with pytest.raises(em.TooFewUsers, match=r"0 clouds permit planner.*cloud\.permit\(provider\)"):
             planner.ask(EVER, epsilon=1.0, min_users=1)
+        ann.permit(planner)  # but not the aggregator
+        with pytest.raises(em.TooFewUsers, match="PolicyRefused 1"):
+            planner.ask(EVER, epsilon=1.0, min_users=1)
+
+
+def test_only_clouds_whose_owners_permit_the_provider_are_asked_and_woken(home: Path) -> None:
+    with em.Lab("memory", idle=None) as lab:
+        planner, other = (lab.controller.register_provider(name) for name in ("planner", "other"))
+        users = ("ann", "bob", "eve")
+        ann, bob, eve = (lab.controller.signup(user, policy=em.Policy.research([planner])) for user in users)
+        assert planner.plan(EVER, epsilon=1.0, min_users=1).clouds == 3
+        assert other.plan(EVER, epsilon=1.0, min_users=1).clouds == 0
+        bob.policy = em.Policy.research([other])
+        eve.permit(other)
+        for cloud in (ann, bob, eve):
+            cloud.pause()
+        rosters = {one.name: lab.controller.roster(one.token, one.public) for one in (planner, other)}
+        aliases = {user: lab.registry.alias(lab.controller.status(user).cloud, planner.public) for user in users}
+        assert rosters["planner"] == [aliases["ann"], aliases["eve"]]
+        assert len(rosters["other"]) == 2
+        assert not set(rosters["planner"]) & set(rosters["other"])
+        with pytest.raises(em.TooFewUsers, match="PolicyRefused 2"):  # for its aggregator
+            planner.ask(EVER, epsilon=1.0, min_users=1)
+        assert [cloud.state for cloud in (ann, bob, eve)] == [
+            em.CloudState.RUNNING,
+            em.CloudState.PAUSED,
+            em.CloudState.RUNNING,
+        ]
+
+
+@pytest.mark.parametrize("what", ["a link", "a pipe", "nonsense", "nothing"])
+def test_what_a_cloud_says_of_its_providers_is_not_trusted(home: Path, tmp_path: Path, what: str) -> None:
+    with em.Lab("memory", default_policy=em.Policy.open()) as lab:
+        planner = lab.controller.register_provider("planner")
+        lab.controller.signup("ann")
+        said = lab.controller.life("ann").spec.run_dir / provision.PROVIDERS
+        assert said.read_bytes() == b'"anyone"'
+        said.unlink()
+        if what == "a link":
+            (tmp_path / "secret").write_text("[]")
+            said.symlink_to(tmp_path / "secret")
+        elif what == "a pipe":
+            os.mkfifo(said)
+        elif what == "nonsense":
+            said.write_text('["' + "x" * 100 + '"]')
+        assert len(lab.controller.roster(planner.token, planner.public)) == 1  # as provisioned
 
 
 def test_a_region_that_makes_no_sense_is_refused_before_anybody_is_asked(lab: em.Lab) -> None:

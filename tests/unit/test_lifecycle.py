@@ -305,7 +305,8 @@ def test_a_cloud_whose_engine_is_away_is_unknown_not_gone(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-such-socket")
     life, rows = lab.controller.life("ann"), lab.registry.clouds()
-    engine, life._engine = life._engine, DockerEngine(tmp_path)
+    engine = life._engine
+    life._engine = lab.controller.engine = DockerEngine(tmp_path)
     lab.idle = em.AtMost(1, idle_s=1e-6)
     try:
         assert lab.controller.clouds().frame()["state"].tolist() == ["unknown"]
@@ -322,7 +323,7 @@ def test_a_cloud_whose_engine_is_away_is_unknown_not_gone(
         found = [(row.user, row.cloud) for row in lab.registry.clouds()]
         assert found == [(row.user, row.cloud) for row in rows]
     finally:
-        life._engine = engine
+        life._engine = lab.controller.engine = engine
 
 
 def test_a_rule_wakes_a_cloud_that_will_be_used_and_that_is_no_use(lab: em.Lab, ann: em.UserCloud) -> None:

@@ -16,7 +16,7 @@ from emlab.clock import wait_until
 from emlab.errors import EngineError, InUse, Locked, Unreachable
 from emlab.idle import Use
 from emlab.lifecycle import Lifecycle
-from emlab.state import CloudState, Handle
+from emlab.state import CloudSpec, CloudState, Handle
 from emlab.waking import Waker
 
 WAIT_S = 10.0  # only a failing test waits for so long
@@ -37,7 +37,7 @@ def paused(lab: em.Lab, *users: str) -> list[Lifecycle]:
 
 @asynccontextmanager
 async def waking(*, workers: int = 4, busy_s: float = WAIT_S) -> AsyncIterator[Waker]:
-    waker = Waker(workers=workers, busy_s=busy_s)
+    waker = Waker(resuming=workers, starting=workers, busy_s=busy_s)
     try:
         yield waker
     finally:
@@ -126,6 +126,35 @@ def test_few_wakes_are_under_way_and_the_others_follow_in_turn(lab: em.Lab, monk
                 assert calls.users == users
 
     asyncio.run(ask())
+
+
+def test_who_sleeps_does_not_wait_for_those_that_must_be_started(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep, *ended = paused(lab, "ann", "bob", "eve")
+    for life in ended:
+        life.end()
+    go_on, real = threading.Event(), lab.controller.engine.start
+
+    def start(spec: CloudSpec) -> Handle:
+        assert go_on.wait(WAIT_S)
+        return real(spec)
+
+    monkeypatch.setattr(lab.controller.engine, "start", start)
+
+    async def ask() -> None:
+        try:
+            async with waking(workers=1) as waker:
+                starts = [asyncio.create_task(waker.awake(life, WAIT_S)) for life in ended]
+                await asyncio.sleep(0)
+                await waker.awake(asleep, WAIT_S)
+                assert asleep.runs
+                assert not any(life.runs for life in ended)
+                go_on.set()
+                await asyncio.gather(*starts)
+        finally:
+            go_on.set()
+
+    asyncio.run(ask())
+    assert all(life.runs for life in ended)
 
 
 def test_what_a_wake_raises_reaches_all_who_wait(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:

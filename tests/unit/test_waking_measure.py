@@ -65,11 +65,11 @@ class TestCosts:
 
     def test_a_rate_costs_the_time_per_request(self) -> None:
         rates = [8000.0] * 10 + [16_000.0] * 11
-        found = row(samples(costs.RATE, rates, [20_000.0] * 21, unit=costs.PER_S))
+        found = row(samples(costs.ALONE, rates, [20_000.0] * 21, unit=costs.PER_S))
         assert (found["p50"], found["p95"]) == (16_000.0, 8000.0)
         assert (found["raw_p50"], found["against"]) == (20_000.0, "at least 8000 requests/s")
         assert (found["ratio"], found["met"]) == (0.5, True)
-        slow = row(samples(costs.RATE, [4000.0, 4000.0, math.inf], [20_000.0] * 3, unit=costs.PER_S))
+        slow = row(samples(costs.ALONE, [4000.0, 4000.0, math.inf], [20_000.0] * 3, unit=costs.PER_S))
         assert (slow["ratio"], slow["met"], slow["p99"]) == (2.0, False, 0.0)
 
     def test_what_the_gateway_adds_is_the_difference_in_each_round(self) -> None:
@@ -112,7 +112,7 @@ class TestCosts:
 def test_a_lab_is_measured_with_fewer_clouds_first() -> None:
     assert [number for number, _ in waking._plan(40)] == [1, 10, 40]
     assert [number for number, _ in waking._plan(2)] == [1, 2]
-    assert [len(parts) for _, parts in waking._plan(1)] == [7]
+    assert [len(parts) for _, parts in waking._plan(1)] == [8]
     for clouds in (0, 61):
         with pytest.raises(ConfigError, match="1 to 60 clouds"):
             waking.side_by_side("process", clouds=clouds)
