@@ -442,26 +442,16 @@ class TestProcessEngine:
         handle = bench.engine.start(spec)
         assert (handle.run_dir / STATE_FILE).stat().st_ino in synced
 
-    def test_a_resume_that_is_cut_short_is_not_taken_for_done(
-        self, bench: Bench, handle: Handle, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_signal_to_the_leader_s_group_reaches_every_process(self, bench: Bench, handle: Handle) -> None:
+        ours = session.led_by(int(handle.ref))
+        assert ours is not None
+        members = session.members(ours)
+        assert len(members) >= 2  # the custodian and its mongod
+        assert {os.getpgid(one.pid) for one in members} == {ours.pid}
         bench.engine.pause(handle)
-        real = os.kill
-        signalled: list[int] = []
-
-        def kill(pid: int, number: int) -> None:
-            if signalled:
-                raise KeyboardInterrupt
-            signalled.append(pid)
-            real(pid, number)
-
-        with monkeypatch.context() as cutting:
-            cutting.setattr(os, "kill", kill)
-            with pytest.raises(KeyboardInterrupt):
-                bench.engine.resume(handle)
-        assert bench.engine.state(handle) is CloudState.PAUSED
-        bench.engine.resume(handle)
-        assert bench.health(handle)["cloud"] == handle.cloud
+        assert {one.state for one in session.members(ours)} == {"T"}
+        session.thaw(ours)
+        assert "T" not in {one.state for one in session.members(ours)}
 
     def test_the_log_is_bounded(self, bench: Bench, handle: Handle) -> None:
         log = handle.run_dir / "custodian.log"

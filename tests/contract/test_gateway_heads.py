@@ -56,6 +56,7 @@ def test_request_and_answer_pass_as_they_are(client: Client, ann: em.UserCloud, 
         "X-Forwarded-For": "1.2.3.4",
         "Forwarded": "for=1",
         "X-Mine": "é".encode().decode("latin-1"),
+        "X-Odd": "\xff\xfe",
     }
     found = client.send("PUT", client.path("ann", "/a/b?c=%2F..%00"), token=ann.token, body=b"\x00\xff", headers=extra)
     assert (found.status, found.body) == (200, b"\x00\xff")
@@ -69,6 +70,7 @@ def test_request_and_answer_pass_as_they_are(client: Client, ann: em.UserCloud, 
         "content-length": "2",
         "accept-encoding": "identity",
         "x-mine": extra["X-Mine"],
+        "x-odd": extra["X-Odd"],
     }
 
 
@@ -139,7 +141,6 @@ def test_the_token_of_an_e_mission_client_is_in_the_body(client: Client, ann: em
         (["X: a\nTransfer-Encoding: chunked"], 400),
         (["X: a\rb"], 400),
         (["X: a\0b"], 400),
-        (["X: \xff\xfe"], 400),
         (["Authorization: Bearer x"], 400),
         (["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"], 400),
         (["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x"], 400),

@@ -97,13 +97,14 @@ def test_a_policy_a_budget_and_a_group_are_kept_and_nothing_is_spent_by_a_refusa
         ann, bob, eve = clouds
         ann.policy = em.Policy.research([planner], [lab.aggregator], total_epsilon=1.5, min_users=1)
         bob.policy = em.Policy.research([planner], [lab.aggregator], total_epsilon=0.5, min_users=1)
+        eve.policy = em.Policy.research([planner])  # and no aggregator
         release = planner.ask(query, epsilon=1.0, min_users=1)
         assert (release.answered, release.refused, release.failed) == (1, 2, 0)
         assert release.reasons == {"BudgetExhausted": 1, "PolicyRefused": 1}
         assert [cloud.ledger.spent_micro for cloud in clouds] == [1_000_000, 0, 0]
         assert ann.ledger.remaining_micro == 500_000
         assert [(row.provider, row.query, row.answered) for row in ann.ledger.rows] == [("planner", "CountUsers", True)]
-        assert eve.permit(planner).providers == (planner.public,)
+        assert eve.permit(planner, aggregators=[lab.aggregator]).aggregators == (lab.aggregator.public,)
 
 
 def test_accuracy_first_asks_promise_their_offset(engine_name: str, home: Path) -> None:
