@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -125,19 +126,7 @@ class ProcessEngine:
     def state(self, handle: Handle) -> CloudState:
         """What the processes do now; see Engine. A mongod that outlived its custodian is told to end."""
         record = _read(handle.run_dir)
-        if record is None:
-            return CloudState.ABSENT
-        _cut(handle.run_dir / LOG_FILE)
-        if record.session is None:
-            return CloudState.FAILED
-        if leader := session.leader(record.session):
-            return CloudState.PAUSED if leader.state == "T" else CloudState.RUNNING
-        session.reap(record.session)
-        if record.ended:
-            return CloudState.STOPPED
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            session.send(number, session.members(record.session))
-        return CloudState.FAILED
+        return CloudState.ABSENT if record is None else _state(record, handle.run_dir)
 
     def stats(self, handle: Handle) -> CloudStats:
         """Of all processes: anonymous memory and page tables, and CPU since the start; see Engine."""
@@ -152,13 +141,18 @@ class ProcessEngine:
 
     def find(self, lab: str | None = None) -> list[Handle]:
         """The clouds with a state file; see Engine."""
-        files = sorted(run_root(self._home).glob(f"*/{STATE_FILE}"))
-        records = [(file.parent, _read(file.parent)) for file in files]
-        return [_handle(record, run_dir) for run_dir, record in records if record and lab in (None, record.lab)]
+        return [_handle(record, run_dir) for run_dir, record in self._records(lab)]
 
     def states(self, lab: str) -> dict[str, CloudState]:
         """What the processes of each cloud do now; see Engine."""
-        return {handle.cloud: self.state(handle) for handle in self.find(lab)}
+        return {record.cloud: _state(record, run_dir) for run_dir, record in self._records(lab)}
+
+    def _records(self, lab: str | None) -> Iterator[tuple[Path, Record]]:
+        """The run directories with a state file, and what that says."""
+        for file in sorted(run_root(self._home).glob(f"*/{STATE_FILE}")):
+            record = _read(file.parent)
+            if record is not None and lab in (None, record.lab):
+                yield file.parent, record
 
     def connect(self, handle: Handle) -> Transport:
         """HTTP over the socket in the run directory; see Engine."""
@@ -253,6 +247,21 @@ def _handle(record: Record, run_dir: Path) -> Handle:
     return Handle(record.lab, record.cloud, record.generation, run_dir, ref=ref)
 
 
+def _state(record: Record, run_dir: Path) -> CloudState:
+    """What the processes do now. A mongod that outlived its custodian is told to end."""
+    _cut(run_dir / LOG_FILE)
+    if record.session is None:
+        return CloudState.FAILED
+    if leader := session.leader(record.session):
+        return CloudState.PAUSED if leader.state == "T" else CloudState.RUNNING
+    session.reap(record.session)
+    if record.ended:
+        return CloudState.STOPPED
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        session.send(number, session.members(record.session))
+    return CloudState.FAILED
+
+
 def _gone(handle: Handle) -> CloudGone:
     return CloudGone(f"there is no process of the cloud {handle.cloud} in lab {handle.lab!r}")
 
@@ -302,7 +311,11 @@ def _tail(file: Path) -> bytes:
 
 def _cut(file: Path) -> None:
     """A log that grew too long keeps its end. The processes append to it, so it stays the same file."""
-    if file.exists() and file.stat().st_size > MAX_LOG_BYTES:
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        return
+    if size > MAX_LOG_BYTES:
         kept = _tail(file)
         with file.open("r+b") as opened:
             opened.truncate(0)

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 
 SIZES = (1, 10, 40)  # clouds in the lab
 MOST_CLOUDS = 60  # who may sign up at once
-LOAD_S, WINDOW_S = 1.0, 5.0
+LOAD_S, WINDOW_S = 1.0, 10.0
+CALM_S = 3.0  # after the last request, when what it left behind was tidied away
 SHARE = "% of a core"
 
 
@@ -66,7 +67,7 @@ def side_by_side(
     under that load. "load on the gateway alone": as "load", with a program in the place of the cloud that answers at
     once, while a real cloud bounds what can be measured. Once more over TLS, but for that. "restart": the program was
     killed, and is started until it answers and says of all clouds that they are paused. "CPU when idle" (the
-    controller's), "CPU of paused clouds": in 5 s in which nobody asks, and a sweep looks at all of them. "memory": the
+    controller's), "CPU of paused clouds": in 10 s in which nobody asks, and a sweep looks at all of them. "memory": the
     controller's share (PSS) after all that.
 
     Args:
@@ -237,14 +238,16 @@ def _idle(samples: Samples, lab: ServedLab, n: int, seed: int) -> None:
         spent: dict[str, float] = {}
 
         def idle(spent: dict[str, float] = spent) -> float:
-            asleep_s, busy_s = lab.cpu_s(), _cpu_s(lab)
+            asleep_s = lab.cpu_s()
+            SYSTEM_CLOCK.wait(CALM_S)
+            busy_s = _cpu_s(lab)
             SYSTEM_CLOCK.wait(WINDOW_S)
             busy_s = _cpu_s(lab) - busy_s
             spent[ASLEEP] = lab.cpu_s() - asleep_s
             return 100 * busy_s / WINDOW_S
 
         samples.take(IDLE, "emlab", number, idle, unit=SHARE)
-        samples.take(ASLEEP, "emlab", number, lambda spent=spent: 100 * spent[ASLEEP] / WINDOW_S, unit=SHARE)  # type: ignore[misc]
+        samples.take(ASLEEP, "emlab", number, lambda spent=spent: 100 * spent[ASLEEP] / (CALM_S + WINDOW_S), unit=SHARE)  # type: ignore[misc]
         samples.take(MEMORY, "emlab", number, partial(_memory_mb, lab), unit="MiB")
 
 
