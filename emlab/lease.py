@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
+from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock
 from emlab.errors import ConfigError, UnknownUser
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 
-MAX_NAMED = 1000
+MAX_NAMED = 100  # of one user
 _SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, user TEXT NOT NULL, until_ts REAL NOT NULL)"
 
 
@@ -63,16 +64,17 @@ class NamedLeases:
         now = clock.now()
         registry.run("DELETE FROM leases WHERE until_ts <= ?", now)
         for row in registry.run("SELECT * FROM leases"):
+            left_s = min(row["until_ts"] - now, MAX_LEASE_S)  # more than was asked for, if the clock went back
             with suppress(UnknownUser):  # whose cloud was forgotten
-                self._held[row["name"]] = (row["user"], make(row["user"], row["until_ts"] - now))
+                self._held[row["name"]] = (row["user"], make(row["user"], left_s))
 
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
         """A new lease, or that one, holds at least so long from now; its name and until when. Raises ConfigError."""
         with self._lock:
             self._drop_ended()
             before = None if name is None else self._lease(user, name)
-            if before is None and len(self._held) >= MAX_NAMED:
-                raise ConfigError(f"there are {MAX_NAMED} leases already: release some")
+            if before is None and sum(holder == user for holder, _ in self._held.values()) >= MAX_NAMED:
+                raise ConfigError(f"there are {MAX_NAMED} leases of {user} already: release some")
             lease = self._make(user, ttl_s)
             if before is not None:
                 lease, shorter = (lease, before) if before.until_ts < lease.until_ts else (before, lease)

@@ -175,7 +175,7 @@ class Session:
         self._service = service
         self._controller = service.controller
         self._caller = caller
-        self._actor = NOBODY if caller is None else f"{caller.kind} {caller.subject}"
+        self.actor = NOBODY if caller is None else f"{caller.kind} {caller.subject}"
 
     @contextmanager
     def _noted(self, action: str, user: str = "") -> Iterator[None]:
@@ -183,9 +183,9 @@ class Session:
         try:
             yield
         except BaseException as exc:
-            self._service.audit.note(self._actor, action, user=user, outcome=type(exc).__name__)
+            self._service.audit.note(self.actor, action, user=user, outcome=type(exc).__name__)
             raise
-        self._service.audit.note(self._actor, action, user=user, outcome=OK)
+        self._service.audit.note(self.actor, action, user=user, outcome=OK)
 
     @property
     def own(self) -> str | None:
@@ -201,7 +201,7 @@ class Session:
                 raise ConfigError("name the user whose cloud is meant")
             return named
         if named not in (None, own):
-            self._service.audit.count(self._actor, "other cloud", outcome=NotPermitted.__name__)
+            self._service.audit.count(self.actor, "other cloud", outcome=NotPermitted.__name__)
             raise NotPermitted("a token of an owner is for the own cloud only")
         return own
 
@@ -217,13 +217,25 @@ class Session:
             secret = request.opening.secret()
             if not isinstance(secret, OwnerSecret):
                 raise ConfigError("an owner opens a vault with a key or a passphrase")
-            if self._caller is not None and self._caller.kind == "invitation":
-                self._controller.tokens.use_up(self._caller.id)
-            cloud = self._controller.signup(
-                request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
-            )
+            with self._invited():
+                cloud = self._controller.signup(
+                    request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
+                )
             assert cloud.token is not None
             return Signed(cloud=cloud.status, token=cloud.token)
+
+    @contextmanager
+    def _invited(self) -> Iterator[None]:
+        """An invitation is used up by the block, unless that fails. Raises NotPermitted: it was used up before."""
+        if self._caller is None or self._caller.kind != "invitation":
+            yield
+            return
+        self._controller.tokens.use_up(self._caller.id)
+        try:
+            yield
+        except BaseException:
+            self._controller.tokens.give_back(self._caller.id)
+            raise
 
     def me(self) -> Me:
         """Who the caller is."""
@@ -387,7 +399,7 @@ class Session:
             ask, request.signature, request.alias, provider=self._caller.subject, timeout_s=timeout_s
         )
         kind = OK if isinstance(outcome, Answer) else outcome.kind
-        self._service.audit.count(self._actor, "ask", user=admission.user_of(ask, request.alias), outcome=kind)
+        self._service.audit.count(self.actor, "ask", user=admission.user_of(ask, request.alias), outcome=kind)
         return outcome
 
     def release(self, request: Releasing) -> Release:

@@ -118,6 +118,13 @@ class Tokens:
                 raise NotPermitted("the invitation has been used")
             self._by_hash[done[0]["hash"]] = msgspec.structs.replace(self._by_hash[done[0]["hash"]], revoked_ts=now)
 
+    def give_back(self, id_: str) -> None:
+        """What that token was good for has failed: it is good for it once more."""
+        with self._lock:
+            done = self._registry.run("UPDATE tokens SET revoked_ts = NULL WHERE id = ? RETURNING hash", id_)
+            for row in done:
+                self._by_hash[row["hash"]] = msgspec.structs.replace(self._by_hash[row["hash"]], revoked_ts=None)
+
     def drop(self, kind: TokenKind, subject: str) -> None:
         """Nothing is kept of the subject's tokens, and none opens anything. Idempotent."""
         with self._lock:

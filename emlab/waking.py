@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from emlab.errors import EmlabError, Unreachable
@@ -61,14 +62,22 @@ class Waker:
             raise
 
     def _begun(self, life: Lifecycle) -> asyncio.Future[None]:
-        try:
-            pool = self._resuming if life.sleeps else self._starting
-            wake = asyncio.get_running_loop().run_in_executor(pool, life.wake, self._busy_s)
-        except RuntimeError as exc:
-            raise Unreachable("no cloud is woken any more: the service ends") from exc
-        self._wakes[life] = wake
+        first = self._called(self._resuming, life.rouse) if life.sleeps else self._called(self._starting, life.wake)
+        wake = self._wakes[life] = asyncio.ensure_future(self._through(life, first))
         wake.add_done_callback(lambda done: self._ended(life, done))
         return wake
+
+    def _called(self, pool: ThreadPoolExecutor, act: Callable[[float], bool | None]) -> asyncio.Future[bool | None]:
+        """That is being done in a thread, from now on. Raises Unreachable: the waker was closed."""
+        try:
+            return asyncio.get_running_loop().run_in_executor(pool, act, self._busy_s)
+        except RuntimeError as exc:
+            raise Unreachable("no cloud is woken any more: the service ends") from exc
+
+    async def _through(self, life: Lifecycle, first: asyncio.Future[bool | None]) -> None:
+        """The cloud runs: one that had ended in its sleep is started, among others that are."""
+        if await first is False:
+            await self._called(self._starting, life.wake)
 
     def _ended(self, life: Lifecycle, wake: asyncio.Future[None]) -> None:
         if self._wakes.get(life) is wake:

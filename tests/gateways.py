@@ -31,9 +31,10 @@ PATIENCE_S = 20.0  # only a failing test waits for so long
 
 
 class HurriedHead(TimedHead):
-    """Its clients have half a second for a head."""
+    """Its clients have half a second for a head, and a fifth of one to read something of an answer."""
 
     HEAD_S = 0.5
+    UNREAD_S = 0.2
 
 
 @dataclass(frozen=True)

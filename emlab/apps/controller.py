@@ -9,6 +9,7 @@ import asyncio
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
@@ -19,7 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emlab.apps import http
-from emlab.apps.gateway import Gateway
+from emlab.apps.gateway import OF_CLOUD, Gateway
 from emlab.apps.head import TimedHead
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
@@ -34,7 +35,7 @@ CLOUD_PATH = re.compile(rb"/[0-9a-f]{32}(/|\Z)")
 FAILURES = (401, 403, 404, 429)
 POLL_S = 0.25
 BEAT_S = 15.0
-MAX_STREAMS = 64
+MAX_STREAMS, MAX_STREAMS_EACH = 64, 8
 MAX_CONNECTIONS = 1024
 
 
@@ -51,7 +52,7 @@ class Front:
         self._gateway = gateway
         self._control = http.asgi(service.server())
         self._metrics = Metrics(service.controller)
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
         self._requests = Limit("requests", per_s=per_s, burst=math.ceil(5 * per_s))
         self._failures = Limit("requests that were refused", per_s=2.0, burst=60)
         self._signups = Limit("sign-ups", per_s=0.5, burst=60)
@@ -69,7 +70,8 @@ class Front:
             return
 
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in FAILURES:
+            refused = message["type"] == "http.response.start" and message["status"] in FAILURES
+            if refused and not message.get(OF_CLOUD, False):  # what a cloud answers its owner is no refusal
                 self._count_failure(address)
             await send(message)
 
@@ -126,23 +128,24 @@ class Front:
         last = request.headers.get("last-event-id", "")
         try:
             session = self._service.session(CONTROL_BY_NAME["events"], request.headers)
-            if self._streams >= MAX_STREAMS:
-                raise TooMany("too many streams of events at once: ask again soon")
+            mine = session.actor
+            if self._streams.total() >= MAX_STREAMS or self._streams[mine] >= MAX_STREAMS_EACH:
+                return too_many(TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S))
         except EmlabError as exc:
             return refusal(problem.encode(exc))
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
 
         async def lines() -> AsyncIterator[bytes]:
-            self._streams += 1
+            self._streams[mine] += 1
             try:
-                async for line in self._lines(session.own, after):
+                async for line in self._lines(session.own, after, request.headers):
                     yield line
             finally:
-                self._streams -= 1
+                self._streams[mine] -= 1
 
         return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def _lines(self, own: str | None, after: int | None) -> AsyncIterator[bytes]:
+    async def _lines(self, own: str | None, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
         recorder = self._service.controller.recorder
         count = recorder.since(0)[1] if after is None else after
         quiet_s = 0.0
@@ -160,6 +163,10 @@ class Front:
                 quiet_s = 0.0
                 yield b": still here\n\n"
             await asyncio.sleep(POLL_S)
+            try:  # the token may have been revoked, or have expired
+                self._service.session(CONTROL_BY_NAME["events"], headers)
+            except EmlabError:
+                return
 
 
 def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

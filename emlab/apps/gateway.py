@@ -10,13 +10,13 @@ import asyncio
 import errno
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from emlab.apps import head
 from emlab.apps.head import Asked, Turned
-from emlab.apps.http import Reading
+from emlab.apps.http import BODY_BYTES_PER_S, BODY_S, Reading
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
 from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
@@ -33,6 +33,7 @@ SMALL_BODY_BYTES = 64 << 10  # is sent while the cloud wakes, and again if the c
 PART_BYTES = 64 << 10
 RETRY_AFTER_S = 2.0
 AGAIN_S = (0.0, 0.0, 0.05, 0.2, 0.5)  # before each try: to its engine, a cloud that is dying still runs
+OF_CLOUD = "emlab.cloud"  # in the message that begins an answer: whether it is the cloud's own, or a refusal of ours
 _CUT = (errno.ECONNRESET, errno.EPIPE)
 
 
@@ -44,7 +45,7 @@ class Limits:
         wake_s: until who waits for a cloud is told to ask again; the wake goes on.
         suspect_s: without an answer for so long, the engine is asked whether the cloud runs at all.
         answer_s: until a running cloud has begun to answer. stall_s: until the next part of an answer has passed on.
-        body_s: until a body is there; one more second for each `body_bytes_per_s`.
+        body_s: until a body is there; one more second for each `body_bytes_per_s` of it that have come.
         under_way: requests at once.
     """
 
@@ -52,9 +53,13 @@ class Limits:
     suspect_s: float = 1.0
     answer_s: float = 900.0
     stall_s: float = 60.0
-    body_s: float = 10.0
-    body_bytes_per_s: float = 16 << 10
+    body_s: float = BODY_S
+    body_bytes_per_s: float = BODY_BYTES_PER_S
     under_way: int = 512
+
+    def whole_s(self, size: int) -> float:
+        """Until an answer has begun, with the time that a body of that size may take."""
+        return self.answer_s + self.body_s + size / self.body_bytes_per_s
 
 
 class Door(Protocol):
@@ -98,7 +103,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request is answered: by its cloud, or with a problem document."""
         self._under_way += 1
-        line = _Line(receive, send)
+        line = _Line(receive, send, self._limits)
         try:
             if self._under_way > self._limits.under_way:
                 raise Turned(Unreachable("there are too many requests at once: ask again soon"), 503)
@@ -137,14 +142,17 @@ class Gateway:
 
     async def _pass(self, asked: Asked, life: Lifecycle, line: _Line, client: str) -> None:
         """Who may is passed on to the cloud."""
-        line.expect(asked.size, self._limits.body_s + asked.size / self._limits.body_bytes_per_s)
+        line.expect(asked.size)
         if not asked.by_user:
             self._door.admit(life.spec.cloud, asked.token, client)
             return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
         if (full := self._reading.refusal(asked.size)) is not None:
             raise Turned(problem.decode(*full), full[0])
-        with self._reading.of(asked.size):
-            body = await line.whole()
+        with self._reading.some() as reading:
+            try:
+                body = b"".join([reading.keep(part) async for part in line.parts()])
+            except Unreachable as exc:
+                raise Turned(exc, 503) from None
             self._door.admit(life.spec.cloud, user_token(asked.path, body), client)
             await self._carry(asked, life, line, body)
 
@@ -178,17 +186,18 @@ class Gateway:
 class _Line:
     """The client's end of one request: what it still sends, and what it is answered."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
         self._receive = receive
         self._send = send
+        self._limits = limits
         self._left = 0
-        self._deadline = 0.0
+        self._deadline = 0.0  # for the next part of the body; each part earns the time that it may take
         self._answering = False
 
-    def expect(self, size: int, within_s: float) -> None:
-        """A body of that size is to come, within that time."""
+    def expect(self, size: int) -> None:
+        """A body of that size is to come."""
         self._left = size
-        self._deadline = asyncio.get_running_loop().time() + within_s
+        self._deadline = asyncio.get_running_loop().time() + self._limits.body_s
 
     async def whole(self) -> bytes:
         """What is left of the body. Raises Gone, Turned."""
@@ -206,6 +215,7 @@ class _Line:
                 raise Gone
             part = message.get("body", b"")
             self._left -= len(part)
+            self._deadline += len(part) / self._limits.body_bytes_per_s
             yield part
 
     async def gone(self) -> None:
@@ -218,10 +228,12 @@ class _Line:
         """Whether the whole body was read."""
         return self._left <= 0
 
-    async def answer(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """The head of the answer has been sent."""
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], *, of_cloud: bool = True) -> None:
+        """The head of the answer has been sent. One that comes before the whole request ends the connection."""
         self._answering = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        ends = [] if self.is_read or not of_cloud else [(b"connection", b"close")]
+        start = {"type": "http.response.start", "status": status, "headers": [*headers, *ends]}
+        await self._send({**start, OF_CLOUD: of_cloud})
 
     async def pass_on(self, part: bytes, *, more: bool) -> None:
         """A part of the answer has been sent."""
@@ -236,7 +248,7 @@ class _Line:
         if status in (429, 503):
             after_s = error.retry_after_s if isinstance(error, TooMany) else RETRY_AFTER_S
             headers.append((b"retry-after", str(math.ceil(after_s)).encode()))
-        await self.answer(status, [*headers, (b"connection", b"close")])
+        await self.answer(status, [*headers, (b"connection", b"close")], of_cloud=False)
         await self.pass_on(body, more=False)
 
     def give_up(self) -> None:
@@ -257,16 +269,16 @@ class _Exchange:
         self._waker = waker
         self._limits = limits
         self._limit: asyncio.Timeout
+        self._timer: asyncio.TimerHandle
         self._beside: list[asyncio.Task[None]] = []
         self._wants_wake = True  # nobody has asked the engine for this request, and there is no answer
         self._fault: Exception | None = None
 
     async def run(self, upstream: Upstream) -> None:
         """The answer has been passed on. Raises EmlabError, Turned, Gone."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._limits.suspect_s, self._suspect)
+        self._timer = asyncio.get_running_loop().call_later(self._limits.suspect_s, self._suspect)
         try:
-            async with asyncio.timeout(self._limits.answer_s) as self._limit:
+            async with asyncio.timeout(self._limits.whole_s(self._asked.size)) as self._limit:
                 answer = await self._answer(upstream)
                 self._wants_wake = False
                 try:
@@ -276,7 +288,7 @@ class _Exchange:
         except TimeoutError:
             raise (self._fault or Turned(Unreachable("the cloud did not answer in time"), 504)) from None
         finally:
-            timer.cancel()
+            self._timer.cancel()
             for task in self._beside:
                 task.cancel()
 
@@ -319,26 +331,28 @@ class _Exchange:
         """It is woken beside the request: now, and not when the loop next has time."""
         self._wants_wake = False
         self._waker.begin(self._life)
-        self._watch(self._awake())
+        self._watch(self._awake)
 
     def _suspect(self) -> None:
         """No answer for a while: perhaps the cloud does not run, or nobody waits for it any more."""
         if self._wants_wake:
             self._wake()
         if self._line.is_read:
-            self._watch(self._abandoned())
+            self._watch(self._abandoned)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._limits.suspect_s, self._suspect)
 
     async def _abandoned(self) -> None:
         await self._line.gone()
         raise Gone
 
-    def _watch(self, beside: Coroutine[object, object, None]) -> None:
+    def _watch(self, beside: Callable[[], Awaitable[None]]) -> None:
         self._beside.append(asyncio.get_running_loop().create_task(self._or_end(beside)))
 
-    async def _or_end(self, beside: Coroutine[object, object, None]) -> None:
+    async def _or_end(self, beside: Callable[[], Awaitable[None]]) -> None:
         """If that fails, the request ends with its error."""
         try:
-            await beside
+            await beside()
         except (EmlabError, Turned, Gone, OSError) as exc:
             if not self._limit.expired():
                 self._fault = exc
@@ -346,7 +360,7 @@ class _Exchange:
 
     async def _pass_back(self, answer: Answer) -> None:
         """The answer is passed on: a small one at once, another as it comes."""
-        headers = head.passed_back(answer.headers)
+        headers = head.passed_back(answer.headers, answer.status)
         try:
             if answer.size is not None and answer.size <= PART_BYTES:
                 body = await answer.read()

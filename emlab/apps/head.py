@@ -34,6 +34,7 @@ _NEIGHBOURS = frozenset(
     b"proxy-connection te trailer transfer-encoding upgrade x-real-ip".split()
 )
 _NOT_BACK = _NEIGHBOURS - {b"content-length"} | {b"date", b"server"}  # the gateway's server has its own
+_EMPTY = (204, 304)  # an answer without a body, whatever length its head names
 
 
 class Turned(Exception):
@@ -125,9 +126,9 @@ def _passed_on(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [pair for pair in headers if pair[0] not in named and not pair[0].startswith(b"x-forwarded-")]
 
 
-def passed_back(headers: Headers) -> list[tuple[bytes, bytes]]:
+def passed_back(headers: Headers, status: int) -> list[tuple[bytes, bytes]]:
     """The headers for the client."""
-    named = _named(headers, _NOT_BACK)
+    named = _named(headers, _NOT_BACK | {b"content-length"} if status in _EMPTY else _NOT_BACK)
     return [pair for pair in headers if pair[0] not in named]
 
 

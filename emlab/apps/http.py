@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,14 +29,17 @@ from emlab.wire.transport import App, Reply
 GRACE_S = 5
 MAX_CONNECTIONS = 256
 REST_S = 1.0
+BODY_S, BODY_BYTES_PER_S = 10.0, 16 << 10  # until a body is there, and one more second for so much of it as has come
+FULL = "there are too many large requests at once: ask again soon"
+UNREAD_S = 30.0
 SMALL_BODY_BYTES = 1 << 20  # is always read
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
 
 
-def server(app: App, socket: Path) -> uvicorn.Server:
+def server(app: App, path: Path) -> uvicorn.Server:
     """A server that is not yet running; `run()` blocks until `should_exit`, or SIGTERM."""
-    socket.unlink(missing_ok=True)
-    return uvicorn.Server(config(asgi(app), limit_concurrency=MAX_CONNECTIONS, uds=str(socket)))
+    path.unlink(missing_ok=True)
+    return uvicorn.Server(config(asgi(app), limit_concurrency=MAX_CONNECTIONS, uds=str(path)))
 
 
 def config(
@@ -63,10 +68,38 @@ def config(
 
 
 class BoundedHead(HttpToolsProtocol):
-    """HTTP whose heads (request line and headers) have at most MAX_HEADER_BYTES. The parser itself takes any length."""
+    """HTTP whose heads (request line and headers) have at most MAX_HEADER_BYTES, for clients that read their answers.
 
+    The parser itself takes any length, and the server waits for ever.
+    """
+
+    UNREAD_S: ClassVar[float] = UNREAD_S
     _in_head = False
-    _head_bytes = 0
+    _head_bytes = _unread_bytes = 0
+    _looking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """From now on it is looked at now and then."""
+        super().connection_made(transport)
+        self._looking = self.loop.call_later(self.UNREAD_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """The connection of a client that has read nothing since the last time ends, whatever it is still to get."""
+        waits = self.transport.is_closing() or self.flow.write_paused
+        size = self.transport.get_write_buffer_size() if waits else 0
+        if size and size >= self._unread_bytes > 0:
+            line = self.transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the kernel forgets it, too
+            self.transport.abort()
+            return
+        self._unread_bytes = size
+        self._looking = self.loop.call_later(self.UNREAD_S, self._look)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -117,35 +150,73 @@ def asgi(app: App) -> Starlette:
         refused = _unreadable(headers) or app.refusal(method, path, headers) or reading.refusal(size)
         if refused is not None:
             return _refusing(refused)
-        with reading.of(size):
-            status, reply = await run_in_threadpool(app.handle, method, path, headers, await request.body())
+        try:
+            with reading.some() as read:
+                body = await _whole(request, read)
+                status, reply = await run_in_threadpool(app.handle, method, path, headers, body)
+        except TimeoutError:
+            return _refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
+        except Unreachable as exc:
+            return _refusing(problem.encode(exc, status=503))
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media)
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
 
 
+async def _whole(request: Request, read: Read) -> bytes:
+    """The body. Raises TimeoutError, Unreachable."""
+    parts: list[bytes] = []
+    stream = request.stream()
+    until = asyncio.get_running_loop().time() + BODY_S
+    while True:
+        async with asyncio.timeout_at(until):
+            part = await anext(stream, None)
+        if part is None:
+            return b"".join(parts)
+        parts.append(read.keep(part))
+        until += len(part) / BODY_BYTES_PER_S
+
+
 class Reading:
     """How much memory large bodies may take at once. For one event loop."""
 
     def __init__(self) -> None:
-        self._bytes = 0
+        self.bytes = 0
 
     def refusal(self, size: int) -> Reply | None:
         """What is answered to a body of that size if there is no room for it."""
-        if size <= SMALL_BODY_BYTES or self._bytes + size <= MAX_READING_BYTES:
+        if size <= SMALL_BODY_BYTES or self.bytes + size <= MAX_READING_BYTES:
             return None
-        return problem.encode(Unreachable("there are too many large requests at once: ask again soon"), status=503)
+        return problem.encode(Unreachable(FULL), status=503)
 
     @contextmanager
-    def of(self, size: int) -> Iterator[None]:
-        """A body of that size is in memory."""
-        counted = size if size > SMALL_BODY_BYTES else 0
-        self._bytes += counted
+    def some(self) -> Iterator[Read]:
+        """The parts of a body that are kept in the block are in memory."""
+        read = Read(self)
         try:
-            yield
+            yield read
         finally:
-            self._bytes -= counted
+            self.bytes -= read.counted
+
+
+class Read:
+    """What has come of one body. Who only says that much will come takes no room from others."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._bytes = 0
+        self.counted = 0
+
+    def keep(self, part: bytes) -> bytes:
+        """The part, which is in memory from now on; small bodies are not counted. Raises Unreachable: all is full."""
+        self._bytes += len(part)
+        if self._bytes > SMALL_BODY_BYTES:
+            if self._reading.bytes + self._bytes - self.counted > MAX_READING_BYTES:
+                raise Unreachable(FULL)
+            self._reading.bytes += self._bytes - self.counted
+            self.counted = self._bytes
+        return part
 
 
 class _Rest:

@@ -161,7 +161,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser
         self._asked = self._bodiless = self._is_kept = False
-        self._head_bytes = 0
+        self._head_bytes = self._bodiless_bytes = 0  # of headers; and since the last part of a body
         self._received: list[tuple[bytes, bytes]] = []
         self._parts: deque[bytes] = deque()
         self._fault: Exception | None = None
@@ -178,7 +178,8 @@ class _Connection(asyncio.Protocol):
         """The request is being sent. `bodiless`: its answer has only a head, whatever that says of a body."""
         self._parser = httptools.HttpResponseParser(self)
         self._asked, self._bodiless = True, bodiless
-        self._received, self.status, self.size, self._head_bytes = [], 0, None, 0
+        self._received, self.status, self.size = [], 0, None
+        self._head_bytes = self._bodiless_bytes = 0
         self.head_is_here = self.is_whole = False
         self._transport.write(request)
 
@@ -247,16 +248,15 @@ class _Connection(asyncio.Protocol):
         """A part of an answer, or what nobody asked for."""
         if not self._asked or self.is_whole:
             return self.fail(Broken("the cloud sent something that nobody asked for"))
-        if not self.head_is_here:
-            self._head_bytes += len(data)
+        self._bodiless_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.fail(Broken("the cloud answered in another protocol"))
         except httptools.HttpParserError as exc:
             self.fail(Broken(f"the cloud answered with something that is not HTTP: {exc}"))
-        if not self.head_is_here and self._head_bytes > MAX_HEAD_BYTES:
-            self.fail(Broken(f"the head of the cloud's answer has more than {MAX_HEAD_BYTES} bytes"))
+        if self._bodiless_bytes > MAX_HEAD_BYTES:
+            self.fail(Broken(f"the cloud sent more than {MAX_HEAD_BYTES} bytes that are no body"))
 
     def eof_received(self) -> bool:
         """The cloud sends nothing more; that may be how it ends an answer. Closes the connection."""
@@ -281,7 +281,10 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header of the answer, or of its end."""
-        if not self.head_is_here:
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.fail(Broken(f"the head of the cloud's answer has more than {MAX_HEAD_BYTES} bytes"))
+        elif not self.head_is_here:
             self._received.append((name.lower(), value))
 
     def on_message_begin(self) -> None:
@@ -291,10 +294,14 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is here; one of a status below 200 only says that another follows."""
+        if self._is_over:
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self._received = []
             return
+        if self.status > 599:
+            return self.fail(Broken(f"there is no status {self.status}"))
         length = [value for name, value in self._received if name == b"content-length"]
         self.size = int(length[0]) if length else None
         self.head_is_here, self.is_whole = True, self._bodiless
@@ -303,6 +310,9 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
+        if self._is_over:
+            return
+        self._bodiless_bytes = 0
         self._parts.append(data)
         self.waiting += len(data)
         if self.waiting > MAX_WAITING_BYTES:
@@ -311,9 +321,14 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is here."""
-        if self.head_is_here:
+        if self.head_is_here and not self._is_over:
             self.is_whole = True
             self._tell()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether what is still parsed belongs to no answer: it is whole, or was found to be bad."""
+        return self.is_whole or self._fault is not None
 
     def _ends_with_the_connection(self) -> bool:
         """Whether the answer has a body whose end only that of the connection tells."""

@@ -30,7 +30,8 @@ def in_place_of(socket: Path) -> Iterator[None]:
     try:
         with subprocess.Popen([sys.executable, "-m", __name__, str(socket)], stdin=subprocess.PIPE) as program:
             try:
-                if not wait_until(lambda: socket.exists() or program.poll() is not None, START_S):
+                wait_until(lambda: socket.exists() or program.poll() is not None, START_S)
+                if not socket.exists():
                     raise StartTimeout("the program in the place of a cloud does not listen")
                 yield
             finally:

@@ -112,6 +112,7 @@ class Server:
         self, entrances: Iterable[Entrance], document: Callable[[], Mapping[str, object]], *, whose: str
     ) -> None:
         self._document = document
+        self._described = b""  # as JSON, once somebody asked
         self._whose = whose
         self._exact: dict[tuple[str, str], _Service] = {}
         self._parametric: dict[tuple[str, str], _Service] = {}
@@ -140,7 +141,8 @@ class Server:
             if (refused := self.refusal(method, path, headers)) is not None:
                 return refused
             if (method, path) == _OPENAPI:
-                return 200, msgspec.json.encode(self._document())
+                self._described = self._described or msgspec.json.encode(self._document())
+                return 200, self._described
             return self._answer(method, path, headers, body)
         except EmlabError as exc:
             return problem.encode(exc)

@@ -90,6 +90,75 @@ def test_a_client_that_goes_while_it_waits_is_not_answered(lab: em.Lab, bob: em.
     assert ended == [b""]
 
 
+def test_a_client_that_goes_after_a_slow_body_is_noticed(lab: em.Lab, bob: em.UserCloud) -> None:
+    patient = Limits(suspect_s=0.05, answer_s=PATIENCE_S * 4)
+    ended: list[bytes] = []
+    with (
+        gateway(lab, limits=patient) as client,
+        answering(lab, bob.user, lambda line: ended.append(rest(line))),
+        client.connect() as line,
+    ):
+        line.sendall(head(client, bob, "Content-Length: 100000") + b"x" * 50_000)
+        threading.Event().wait(4 * patient.suspect_s)
+        line.sendall(b"x" * 50_000)
+        assert wait_until(lambda: client.life(bob.user).use().leases != (), PATIENCE_S)
+        line.close()
+        assert client.unleased()
+
+
+def test_a_body_may_take_longer_than_an_answer(lab: em.Lab, bob: em.UserCloud) -> None:
+    short = Limits(suspect_s=0.05, answer_s=0.2, body_s=5.0)
+
+    def answer(line: socket.socket) -> None:
+        while not line.recv(1 << 16).endswith(b"!"):
+            pass
+        line.sendall(OK)
+
+    with gateway(lab, limits=short) as client, answering(lab, bob.user, answer), client.connect() as line:
+        line.sendall(head(client, bob, "Content-Length: 100000", "Connection: close") + b"x" * 50_000)
+        threading.Event().wait(3 * short.answer_s)
+        line.sendall(b"x" * 49_999 + b"!")
+        assert status(rest(line)) == 200
+
+
+def test_a_client_that_reads_nothing_is_let_go(lab: em.Lab, bob: em.UserCloud) -> None:
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 1000
+
+    def answer(line: socket.socket) -> None:
+        line.sendall(endless)
+        with contextlib.suppress(OSError):
+            while True:
+                line.sendall(b"x" * (1 << 16))
+
+    limits = Limits(stall_s=0.2)
+    with gateway(lab, limits=limits, hurried=True) as client, answering(lab, bob.user, answer):
+        with client.connect() as line:
+            line.sendall(head(client, bob, method="GET"))
+            assert wait_until(lambda: _state(line) != ESTABLISHED, PATIENCE_S)
+        assert client.unleased()
+
+
+ESTABLISHED = 1  # linux/include/net/tcp_states.h
+
+
+def _state(line: socket.socket) -> int:
+    return line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def test_an_answer_before_the_whole_request_ends_the_connection(lab: em.Lab, bob: em.UserCloud) -> None:
+    early = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+    def answer(line: socket.socket) -> None:
+        line.sendall(early)
+        rest(line)
+
+    with gateway(lab) as client, answering(lab, bob.user, answer), client.connect() as line:
+        line.sendall(head(client, bob, "Content-Length: 200000") + b"x" * 100)
+        reply = rest(line)
+        assert status(reply) == 413
+        assert b"connection: close" in reply
+
+
 def test_too_many_requests_at_once_are_refused_and_not_kept_waiting(lab: em.Lab, bob: em.UserCloud) -> None:
     go_on = threading.Event()
 
@@ -121,7 +190,12 @@ def test_too_many_requests_at_once_are_refused_and_not_kept_waiting(lab: em.Lab,
         (saying(b"nonsense\r\n\r\n"), 502),
         (saying(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000), 502),
         (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhi"), 502),
+        (saying(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 60_000 + b"\r\nY: " + b"y" * 60_000 + b"\r\n\r\n" + OK), 502),
+        (saying(b"HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nhi"), 502),
         (saying(OK), 200),
+        (saying(OK + b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), 200),
+        (saying(OK + b"more"), 200),
+        (saying(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n"), 304),
         (saying(b"HTTP/1.1 100 Continue\r\n\r\n", OK), 200),
         (saying(b"HTTP/1.1 204 No Content\r\n\r\n"), 204),
         (saying(b"HTTP/1.1 302 Found\r\nLocation: http://there/\r\nContent-Length: 0\r\n\r\n"), 302),

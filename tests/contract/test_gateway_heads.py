@@ -296,6 +296,16 @@ def test_a_body_that_does_not_come_is_not_waited_for(
     assert asked == []
 
 
+def test_who_only_says_that_much_will_come_takes_no_room_from_others(client: Client, ann: em.UserCloud) -> None:
+    upload: dict[str, object] = {"user": ann.token, "phone_to_server": [], "padding": "x" * (2 << 20)}
+    where = client.path("ann", "/usercache/put")
+    begun = f"POST {where} HTTP/1.1\r\nHost: here\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n{{".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(client.connect()).sendall(begun)
+        assert client.send("POST", where, body=upload).status == 200
+
+
 def test_five_hundred_connections_at_once_are_all_answered(client: Client, ann: em.UserCloud) -> None:
     with contextlib.ExitStack() as stack:
         lines = [stack.enter_context(client.connect()) for _ in range(500)]

@@ -117,7 +117,7 @@ def test_large_bodies_do_not_fill_the_memory_together(path: Path, to: UnixTransp
         for _ in range(MAX_READING_BYTES // MAX_BODY_BYTES):
             slow = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             slow.connect(str(path))
-            slow.sendall(begin)
+            slow.sendall(begin + bytes(MAX_BODY_BYTES - 1))
         assert wait_until(lambda: send(to, PLEASE, BODY)[0] == 503, PATIENCE_S)
         assert send(to, PLEASE, b"small") == (200, b"5")
     assert wait_until(lambda: send(to, PLEASE, BODY) == (200, str(len(BODY)).encode()), PATIENCE_S)

@@ -256,6 +256,14 @@ def test_events_stream_and_figures_are_for_those_who_may(
         assert [_next_event(everything)["user"] for _ in range(2)] == ["bob", "ann"]
     with get("/events/stream", ann.token, **{"Last-Event-ID": "0"}) as stream:
         assert _next_event(stream)["span"] in ("start", "signup")
+    second = admin.issue("owner", "ann", key=ann.key)
+    with get("/events/stream", second.token) as stream:
+        admin.pause("ann")
+        assert _next_event(stream)["user"] == "ann"
+        admin.revoke(second.about.id)
+        admin.wake("ann")
+        ended = stream.read()  # which returns, because the stream ends
+        assert ended.count(b"data: ") <= 2  # what happened before the token was looked at again
     with get("/metrics", lab.admin_token) as figures:
         text = figures.read().decode()
     samples = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(text) for s in f.samples}

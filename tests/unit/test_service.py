@@ -173,6 +173,14 @@ class TestOwners:
             assert wait_until(lambda: SYSTEM_CLOCK.now() > lease.until_ts, 5.0)
             assert mine.status("ann").leases == 0
 
+    def test_has_leases_that_outlive_a_clock_that_goes_back(self, caller: Caller, ann: str, lab: em.Lab) -> None:
+        caller.ask(ann, "/leases", ttl_s=86_400)
+        lab.registry.run("UPDATE leases SET until_ts = until_ts + 120")  # as if it had been made by a later clock
+        lab.controller.life("ann").end_leases()
+        again = Service(lab.controller, lab.registry)
+        assert lab.controller.status("ann").leases == 1
+        assert len(again.leases._held) == 1
+
     def test_has_leases_that_outlive_the_service(self, caller: Caller, ann: str, lab: em.Lab) -> None:
         lease, short = caller.ask(ann, "/leases", ttl_s=60), caller.ask(ann, "/leases", ttl_s=60)
         caller.ask(ann, "/leases/release", id=short["id"])
@@ -236,6 +244,9 @@ class TestNewcomers:
         assert caller.refused(None, "/signup", {"user": "eve", "opening": OPENING}) == (401, "NoToken")
         invitation = caller.service.issue("invitation", "eve").token
         assert caller.refused(invitation, "/signup", {"user": "../x", "opening": OPENING}) == (400, "BadQuery")
+        lab.controller.signup("ann")
+        taken = caller.refused(invitation, "/signup", {"user": "ann", "opening": OPENING})
+        assert taken == (400, "ConfigError")  # which leaves the invitation as it was
         caller.ask(invitation, "/signup", user="eve", opening=OPENING)
         assert caller.refused(invitation, "/signup", {"user": "fay", "opening": OPENING}) == (403, "NotPermitted")
 

@@ -13,6 +13,7 @@ import pytest
 
 import emlab as em
 from emlab.clock import wait_until
+from emlab.engines.memory import MemoryEngine
 from emlab.errors import EngineError, InUse, Locked, Unreachable
 from emlab.idle import Use
 from emlab.lifecycle import Lifecycle
@@ -155,6 +156,38 @@ def test_who_sleeps_does_not_wait_for_those_that_must_be_started(lab: em.Lab, mo
 
     asyncio.run(ask())
     assert all(life.runs for life in ended)
+
+
+def test_who_sleeps_does_not_wait_for_those_that_died_in_their_sleep(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep, *died = paused(lab, "ann", "bob", "eve")
+    engine = lab.controller.engine
+    assert isinstance(engine, MemoryEngine)
+    for life in died:
+        engine.fail(life.handle)
+    go_on, real = threading.Event(), engine.start
+
+    def start(spec: CloudSpec) -> Handle:
+        assert go_on.wait(WAIT_S)
+        return real(spec)
+
+    monkeypatch.setattr(engine, "start", start)
+
+    async def ask() -> None:
+        try:
+            async with waking(workers=1) as waker:
+                starts = [asyncio.create_task(waker.awake(life, WAIT_S)) for life in died]
+                await asyncio.sleep(0)
+                await waker.awake(asleep, WAIT_S)
+                assert not any(life.runs for life in died)
+                go_on.set()
+                await asyncio.gather(*starts)
+        finally:
+            go_on.set()
+
+    asyncio.run(ask())
+    assert all(life.runs for life in died)
 
 
 def test_what_a_wake_raises_reaches_all_who_wait(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
