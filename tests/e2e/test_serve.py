@@ -258,7 +258,7 @@ def test_events_stream_and_figures_are_for_those_who_may(
         assert _next_event(stream)["span"] in ("start", "signup")
     second = admin.issue("owner", "ann", key=ann.key)
     with get("/events/stream", second.token) as stream:
-        admin.pause("ann")
+        admin.wake("ann")  # which the new token had ended
         assert _next_event(stream)["user"] == "ann"
         admin.revoke(second.about.id)
         admin.wake("ann")
