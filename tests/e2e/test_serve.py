@@ -264,11 +264,12 @@ def test_events_stream_and_figures_are_for_those_who_may(
         admin.wake("ann")
         ended = stream.read()  # which returns, because the stream ends
         assert ended.count(b"data: ") <= 2  # what happened before the token was looked at again
+        admin.pause("ann")
     with get("/metrics", lab.admin_token) as figures:
         text = figures.read().decode()
     samples = {(s.name, *s.labels.values()): s.value for f in text_string_to_metric_families(text) for s in f.samples}
     assert samples["emlab_clouds", "paused"] == 2
-    assert samples["emlab_span_seconds_count", "pause"] == 2
+    assert samples["emlab_span_seconds_count", "pause"] == 3
     assert "ann" not in text
 
 
