@@ -8,7 +8,7 @@ export EMLAB_PHONE_DAYS
 PYTEST_ARGS ?=
 DEMO_ARGS   ?= --users 6 --days 2 --seed 1 --out results/demo
 
-.PHONY: demo test check unit format lint types clean python
+.PHONY: demo test check lint format python
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/emlab demo $(DEMO_ARGS)
@@ -16,11 +16,13 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/dev.stamp
+check: lint
+	$(BIN)/python -m pytest -q tests/unit
+
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

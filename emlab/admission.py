@@ -64,6 +64,12 @@ class Admission:
         """The same for the provider of this name, whose token was looked at already."""
         return self._permitting(self._registry.key_of(name))
 
+    def directory(self, provider: str) -> dict[str, str]:
+        """The public key of each cloud, by what the provider with this key knows it by. Raises NotPermitted."""
+        if self._registry.provider(provider) is None:
+            raise NotPermitted("the provider is not registered")
+        return self._registry.public_keys(provider)
+
     def _permitting(self, provider: str) -> list[str]:
         born = [row for row in self._registry.clouds() if row.public]
         return [self._registry.alias(row.cloud, provider) for row in born if admits(self._permitted(row), provider)]
@@ -74,7 +80,7 @@ class Admission:
             said = provisioning.published(self._life(row.user).spec.run_dir)
         except UnknownUser:  # forgotten meanwhile
             return ()
-        return msgspec.json.decode(row.policy, type=Policy).providers if said is None else said
+        return msgspec.json.decode(row.policy, type=Policy).providers if said is None else said.providers
 
     def _check(self, token: str, public: str) -> str:
         """The provider's name. Raises NotPermitted."""
@@ -105,7 +111,7 @@ class Admission:
             with self._recorder.span("answer", user=row.user, engine=self._engine):
                 envelope = self._carry(ask, signature, row, alias, timeout_s)
         except asking.REFUSALS as exc:
-            self._registry.grant(row.user, -ask.epsilon_micro)
+            self._registry.take_back(row.user, ask.loss)
             return Refusal(cloud=alias, kind=exc.kind)
         except EmlabError as exc:
             return Failure(cloud=alias, kind=exc.kind)
@@ -124,18 +130,18 @@ class Admission:
         start = self._clock.now()
         with self._life(row.user).using(timeout_s=timeout_s) as client:
             now = self._clock.now()
-            if not self._registry.grant(row.user, ask.epsilon_micro):
+            if not self._registry.grant(row.user, ask.loss):
                 raise CloudGone(f"the cloud of {row.user} is being forgotten")
             expires_ts = min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
             capability, mark = asking.grant(ask, row.cloud, alias, self._signing, expires_ts=expires_ts)
             request = AskRequest(
                 ask=ask.encode(), signature=signature, capability=capability, capability_signature=mark
             )
-            left_s = max(timeout_s - (now - start), 2 * ask.query.slot_s)
+            left_s = max(timeout_s - (now - start), 2 * ask.slot_s)
             envelope = client.call("ask", Envelope, request, timeout_s=left_s)
             try:
                 asking.authenticate(envelope, ask, alias, row.public)
             except NotPermitted as exc:
                 raise BadReply(f"the answer of {row.user} is not its own: {exc}") from exc
-            self._registry.seen(row.user, envelope.ledger_seq)
+            self._registry.seen(row.user, envelope.stub.ledger_seq)
             return envelope

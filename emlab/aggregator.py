@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from emlab import ask as asking
-from emlab import privacy
-from emlab.aggregate import Noise, Release, release
-from emlab.ask import Answer, Ask, Failure, Outcome, Refusal
+from emlab import receipt
+from emlab.aggregate import Release, release
+from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.errors import ConfigError, NotPermitted
-from emlab.key import SealingKey
+from emlab.key import SealingKey, SigningKey
 
 log = logging.getLogger(__name__)
 SIMULATED = "simulated: the aggregator ran in the provider's process"
+LOCAL = "nobody: each cloud added its own noise"
 NOT_PRIVATE = "NOT PRIVATE: no noise was added"
+TWICE, UNKNOWN, BAD = "AnsweredTwice", "UnknownCloud", "BadReply"  # kinds of failures that an aggregator finds
+_STRIPES = 64
 
 
 class Directory(Protocol):
@@ -41,38 +44,50 @@ class Aggregator:
     """Holds the key that answers are sealed to. Thread-safe.
 
     Args:
-        key: its pair; a fresh one without it.
+        key: its pair; a fresh one without it. signing: the pair that signs receipts; a fresh one without it.
         exact: add no noise; every release then says NOT PRIVATE. For tests and simulations.
         directory: of the lab that it serves; a Lab gives its own.
+        trust: what its releases say of who sees clear answers.
     """
 
     def __init__(
         self,
         key: SealingKey | None = None,
         *,
+        signing: SigningKey | None = None,
         exact: bool = False,
         directory: Directory | None = None,
+        trust: str = SIMULATED,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.directory = directory
+        self.trust = trust
         self._key = SealingKey() if key is None else key
-        self._noise: Noise | None = None if exact else privacy.discrete_laplace
-        self._trust = NOT_PRIVATE if exact else SIMULATED
+        self._signing = SigningKey() if signing is None else signing
+        self._exact = exact
         self._clock = clock
-        self._lock = threading.Lock()
+        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
 
     @property
     def public(self) -> str:
         """The public key to which answers are sealed, in hex."""
         return self._key.public
 
-    def release(self, ask: Ask, outcomes: Sequence[Outcome]) -> Release:
-        """The release of one ask.
+    @property
+    def signing_public(self) -> str:
+        """The public key of its signatures of receipts, in hex."""
+        return self._signing.public
+
+    def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
+        """The release of one ask; what was released for it before is given again, whatever is handed in.
 
         Args:
             outcomes: what each cloud said. An answer that does not open, was altered, comes twice or from a cloud
                 that is not in the directory counts as failed.
-        Raises: TooFewUsers; NotPermitted (the ask is for another aggregator or has expired); ConfigError.
+            signature: of the ask, by its provider.
+        Raises: TooFewUsers; BadQuery; NotPermitted (the ask is for another aggregator, has expired or is not its
+            provider's); ConfigError; Unreachable (the directory is away). Nothing is released then, and the ask may be
+            brought again.
         """
         if self.directory is None:
             raise ConfigError("this aggregator serves no lab yet: open one with Lab(..., aggregator=...)")
@@ -80,30 +95,43 @@ class Aggregator:
             raise NotPermitted("the ask names another aggregator")
         if self._clock.now() >= ask.expires_ts:
             raise NotPermitted("the ask has expired; nothing more is released for it")
-        keys = self.directory.public_keys(ask.provider)
-        with self._lock:
-            kept = self.directory.once(
-                asking.digest(ask.encode()), lambda: msgspec.json.encode(self._release(ask, outcomes, keys))
+        asking.authenticate_ask(ask, signature)
+        asking.check(ask)
+        digest, directory = asking.digest(ask.encode()), self.directory
+        with self._stripes[int(digest, 16) % _STRIPES]:
+            kept = directory.once(
+                digest, lambda: msgspec.json.encode(self._release(ask, outcomes, directory.public_keys(ask.provider)))
             )
         return msgspec.json.decode(kept, type=Release)
 
     def _release(self, ask: Ask, outcomes: Sequence[Outcome], keys: Mapping[str, str]) -> Release:
-        values: dict[str, int] = {}
+        values: dict[str, tuple[int, ...]] = {}
+        counted: list[Envelope] = []
         others: list[Refusal | Failure] = []
         for outcome in outcomes:
             if not isinstance(outcome, Answer):
                 others.append(outcome)
-                continue
-            try:
-                values[outcome.cloud] = self._open(ask, outcome, keys, twice=outcome.cloud in values)
-            except NotPermitted as exc:
-                log.warning("answer of cloud %s not counted: %s", outcome.cloud[:12], exc)
-                others.append(Failure(cloud=outcome.cloud, kind=exc.kind))
-        return release(ask, list(values.values()), others, noise=self._noise, trust=self._trust)
+            elif (fault := _fault(outcome, keys, values)) is not None:
+                others.append(Failure(cloud=outcome.cloud, kind=fault))
+            else:
+                try:
+                    values[outcome.cloud] = self._open(ask, outcome, keys[outcome.cloud])
+                    counted.append(outcome.envelope)
+                except NotPermitted as exc:
+                    log.warning("answer of cloud %s not counted: %s", outcome.cloud[:12], exc)
+                    others.append(Failure(cloud=outcome.cloud, kind=BAD))
+        exact = self._exact and ask.model == "central"
+        trust = NOT_PRIVATE if exact else LOCAL if ask.model == "local" else self.trust
+        made = release(ask, list(values.values()), others, trust=trust, exact=exact)
+        signed = receipt.make(ask, made, counted, others, self._signing, self._clock.now())
+        return msgspec.structs.replace(made, receipt=signed)
 
-    def _open(self, ask: Ask, answer: Answer, keys: Mapping[str, str], *, twice: bool) -> int:
-        if twice:
-            raise NotPermitted("the cloud answered twice")
-        if answer.cloud not in keys:
-            raise NotPermitted("the lab has no such cloud")
-        return asking.disclose(answer.envelope, ask, self._key, answer.cloud, keys[answer.cloud])
+    def _open(self, ask: Ask, answer: Answer, public: str) -> tuple[int, ...]:
+        return asking.disclose(answer.envelope, ask, self._key, answer.cloud, public)
+
+
+def _fault(answer: Answer, keys: Mapping[str, str], counted: Collection[str]) -> str | None:
+    """Why an answer is not even opened; None if it is."""
+    if answer.cloud in counted:
+        return TWICE
+    return None if answer.cloud in keys else UNKNOWN

@@ -2,13 +2,15 @@
 
 An archive is a JSON object, packed if its name ends in .gz, that e-mission's tools read like an answer of find_entries:
 
-* `emlab`: what a cloud holds besides documents (`wire.archive.ArchiveHead`): format, policy, ledger, counts;
+* `emlab`: what a cloud holds besides documents (`wire.archive.ArchiveHead`): format, policy, ledger, counts, and the
+  head of its log;
+* `log`: the links of the log (`chain.Link`), which `emlab verify` checks; an import leaves them where they are;
 * `phone_data`: all entries, raw, formatted and computed, an entry on each line, invalid ones included;
 * `rejected`: the raw entries that could not be formatted;
 * `documents`: `{"collection": ..., "document": ...}` of every other collection: the profile with the labels, the
   pipeline's state.
 
-Imports of emlab entries, errors, files, store.base and wire.archive; tqdm where a bar is drawn.
+Imports of emlab chain, entries, errors, files, me, store.base and wire.archive; tqdm where a bar is drawn.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple, Never, Protocol, TypeVar
 
 import msgspec
 
+from emlab import me
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
-from emlab.errors import BadEntry, ConfigError
+from emlab.errors import BadEntry, BadQuery, ConfigError
 from emlab.files import LISTS, replacing, sections, write
-from emlab.privacy import EPSILON_MICRO_MAX
 from emlab.store.base import ANALYSIS, ERRORS, TIMESERIES, USERCACHE
 from emlab.wire.archive import FORMAT, MAX_ROWS, AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
 from emlab.wire.table import LedgerReport
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-HEAD, ENTRIES, REJECTED, DOCUMENTS = "emlab", "phone_data", "rejected", "documents"
+HEAD, LOG, ENTRIES, REJECTED, DOCUMENTS = "emlab", "log", "phone_data", "rejected", "documents"
 BATCH = 500
 PAGE_TIMEOUT_S = 300.0
 
@@ -81,6 +83,9 @@ def export(call: Call, path: Path) -> ArchiveHead:
     rest = [name for name in head.documents if name not in (USERCACHE, ERRORS, TIMESERIES, ANALYSIS)]
     with replacing(path) as file, _bar("exporting", sum(head.documents.values())) as bar:
         file.write(b'{"%s": %s' % (HEAD.encode(), msgspec.json.encode(head)))
+        if head.head is not None:
+            links = (link for page in me.pages(call, head.head.seq) for link in page.links)
+            file.writelines(_list(LOG, map(msgspec.json.encode, links)))
         # raw entries before formatted ones: what the pipeline moves meanwhile is there twice, not never
         for field, collections in ((ENTRIES, (USERCACHE, TIMESERIES, ANALYSIS)), (REJECTED, (ERRORS,))):
             found = _counted(bar, _pages(call, collections))
@@ -129,7 +134,7 @@ def load(
         raise BadEntry(f"{path.name}: {rejected[0].message}", rejected[0].position)
     if head is not None:  # before its data, which nobody shall have without what was spent on it
         policy = head.policy if with_policy else None
-        call("adopt", LedgerReport, AdoptRequest(spent_micro=head.spent_micro, rows=head.rows, policy=policy))
+        call("adopt", LedgerReport, AdoptRequest(spent=head.spent, rows=head.rows, policy=policy))
     bad = {one.position for one in rejected}
     with _bar(f"importing {path.name}", total) as bar:
         items = _counted(bar, _items(path, zone))
@@ -140,16 +145,19 @@ def load(
 def _head(path: Path, zone: str) -> ArchiveHead | None:
     """The head of an archive, None for another file. Raises BadEntry."""
     field, value = next(sections(path, zone=zone), ("", None))
-    if field != HEAD:
-        return None
+    return head_of(value, path.name) if field == HEAD else None
+
+
+def head_of(value: object, name: str) -> ArchiveHead:
+    """The head of an archive in a file of that name. Raises BadEntry."""
     try:
         head = msgspec.convert(value, ArchiveHead)
-    except msgspec.ValidationError as exc:
-        raise BadEntry(f"{path.name}: the archive's head is malformed: {exc}") from exc
+    except (msgspec.ValidationError, BadQuery) as exc:
+        raise BadEntry(f"{name}: the archive's head is malformed: {exc}") from exc
     if head.format > FORMAT:
-        raise BadEntry(f"{path.name} has the format {head.format} of a newer emlab; this one reads {FORMAT}")
-    if head.spent_micro > EPSILON_MICRO_MAX or len(head.rows) > MAX_ROWS:
-        raise BadEntry(f"{path.name}: the archive's ledger is larger than any")
+        raise BadEntry(f"{name} has the format {head.format} of a newer emlab; this one reads {FORMAT}")
+    if len(head.rows) > MAX_ROWS:
+        raise BadEntry(f"{name}: the archive's ledger is longer than any")
     return head
 
 

@@ -32,6 +32,14 @@ def check_policy(policy: object, what: str = "a policy") -> None:
         raise ConfigError(f"{what} is an em.Policy, such as em.Policy.open(), not {type(policy).__name__}")
 
 
+def check_vault(policy: Policy, kind: str) -> None:
+    """Returns if the owner's data may lie in a vault of this kind. Raises ConfigError."""
+    if not policy.accepts_vault(kind):
+        raise ConfigError(
+            f"the policy accepts {', '.join(policy.vaults) or 'no'} vaults, and those of this lab are {kind}"
+        )
+
+
 def check_lease(ttl_s: object) -> None:
     """Returns if a lease can last so long. Raises ConfigError."""
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_LEASE_S:

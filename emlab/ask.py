@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Annotated, TypeVar
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from emlab.errors import BadQuery, BudgetExhausted, NotPermitted, PolicyRefused
 from emlab.key import SealingKey, SigningKey, check_sealing, seal, verify
-from emlab.privacy import EPSILON_MICRO_MAX
-from emlab.query import Query, clamp
+from emlab.loss import Loss
+from emlab.noise import noises
+from emlab.queries.known import AnyQuery
+from emlab.query import MAX_CELLS, cells, clamp
 
 MAX_CAPABILITY_S = 60.0
 MAX_ASK_S = 3600.0
 MAX_MIN_USERS = 1_000_000
 MAX_SEQ = 2**53
+DRAWING_S = 10.0  # at most, for noise in a cloud: its program takes 0.15 to 0.3 s of a core, and many may draw at once
+MAX_NOISY = 2**62  # of a cell with a cloud's own noise
+Model = Literal["central", "local"]
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
 Public = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
@@ -33,7 +40,9 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     Attributes:
         id: 128 random bits in hex; the same id is never debited twice.
         query: what to compute.
-        epsilon_micro: privacy loss for each person, in millionths.
+        loss: privacy loss for each person.
+        model: "central": the aggregator sees each person's contribution and adds noise once; "local": each cloud adds
+            noise to its own, and nobody need be trusted.
         min_users: the aggregator releases nothing of fewer answers.
         provider, aggregator: public keys (Ed25519, X25519) in hex.
         provider_name, purpose: for the owner's ledger.
@@ -41,14 +50,23 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """
 
     id: Id
-    query: Query
-    epsilon_micro: Annotated[int, msgspec.Meta(ge=1, le=EPSILON_MICRO_MAX)]
+    query: AnyQuery
+    loss: Loss
+    model: Model = "central"
     min_users: Annotated[int, msgspec.Meta(ge=1, le=MAX_MIN_USERS)]
     provider: Public
     provider_name: Name
     aggregator: Public
     purpose: Annotated[str, msgspec.Meta(max_length=200)]
     expires_ts: float
+
+    @property
+    def slot_s(self) -> float:
+        """How long each cloud takes to answer at most, whatever its data.
+
+        It takes the query's slot; in the local model it draws noise before that, which no data has a part in.
+        """
+        return self.query.slot_s + (DRAWING_S if self.model == "local" else 0.0)
 
     def encode(self) -> bytes:
         """The canonical bytes, which are signed and digested."""
@@ -63,6 +81,14 @@ def new_id() -> str:
 def digest(ask: bytes) -> str:
     """SHA-256 of the canonical bytes of an ask, in hex."""
     return hashlib.sha256(ask).hexdigest()
+
+
+def check(ask: Ask) -> None:
+    """Returns if the ask could be answered at all: its loss is one, and its cells are not too many. Raises BadQuery."""
+    ask.loss.check()
+    if cells(ask.query) > MAX_CELLS:
+        raise BadQuery(f"an answer has at most {MAX_CELLS} cells, not {cells(ask.query)}")
+    noises(ask.query, ask.loss)
 
 
 class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +134,11 @@ def sign(ask: Ask, provider: SigningKey) -> bytes:
     return provider.sign(b"emlab/ask\0" + ask.encode())
 
 
+def authenticate_ask(ask: Ask, signature: bytes) -> None:
+    """Returns if the provider that the ask names has signed it. Raises NotPermitted."""
+    verify(ask.provider, signature, b"emlab/ask\0" + ask.encode(), "the ask")
+
+
 def decode(raw: bytes, type_: type[S], what: str) -> S:
     """The struct in these bytes. Raises BadQuery, naming `what` and the field, never the bytes."""
     try:
@@ -128,6 +159,7 @@ def admit(request: AskRequest, *, cloud: str, controller: str, now: float) -> As
     ask = decode(request.ask, Ask, "the ask")
     if ask.encode() != request.ask:
         raise BadQuery("the ask is not in canonical form")
+    check(ask)
     verify(ask.provider, request.signature, b"emlab/ask\0" + request.ask, "the ask")
     if capability.cloud != cloud:
         raise NotPermitted("the capability is for another cloud")
@@ -148,55 +180,102 @@ def alias(request: AskRequest) -> str:
     return decode(request.capability, Capability, "the capability").alias
 
 
-class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A cloud's answer, sealed to the aggregator and signed by the cloud.
+class Stub(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """That a cloud answered an ask: what it signs.
 
-    `ledger_seq` counts the cloud's debits: whoever remembers it notices a ledger that was set back.
+    Attributes:
+        cloud: what the provider knows it by. public: its key for this provider, by which nobody else knows it.
+        ask_digest: of the canonical ask, which has query, loss and group in it.
+        answered_ts: whole UTC seconds, from before data was read, so that they say nothing of how much there is.
+        ledger_seq: counts the cloud's debits: whoever remembers it notices a ledger that was set back.
+        policy_version: of the policy under which it answered. sealed_digest: SHA-256 of what was sealed.
     """
 
     cloud: Id
-    ask_digest: str
+    public: Public
+    ask_digest: Public
+    answered_ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
     ledger_seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+    policy_version: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+    sealed_digest: Public
+
+    def signed(self) -> bytes:
+        """The bytes that the cloud's signature covers."""
+        return b"emlab/answer\0" + msgspec.json.encode(self, order="deterministic")
+
+    def digest(self) -> str:
+        """SHA-256 of these, in hex: by which a cloud's log and a receipt know the answer."""
+        return hashlib.sha256(self.signed()).hexdigest()
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A cloud's answer, sealed to the aggregator and signed by the cloud.
+
+    `stub` says which cloud answered which ask, and under what. `signature` is that of the cloud's own key, which the
+    aggregator has from the lab; `countersignature` that of the stub's key, with which anybody can check a receipt.
+    """
+
+    stub: Stub
     sealed: bytes
     signature: bytes
+    countersignature: bytes
 
 
-def _bound(cloud: str, ask_digest: str, ledger_seq: int) -> bytes:
-    return f"emlab/answer\0{cloud}\0{ask_digest}\0{ledger_seq}".encode()
+def enclose(
+    ask: Ask, values: Sequence[int], cloud: str, key: SigningKey, *, seq: int, version: int, ts: float
+) -> Envelope:
+    """The cells of one cloud, sealed to the ask's aggregator: clamped, but for those of the local model.
 
-
-def enclose(ask: Ask, value: int, cloud: str, key: SigningKey, ledger_seq: int) -> Envelope:
-    """The clamped value of one cloud, sealed to the ask's aggregator."""
-    ask_digest = digest(ask.encode())
-    bound = _bound(cloud, ask_digest, ledger_seq)
+    Args:
+        cloud: its alias. seq: of its ledger. version: of its owner's policy.
+        ts: when it began, before it read data (UTC seconds).
+    """
+    told = clamp(ask.query, values) if ask.model == "central" else values
     # 8 bytes whatever the value, so that the length of the envelope says nothing
-    sealed = seal(ask.aggregator, clamp(ask.query, value).to_bytes(8, "big"), bound)
-    return Envelope(
-        cloud=cloud, ask_digest=ask_digest, ledger_seq=ledger_seq, sealed=sealed, signature=key.sign(bound + sealed)
+    clear = struct.pack(f">{len(told)}q", *told)
+    ask_digest = digest(ask.encode())
+    sealed = seal(ask.aggregator, clear, f"emlab/sealed\0{cloud}\0{ask_digest}".encode())
+    shown = key.derive(f"alias/{cloud}")
+    stub = Stub(
+        cloud=cloud,
+        public=shown.public,
+        ask_digest=ask_digest,
+        answered_ts=int(ts),
+        ledger_seq=seq,
+        policy_version=version,
+        sealed_digest=hashlib.sha256(sealed).hexdigest(),
     )
+    signed = stub.signed()
+    return Envelope(stub=stub, sealed=sealed, signature=key.sign(signed), countersignature=shown.sign(signed))
 
 
 def authenticate(envelope: Envelope, ask: Ask, cloud: str, cloud_public: str) -> None:
     """Returns if the envelope is that cloud's to that ask. Raises NotPermitted."""
-    if envelope.cloud != cloud:
+    stub = envelope.stub
+    if stub.cloud != cloud:
         raise NotPermitted("the answer is of another cloud")
-    if envelope.ask_digest != digest(ask.encode()):
+    if stub.ask_digest != digest(ask.encode()):
         raise NotPermitted("the answer is for another ask")
-    bound = _bound(envelope.cloud, envelope.ask_digest, envelope.ledger_seq)
-    verify(cloud_public, envelope.signature, bound + envelope.sealed, "the answer")
+    if stub.sealed_digest != hashlib.sha256(envelope.sealed).hexdigest():
+        raise NotPermitted("the answer was altered")
+    verify(cloud_public, envelope.signature, stub.signed(), "the answer")
+    verify(stub.public, envelope.countersignature, stub.signed(), "the answer under the key for this provider")
 
 
-def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_public: str) -> int:
-    """The value in an envelope, for the aggregator only.
+def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_public: str) -> tuple[int, ...]:
+    """The cells in an envelope, for the aggregator only.
 
     Raises NotPermitted: it is of another cloud or ask, was altered, or lies outside the query's clamp.
     """
     authenticate(envelope, ask, cloud, cloud_public)
-    clear = key.open(envelope.sealed, _bound(envelope.cloud, envelope.ask_digest, envelope.ledger_seq))
-    value = int.from_bytes(clear, "big")
-    if len(clear) != 8 or clamp(ask.query, value) != value:
+    clear = key.open(envelope.sealed, f"emlab/sealed\0{cloud}\0{envelope.stub.ask_digest}".encode())
+    if len(clear) != 8 * cells(ask.query):
+        raise NotPermitted("the answer has more or fewer numbers than the query asks for")
+    values: tuple[int, ...] = struct.unpack(f">{len(clear) // 8}q", clear)
+    within = clamp(ask.query, values) == values if ask.model == "central" else max(map(abs, values)) < MAX_NOISY
+    if not within:
         raise NotPermitted("the answer lies outside what one person may contribute")
-    return value
+    return values
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):

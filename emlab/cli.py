@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from emlab import cli_served
+from emlab import cli_served, cli_verify
 from emlab.errors import ConfigError, EmlabError
 from emlab.experiment import Experiment, Scalar
 from emlab.report import check_folder
@@ -20,6 +20,7 @@ app = typer.Typer(help="A laboratory for individual user clouds.", no_args_is_he
 images_app = typer.Typer(help="The image that clouds run on Docker.", no_args_is_help=True)
 app.add_typer(images_app, name="images")
 app.add_typer(cli_served.app)
+app.add_typer(cli_verify.app)
 app.add_typer(cli_served.token_app, name="token")
 
 INTERRUPTED = 130  # typer's exit status after Ctrl-C

@@ -224,6 +224,18 @@ def serve(
     serving.serve(lab, msgspec.structs.replace(chosen, **given), lambda text: print(text, flush=True))
 
 
+@app.command()
+def aggregator(
+    *, config: Annotated[Path, typer.Option("--config", help="A TOML file such as conf/aggregator.toml.")]
+) -> None:
+    """Run an aggregator: it alone sees clear answers, adds the noise and signs, until Ctrl-C or SIGTERM."""
+    from emlab.apps import aggregator as program
+    from emlab.ending import exit_on_sigterm
+
+    exit_on_sigterm()
+    program.serve(program.load(config), lambda text: print(text, flush=True))
+
+
 def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
     if as_json:
         for row in rows:

@@ -19,7 +19,7 @@ from emlab import ask as asking
 from emlab import sweeping
 from emlab.admission import Admission
 from emlab.aggregator import Aggregator
-from emlab.arguments import check_key, check_lease, check_name, check_policy
+from emlab.arguments import check_key, check_lease, check_name, check_policy, check_vault
 from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds, state_of, states_of, status_of
@@ -27,12 +27,12 @@ from emlab.engines.base import SOCKET, Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, UnknownUser
 from emlab.fanout import fan_out
-from emlab.idle import IdleRule, Never
+from emlab.idle import IdleRule, Never, Sooner
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
 from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
 from emlab.policy import Policy
-from emlab.provider import Provider
+from emlab.provider import Provider, Releasing
 from emlab.provision import OwnerToken, Provision, new_marker
 from emlab.record import Recorder
 from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
@@ -55,6 +55,8 @@ class Controller:
         lab, home, lab_dir: the lab's name, the emlab home, the lab's directory in it.
         policy: of clouds whose owner names none. aggregator: of the providers. idle: which clouds `sweep` pauses.
     """
+
+    at_once = 64  # asks: they only wait for their clouds, and few calls reach the engine at once anyway
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class Controller:
             owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", user).items()],
             controller=self._signing.public,
             policy=msgspec.json.decode(row.policy, type=Policy),
-            spent_micro=row.carried_micro,
+            spent=row.carried,
             ledger_seq=row.ledger_seq,
             marker=row.marker,
         )
@@ -194,12 +196,13 @@ class Controller:
 
         Args:
             user: 1 to 64 of letters, digits and ._@+-, beginning with a letter or digit.
-            policy: what the owner permits; the lab's default without it.
+            policy: what the owner permits; the lab's default without it. It is kept in the vault, and nowhere else.
             key: opens the vault; a fresh random one without it. It is not kept: the returned cloud has it.
             token_ttl_s: until the owner's token expires; never without it.
         Returns:
             the owner's handle; the token in it is shown only now.
-        Raises: ConfigError (bad name, or the user has a cloud), EngineError; nothing is left behind then, or the log
+        Raises: ConfigError (bad name, the user has a cloud, or the policy refuses this lab's vaults), BadQuery (a place
+            of the policy is none), EngineError; nothing is left behind then, or the log
             says what could not be removed, and the next attach tries again.
         """
         check_name("user", user)
@@ -207,7 +210,8 @@ class Controller:
         check_key(key)
         policy = self._policy if policy is None else policy
         check_policy(policy)
-        row = self._new_row(user, policy)
+        check_vault(policy, self._vault(self._dir).name)
+        row = self._new_row(user)
         with self.span("signup", user):
             self._registry.add(row)  # before anything is made, so that a crash leaves nothing unknown
             try:
@@ -215,6 +219,9 @@ class Controller:
                 token, _ = self.tokens.issue("owner", user, ttl_s=token_ttl_s)
                 life.create(key, row.marker)
                 with life.using() as client:
+                    # only now, by the owner's route into the vault: the registry and the provisioning file, which lie
+                    # outside, have a closed policy, and if this process dies before, the cloud goes
+                    client.call("set_policy", Policy, policy, token=token)
                     health = client.call("health", Health)
                 self._registry.born(user, health.public)
             except BaseException:
@@ -223,7 +230,7 @@ class Controller:
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
 
-    def _new_row(self, user: str, policy: Policy) -> CloudRow:
+    def _new_row(self, user: str) -> CloudRow:
         before = self._registry.tombstone(user)
         cloud = asking.new_id()
         return CloudRow(
@@ -231,9 +238,9 @@ class Controller:
             cloud=cloud,
             generation=before.generation + 1,
             marker=new_marker(),
-            policy=msgspec.json.encode(policy),
+            policy=msgspec.json.encode(Policy.closed()),
             created_ts=self._clock.now(),
-            carried_micro=before.spent_micro,
+            carried=before.spent,
             intent="signup",
         )
 
@@ -246,7 +253,7 @@ class Controller:
         log.info("cloud of %s forgotten", user)
 
     def _bury(self, row: CloudRow, life: Lifecycle | None) -> None:
-        self._registry.bury(row.user, Tombstone(row.carried_micro + row.granted_micro, row.generation))
+        self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
         self._destroy(row, life)
 
     def discard(self, user: str) -> None:
@@ -360,28 +367,39 @@ class Controller:
             yield client
 
     def sweep(self) -> list[str]:
-        """The users whose clouds the idle rule has paused or locked now; see `sweeping.sweep`."""
+        """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`."""
         lives = dict(self._lives)
         states = states_of(self.engine, self.lab, lives.values())
-        return sweeping.sweep(lives, states, self.idle, self._clock.now())
+        rule = Sooner(self.idle, sweeping.limits(lives.values()))
+        return sweeping.sweep(lives, states, rule, self._clock.now())
 
     # -- providers ---------------------------------------------------------------------------------------------
 
-    def register_provider(self, name: str, *, key: SigningKey | None = None) -> Provider:
+    def register_provider(
+        self, name: str, *, key: SigningKey | None = None, aggregator: Releasing | None = None
+    ) -> Provider:
         """The provider of this name may ask; each cloud's owner still decides.
 
+        Args:
+            aggregator: which adds the noise, such as an `AggregatorClient`; the lab's own without it. Owners permit it
+                by its key.
         Registered before in this process, the same one is returned. Raises ConfigError: bad name, or registered
         with another key.
         """
         check_name("provider", name)
         with self._lock:
-            if name not in self._providers or key is not None:
+            known = self._providers.get(name)
+            if known is None or key is not None:
                 key = SigningKey() if key is None else key
                 token = self.admission.register(name, key.public)
-                self._providers[name] = Provider(
-                    self, name, key=key, token=token, aggregator=self.aggregator, clock=self._clock
-                )
-            return self._providers[name]
+            elif aggregator is not None:
+                key, token = known.key, known.token
+            else:
+                return known
+            known = self._providers[name] = Provider(
+                self, name, key=key, token=token, aggregator=aggregator or self.aggregator, clock=self._clock
+            )
+            return known
 
     def roster(self, token: str, provider: str) -> list[str]:
         """What a provider knows the clouds by that it can ask. Raises NotPermitted."""

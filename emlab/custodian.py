@@ -10,23 +10,31 @@ import hmac
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 
 from emlab import ask as asking
+from emlab import policy as policies
 from emlab.ask import Ask, AskRequest, Envelope
+from emlab.chain import Chain, Head, MemoryChain
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.entries import StoreReport
-from emlab.errors import BadQuery, InUse, NotPermitted, Refused, StoreError, VaultError
+from emlab.errors import BadQuery, ConfigError, EmlabError, InUse, NotPermitted, Refused, StoreError, VaultError
+from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_kind, token_hash
 from emlab.ledger import Ledger, Note, Row, merged
-from emlab.policy import Pinned, Policy
+from emlab.logbook import Logbook
+from emlab.noise import noises
+from emlab.policy import Policy, Published
 from emlab.provision import Provision
+from emlab.query import Section, Trip, cells, clamp
+from emlab.restricted import restricted
 from emlab.store import Store
+from emlab.store.period import check_period
 from emlab.wire.archive import (
     FORMAT,
     MAX_ROWS,
@@ -37,11 +45,17 @@ from emlab.wire.archive import (
     PageRequest,
     RestoreRequest,
 )
+from emlab.wire.log import Deleted, DeleteRequest, Links, LinksRequest, Remaining, RemainingRequest
 from emlab.wire.table import FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 COMPUTING = 0.7  # of a slot; the rest is for the ledger
+EARLY_S = 0.02  # by which pymongo lets a query's time end before it is over, for the way back
 _STRIPES = 64
+DAY_S = 86_400.0
+_RETAINED = "retained"  # under which the ledger keeps on which day old data was deleted, and how old
 _ADOPTED = "adopted"  # under which the ledger keeps the rows of other clouds' ledgers
 
 
@@ -50,7 +64,9 @@ class Custodian:
 
     Args:
         digest: runs the pipeline on the store; None runs it in this process.
-        publish: tells whoever wakes the cloud which providers may ask.
+        publish: tells whoever wakes the cloud which providers may ask, and how long it may idle.
+        chain: keeps the cloud's log; None keeps it in this process.
+        draw: gives the noise for the cells of an ask in the local model; None draws it in this process.
     Raises:
         VaultError: the ledger is older than the controller remembers (a vault that was set back).
     """
@@ -62,7 +78,9 @@ class Custodian:
         ledger: Ledger,
         *,
         digest: Callable[[RunPipeline], IntakeReport] | None = None,
-        publish: Callable[[Pinned], None] = lambda providers: None,
+        publish: Callable[[Published], None] = lambda published: None,
+        draw: Callable[[Ask], Sequence[int]] | None = None,
+        chain: Chain | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._provision = provision
@@ -74,10 +92,16 @@ class Custodian:
         self._digesting, self._adopting = _Turns(), threading.Lock()
         if ledger.balance().seq < provision.ledger_seq:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
-        ledger.carry(provision.spent_micro)
+        ledger.carry(provision.spent, now=clock.now())
         self._key = self._load_key()
         self._publish = publish
-        publish(self.policy().providers)
+        self._draw = draw or _draw_here
+        self._log = Logbook(chain or MemoryChain(provision.cloud), ledger, provision.cloud, self._key, clock)
+        self._setting = threading.Lock()
+        policy = self._holding()
+        self._log.start(policy, provision.generation, store.delete)
+        self._retain(policy)
+        publish(policy.published)
 
     def _load_key(self) -> SigningKey:
         raw = self._ledger.kept("key")
@@ -128,6 +152,7 @@ class Custodian:
         Raises InUse at once if another run waits already: each one that waits takes a thread from the other routes.
         """
         with self._digesting.turn("a run of the pipeline waits already, which will see all that is stored by now"):
+            self._retain(self._holding())
             return self._digest(request)
 
     def _digest_here(self, request: RunPipeline) -> IntakeReport:
@@ -136,26 +161,71 @@ class Custodian:
         return pipeline.digest(self._store, request.lines, clock=self._clock)
 
     def policy(self) -> Policy:
-        """What the owner permits: set by the owner, or else as provisioned."""
+        """What the owner permits; nothing before the owner has said so. Raises ConfigError: another emlab wrote it."""
         kept = self._ledger.kept("policy")
-        return self._provision.policy if kept is None else msgspec.json.decode(kept, type=Policy)
+        return self._provision.policy if kept is None else policies.read(kept)
 
     def set_policy(self, policy: Policy) -> Policy:
-        """The owner permits this from now on. What was spent stays spent."""
-        self._ledger.keep("policy", msgspec.json.encode(policy))
-        self._publish(policy.providers)
-        log.info("policy of cloud %s set to %s", self._provision.cloud[:12], policy.name)
+        """The owner permits this from now on. What was spent stays spent. Raises BadQuery: a place is none."""
+        for place in policy.excluded_places:
+            try:
+                self._store.check_region(place.geojson())
+            except BadQuery:  # what it says shows where the place is
+                raise BadQuery("an excluded place is not valid: its lines cross or touch") from None
+        with self._setting:
+            kept = self._ledger.kept("policy")
+            version = self._provision.policy.version if kept is None else policies.version_of(kept)
+            policy = msgspec.structs.replace(policy, version=version + 1)
+            self._ledger.keep("policy", msgspec.json.encode(policy))
+            self._log.policy(policy)
+            self._publish(policy.published)
+        log.info("cloud %s has policy number %d", self._provision.cloud[:12], policy.version)
         return policy
+
+    def _holding(self) -> Policy:
+        """The policy that holds: a closed one if it cannot be read."""
+        try:
+            return self.policy()
+        except ConfigError as exc:
+            log.error("nobody may ask the cloud %s: %s", self._provision.cloud[:12], exc)
+            return Policy.closed()
+
+    def explain(self, ask: Ask) -> Explanation:
+        """Whether the owner's policy and budget permit an ask, as one that is new, and each reason why not.
+
+        Raises BadQuery: it could never be answered.
+        """
+        asking.check(ask)
+        self._check_regions(ask)
+        policy = self.policy()
+        return policy.explain(ask, self._ledger.left(policy.terms(ask.provider, self._clock.now())))
+
+    def _retain(self, policy: Policy) -> None:
+        """Data older than the owner wants to keep is gone, looked at once a day (of UTC), since intake begins anew."""
+        if policy.retention_days is None:
+            return
+        today = int(self._clock.now() // DAY_S)
+        done = f"{today} {policy.retention_days}".encode()
+        if self._ledger.kept(_RETAINED) != done:
+            gone = self._store.delete(None, (today - policy.retention_days) * DAY_S)
+            self._log.tell("deleted", {"documents": sum(gone.values())})
+            self._ledger.keep(_RETAINED, done)
 
     def ledger(self) -> LedgerReport:
         """What has been asked and spent."""
-        balance = self._ledger.balance()
-        remaining = max(0, self.policy().total_epsilon_micro - balance.spent_micro)
-        rows = merged(self._ledger.rows(), self._adopted())
-        return LedgerReport(spent_micro=balance.spent_micro, remaining_micro=remaining, seq=balance.seq, rows=rows)
+        balance, policy = self._ledger.balance(), self.policy()
+        return LedgerReport(
+            spent=balance.spent,
+            remaining=self._ledger.remaining(policy.terms("", self._clock.now())),
+            accounting=policy.accounting,
+            seq=balance.seq,
+            rows=merged(self._ledger.rows(), self._adopted()),
+            denials=list(self._ledger.denials()),
+        )
 
     def archive(self) -> ArchiveHead:
-        """What the cloud holds besides documents."""
+        """What the cloud holds besides documents. The log tells that it was taken out."""
+        self._log.tell("exported", {})
         ledger = self.ledger()
         return ArchiveHead(
             format=FORMAT,
@@ -163,10 +233,42 @@ class Custodian:
             generation=self._provision.generation,
             exported_ts=self._clock.now(),
             policy=self.policy(),
-            spent_micro=ledger.spent_micro,
+            spent=ledger.spent,
             rows=ledger.rows,
             documents=self._store.collections(),
+            head=self._log.head(),
         )
+
+    def remaining(self, request: RemainingRequest) -> Remaining:
+        """What each of these providers may still spend."""
+        policy, now = self.policy(), self._clock.now()
+        left = {key: self._ledger.remaining(policy.terms(key, now)) for key in request.providers}
+        return Remaining(by_provider=left)
+
+    def head(self) -> Head:
+        """The head of the cloud's log, signed."""
+        return self._log.head()
+
+    def links(self, request: LinksRequest) -> Links:
+        """A page of the cloud's log."""
+        return self._log.page(request)
+
+    def delete_period(self, request: DeleteRequest) -> Deleted:
+        """Nothing that the cloud holds tells of the period, and intake has seen to what is around it.
+
+        Once begun, it is ended at the next start if this program dies. Raises BadQuery, InUse as `run_pipeline`.
+        """
+        check_period(request.start_ts, request.end_ts)
+        removed: dict[str, int] = {}
+
+        def delete(start_ts: float, end_ts: float) -> Mapping[str, int]:
+            removed.update(self._store.delete(start_ts, end_ts))
+            return removed
+
+        with self._digesting.turn("a run of the pipeline waits already; delete the period when that has ended"):
+            self._log.begin_deletion(request)
+            self._log.end_deletion(delete)
+            return Deleted(removed=removed, intake=self._digest(RunPipeline()))
 
     def page(self, request: PageRequest) -> Page:
         """Documents of a collection, as many as a page holds."""
@@ -190,8 +292,9 @@ class Custodian:
             rows = merged(self._adopted(), request.rows)
             if len(rows) > MAX_ROWS:
                 raise BadQuery(f"a cloud keeps at most {MAX_ROWS} rows of other clouds' ledgers")
-            self._ledger.carry(request.spent_micro)
+            self._ledger.carry(request.spent, now=self._clock.now())
             self._ledger.keep(_ADOPTED, msgspec.json.encode(rows))
+        self._log.tell("imported", {"debits": len(request.rows), "spent_micro": request.spent.micro})
         if request.policy is not None:
             self.set_policy(request.policy)
         return self.ledger()
@@ -209,44 +312,53 @@ class Custodian:
         ask = asking.admit(
             request, cloud=self._provision.cloud, controller=self._provision.controller, now=self._clock.now()
         )
+        # first, because nothing is spent if it fails, and how long it takes tells nothing of data that was not read yet
+        noise = self._draw(ask) if ask.model == "local" else (0,) * cells(ask.query)
         with self._padded(ask.query.slot_s), self._stripes[int(ask.id, 16) % _STRIPES]:
-            return self._answer(ask, asking.alias(request))
+            return self._answer(ask, asking.alias(request), noise)
 
-    def _answer(self, ask: Ask, alias: str) -> Envelope:
+    def _answer(self, ask: Ask, alias: str, noise: Sequence[int]) -> Envelope:
         query_name = type(ask.query).__name__
         note = Note(provider=ask.provider_name, query=query_name, purpose=ask.purpose, ts=self._clock.now())
         try:
-            policy = self.policy()
+            policy = self._holding()
             policy.check(ask)
-            self._check_region(ask)
+            self._check_regions(ask)
             digest = asking.digest(ask.encode())
-            given = self._ledger.reserve(ask.id, digest, ask.epsilon_micro, policy.total_epsilon_micro, note)
+            given = self._ledger.reserve(ask.id, digest, ask.loss, policy.terms(ask.provider, note.ts), note)
         except Refused as exc:
             self._ledger.refuse(ask.id, exc.kind, note)
+            self._log.refused(ask, exc.kind)
             raise
         if given is not None:
             return msgspec.json.decode(given, type=Envelope)
-        value = self._compute(ask)
+        try:
+            values = tuple(map(sum, zip(self._compute(ask, policy), noise, strict=True)))
+        except EmlabError:  # of the store; what a query stumbled over could tell of data, and is paid for
+            if self._ledger.refund(ask.id):
+                self._log.refunded(ask)
+            raise
         seq = self._ledger.balance().seq
-        envelope = asking.enclose(ask, value, alias, self._key, seq)
+        envelope = asking.enclose(ask, values, alias, self._key, seq=seq, version=policy.version, ts=note.ts)
+        self._log.answered(ask, envelope)  # first, so that no answer leaves untold
         self._ledger.commit(ask.id, msgspec.json.encode(envelope))
         return envelope
 
-    def _check_region(self, ask: Ask) -> None:
-        region = getattr(ask.query, "region", None)
-        if region is not None:
+    def _check_regions(self, ask: Ask) -> None:
+        for region in ask.query.regions:
             self._store.check_region(region.geojson())
 
-    def _compute(self, ask: Ask) -> int:
-        """The query's value, or 0 if its slot is too short for this much data."""
+    def _compute(self, ask: Ask, policy: Policy) -> tuple[int, ...]:
+        """The query's cells, clamped; zeros if its slot is too short for this much data."""
         until = self._clock.monotonic() + ask.query.slot_s * COMPUTING
         try:
             with self._store.within(ask.query.slot_s * COMPUTING):
-                return ask.query.contribution(_Hurried(self._store, until, self._clock))
+                reading = restricted(_Hurried(self._store, until, self._clock), policy)
+                return clamp(ask.query, ask.query.contribution(reading))
         except (StoreError, TimeoutError):
-            if self._clock.monotonic() < until:  # it is the store that broke, not the time that ran out
+            if self._clock.monotonic() < until - EARLY_S:  # it is the store that broke, not the time that ran out
                 raise
-            return 0
+            return (0,) * cells(ask.query)
 
     @contextmanager
     def _padded(self, slot_s: float) -> Iterator[None]:
@@ -256,6 +368,12 @@ class Custodian:
         finally:
             spent = self._clock.monotonic() - start
             self._clock.wait(max(1, math.ceil(spent / slot_s)) * slot_s - spent)
+
+
+def _draw_here(ask: Ask) -> list[int]:
+    from emlab.aggregate import drawn
+
+    return drawn(ask, noises(ask.query, ask.loss))
 
 
 class _Turns:
@@ -297,7 +415,27 @@ class _Hurried:
         return self._store.exists(key, start_ts=start_ts, end_ts=end_ts, region=region)
 
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[tuple[float, float, float]]:
-        for fix in self._store.track(key, start_ts=start_ts, end_ts=end_ts):
+        return self._in_time(self._store.track(key, start_ts=start_ts, end_ts=end_ts))
+
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterable[tuple[float, float, float]]:
+        return self._in_time(self._store.fixes(key, start_ts=start_ts, end_ts=end_ts, region=region, but=but))
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
+        return self._in_time(self._store.trips(start_ts=start_ts, end_ts=end_ts))
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
+        return self._in_time(self._store.sections(start_ts=start_ts, end_ts=end_ts))
+
+    def _in_time(self, found: Iterable[T]) -> Iterator[T]:
+        for one in found:
             if self._clock.monotonic() >= self._until:
                 raise TimeoutError
-            yield fix
+            yield one

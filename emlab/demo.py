@@ -19,7 +19,9 @@ from emlab.intake.report import IntakeReport
 from emlab.lab import Lab
 from emlab.policy import Policy
 from emlab.privacy import micro_epsilon
-from emlab.query import CountUsers, Query, Region, SumDistance, clamp
+from emlab.queries.count_users import CountUsers
+from emlab.queries.sum_distance import SumDistance
+from emlab.query import Query, Region, clamp
 from emlab.report import check_folder
 from emlab.store.memory import MemoryStore
 from emlab.usercloud import UserCloud
@@ -146,7 +148,7 @@ def exact_sum(query: Query, people: Iterable[Person]) -> int:
     for person in people:
         store = MemoryStore(uuid.UUID(person.user_id))
         store.put(person.entries())
-        total += clamp(query, query.contribution(store))
+        total += clamp(query, query.contribution(store))[0]
     return total
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from emlab.errors import ConfigError
 
@@ -200,6 +200,48 @@ class Never:
     def due(self, clouds: Sequence[Use], now: float) -> list[str]:
         """Nothing, ever; see IdleRule."""
         return []
+
+
+class Limits(NamedTuple):
+    """After how many seconds without use an owner wants the own cloud paused or locked at the latest; None: no wish."""
+
+    pause_after_s: float | None = None
+    lock_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sooner:
+    """What a rule decides, and for owners who want it the same or sooner. Also a LockRule and a WakeRule.
+
+    Args:
+        rule: the lab's. limits: of owners, by cloud.
+    """
+
+    rule: IdleRule
+    limits: Mapping[str, Limits]
+
+    def due(self, clouds: Sequence[Use], now: float) -> list[str]:
+        """The clouds that the rule names, and those whose owners want it by now; see IdleRule."""
+        return self._with(self.rule.due(clouds, now), clouds, now, 0)
+
+    def due_to_lock(self, clouds: Sequence[Use], now: float) -> list[str]:
+        """The same for locking; see LockRule."""
+        named = self.rule.due_to_lock(clouds, now) if isinstance(self.rule, LockRule) else []
+        return self._with(named, clouds, now, 1)
+
+    def due_to_wake(self, sleeping: Sequence[Use], now: float) -> list[str]:
+        """The clouds that the rule names, but for those whose owners want them asleep; see WakeRule."""
+        named = self.rule.due_to_wake(sleeping, now) if isinstance(self.rule, WakeRule) else []
+        asleep = set(self._with([], sleeping, now, 0))
+        return [cloud for cloud in named if cloud not in asleep]
+
+    def _with(self, named: list[str], clouds: Sequence[Use], now: float, which: int) -> list[str]:
+        """Those that are named, and those that are idle for longer than their owners want."""
+        return _longest_first(use for use in clouds if use.cloud in named or self._over(use, now, which))
+
+    def _over(self, use: Use, now: float, which: int) -> bool:
+        limit_s = self.limits.get(use.cloud, Limits())[which]
+        return limit_s is not None and use.idle_s(now) >= limit_s and not use.leased(now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,15 @@ Progress = Callable[[str], None]
 CLOUD, RUNTIME, LABEL, TREE = "emlab/cloud", "emlab/runtime", "emlab.image", "emlab.tree"
 DEBIAN, MADE_BASE = "debian:bookworm-slim", "emlab/base:bookworm"
 LIBRARIES = (
-    *("cryptography", "httptools", "lazy_loader", "msgspec", "numpy", "pandas", "pymongo", "starlette"),
-    *("uvicorn", "uvloop"),
+    *("cryptography", "httptools", "lazy_loader", "msgspec", "numpy", "opendp", "pandas", "pymongo", "requests"),
+    *("starlette", "uvicorn", "uvloop"),
 )
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 _ON_HOST = (
-    "_data admission aggregate aggregator archive audit cleaning cli cli_served clouds controller demo diary ending "
-    "experiment fanout files gate idle images kept lab lease lifecycle limits machines measure panel parts plots "
-    "provider record registry remote report service serving simulate sweeping tls tokens usercloud vaults waking "
-    "apps/controller apps/gateway apps/head apps/metrics apps/upstream wire/control"
+    "_data admission archive audit cleaning cli cli_served clouds controller demo diary ending "
+    "experiment fanout gate idle images kept lab lease lifecycle machines measure panel parts plots "
+    "planning provider record registry remote report service serving simulate sweeping tokens usercloud vaults waking "
+    "apps/controller apps/gateway apps/metrics apps/upstream"
 )
 HOST_ONLY = frozenset(_ON_HOST.split())
 # ... except what mounts an eCryptfs vault for a user who is not root
@@ -223,6 +223,8 @@ def _lay_libraries(target: Path, progress: Progress) -> None:
             *(part for tag in tags for part in ("--platform", tag)),
             *("--constraint", constraints.name, *LIBRARIES),
         )
+    if shutil.which("strip"):  # 269 -> 165 MB
+        _run("strip", *map(str, target.glob("opendp/lib/*.so")))
     for pattern in ("bin", "**/tests", "**/*.pyx", "**/*.pxd", "**/*.c", "**/*.h"):  # 11 MB that nothing imports
         for path in list(target.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-TokenKind = Literal["owner", "provider", "admin", "invitation"]
-_PREFIX: dict[TokenKind, str] = {"owner": "emo_", "provider": "emp_", "admin": "ema_", "invitation": "emi_"}
+TokenKind = Literal["owner", "provider", "admin", "invitation", "aggregator"]
+_PREFIX: dict[TokenKind, str] = {
+    "owner": "emo_",
+    "provider": "emp_",
+    "admin": "ema_",
+    "invitation": "emi_",
+    "aggregator": "emg_",
+}
 MAX_STRETCH_BYTES = 512 * 2**20  # what a header made by somebody else can make this process use
 
 
@@ -230,6 +236,10 @@ class SigningKey:
             Ed25519PrivateKey.generate() if raw is None else Ed25519PrivateKey.from_private_bytes(raw)
         )
         self.public: str = self._private.public_key().public_bytes_raw().hex()
+
+    def derive(self, purpose: str) -> SigningKey:
+        """The pair for one purpose; nobody without this one's private bytes can tell that they belong together."""
+        return SigningKey(_hkdf(self.raw(), b"emlab/signing/" + purpose.encode()))
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature of `message`."""

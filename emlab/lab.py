@@ -22,7 +22,7 @@ from emlab.engines.base import Engine
 from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
 from emlab.idle import AtMost, Histogram, IdleRule, PauseAfter
-from emlab.key import SealingKey
+from emlab.key import SealingKey, SigningKey
 from emlab.parts import choose_vault, emlab_home, make_engine, make_vault
 from emlab.policy import Policy
 from emlab.record import Recorder, describe
@@ -238,7 +238,9 @@ class Lab:
         registry.set("keep", "yes" if self.keep else "no")
 
     def _open(self, engine: Engine, vault: Callable[[Path], Vault], registry: Registry) -> None:
-        aggregator = self._given_aggregator or Aggregator(SealingKey(registry.secret("aggregator")))
+        aggregator = self._given_aggregator or Aggregator(
+            SealingKey(registry.secret("aggregator")), signing=SigningKey(registry.secret("aggregator-signing"))
+        )
         aggregator.directory = registry
         controller = Controller(
             engine,

@@ -143,12 +143,13 @@ class _Hasty(SystemClock):
 def _memory_app() -> Callable[[CloudSpec], App]:
     """Makes the app of a cloud that lives in this process; a stopped cloud's data is kept for its next start."""
     from emlab import provision as provisioning
+    from emlab.chain import MemoryChain
     from emlab.custodian import Custodian
     from emlab.ledger import MemoryLedger
     from emlab.store import MemoryStore
     from emlab.wire.serve import custodian_server
 
-    kept: dict[str, tuple[MemoryStore, MemoryLedger]] = {}
+    kept: dict[str, tuple[MemoryStore, MemoryLedger, MemoryChain]] = {}
 
     def serve(spec: CloudSpec) -> App:
         import uuid
@@ -156,9 +157,9 @@ def _memory_app() -> Callable[[CloudSpec], App]:
         provision = provisioning.read(spec.run_dir)
         provisioning.check_marker(spec.vault_dir, provision.marker)
         if spec.cloud not in kept:
-            kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger()
-        store, ledger = kept[spec.cloud]
+            kept[spec.cloud] = MemoryStore(uuid.UUID(spec.cloud)), MemoryLedger(), MemoryChain(spec.cloud)
+        store, ledger, chain = kept[spec.cloud]
         publish = partial(provisioning.publish, spec.run_dir)
-        return custodian_server(Custodian(provision, store, ledger, publish=publish, clock=_Hasty()))
+        return custodian_server(Custodian(provision, store, ledger, publish=publish, chain=chain, clock=_Hasty()))
 
     return serve

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-from bisect import bisect_left
 from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
@@ -29,23 +28,24 @@ SENSITIVITY_MAX = 2**33  # at the smallest epsilon the scale is then still under
 SCALE_MAX = 2.0**53  # a draw leaves 64 bits with probability exp(-1024): never
 OFFSET_MAX = 2.0**53
 ALPHA_MIN = 1e-12
+DRAWS_MAX = 1_000_000  # at once
 
 
-def _check(what: str, value: float, low: float, high: float) -> None:
+def check_number(what: str, value: float, low: float, high: float) -> None:
     """Returns if `value` is a number in [low, high]; NaN and truth values are not. Raises BadQuery."""
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
         raise BadQuery(f"{what} must be a number from {low:g} to {high:g}, not {value!r}")
 
 
-def _check_whole(what: str, value: int, low: int, high: int) -> None:
+def check_whole(what: str, value: int, low: int, high: int) -> None:
     """Returns if `value` is an integer in [low, high]. Raises BadQuery."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise BadQuery(f"{what} must be a whole number from {low} to {high}, not {value!r}")
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
     """Returns if `alpha` is a probability that can be promised. Raises BadQuery."""
-    _check("alpha", alpha, ALPHA_MIN, math.nextafter(1.0, 0.0))
+    check_number("alpha", alpha, ALPHA_MIN, math.nextafter(1.0, 0.0))
 
 
 def micro_epsilon(epsilon: float) -> int:
@@ -61,7 +61,7 @@ def micro_epsilon(epsilon: float) -> int:
     Raises:
         BadQuery: `epsilon` is not a number in these bounds.
     """
-    _check("epsilon", epsilon, EPSILON_MIN, EPSILON_MAX)
+    check_number("epsilon", epsilon, EPSILON_MIN, EPSILON_MAX)
     return int((Decimal(repr(float(epsilon))) * MICRO).to_integral_value(ROUND_CEILING))
 
 
@@ -78,8 +78,8 @@ def noise_scale(sensitivity: int, epsilon_micro: int) -> float:
         BadQuery: an argument is not a whole number in its bounds.
     Source: Ghosh, Roughgarden, Sundararajan (2012), with p = exp(-epsilon / sensitivity).
     """
-    _check_whole("sensitivity", sensitivity, 1, SENSITIVITY_MAX)
-    _check_whole("epsilon_micro", epsilon_micro, EPSILON_MICRO_MIN, EPSILON_MICRO_MAX)
+    check_whole("sensitivity", sensitivity, 1, SENSITIVITY_MAX)
+    check_whole("epsilon_micro", epsilon_micro, EPSILON_MICRO_MIN, EPSILON_MICRO_MAX)
     exact = Fraction(sensitivity * MICRO, epsilon_micro)
     nearest = float(exact)
     return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)
@@ -99,16 +99,20 @@ def exceeds(t: float, scale: float) -> float:
         BadQuery: an argument is out of its bounds.
     Source: the sum of P(X = k) over |k| > t; Ghosh, Roughgarden, Sundararajan (2012).
     """
-    _check("t", t, -(2.0**63), 2.0**63)
-    _check("scale", scale, math.ulp(0.0), SCALE_MAX)
+    check_number("t", t, -(2.0**63), 2.0**63)
+    check_number("scale", scale, math.ulp(0.0), SCALE_MAX)
     if t < 0:
         return 1.0
     return min(1.0, 2.0 * math.exp(-(math.floor(t) + 1) / scale) / (1.0 + math.exp(-1.0 / scale)))
 
 
-def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+def first(low: int, high: int, holds: Callable[[int], bool]) -> int:
     """The smallest integer in [low, high] for which `holds`, high + 1 if none; once true it must stay true."""
-    return low + bisect_left(range(low, high + 1), True, key=holds)
+    high += 1
+    while low < high:  # bisect counts to 2**63 only
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
 def half_width(alpha: float, scale: float) -> int:
@@ -122,10 +126,10 @@ def half_width(alpha: float, scale: float) -> int:
     Raises:
         BadQuery: an argument is out of its bounds.
     """
-    _check_alpha(alpha)
-    _check("scale", scale, math.ulp(0.0), SCALE_MAX)
+    check_alpha(alpha)
+    check_number("scale", scale, math.ulp(0.0), SCALE_MAX)
     enough = math.ceil(scale * math.log(2.0 / alpha)) + 1
-    return _first(0, enough, lambda t: exceeds(t, scale) <= alpha)
+    return first(0, enough, lambda t: exceeds(t, scale) <= alpha)
 
 
 def solve_epsilon(sensitivity: int, offset: float, alpha: float) -> int:
@@ -142,10 +146,10 @@ def solve_epsilon(sensitivity: int, offset: float, alpha: float) -> int:
     Source: Sullivan (2019) with the discrete law; the continuous one, epsilon = -ln(alpha) * sensitivity / offset,
         asks for about half a percent more at offset 100, because it counts the error between two whole numbers.
     """
-    _check_whole("sensitivity", sensitivity, 1, SENSITIVITY_MAX)
-    _check("offset", offset, 0.0, OFFSET_MAX)
-    _check_alpha(alpha)
-    found = _first(
+    check_whole("sensitivity", sensitivity, 1, SENSITIVITY_MAX)
+    check_number("offset", offset, 0.0, OFFSET_MAX)
+    check_alpha(alpha)
+    found = first(
         EPSILON_MICRO_MIN,
         EPSILON_MICRO_MAX,
         lambda micro: exceeds(offset, noise_scale(sensitivity, micro)) <= alpha,
@@ -159,28 +163,115 @@ def solve_epsilon(sensitivity: int, offset: float, alpha: float) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _draw(scale: float) -> Callable[[int], int]:
-    """OpenDP's mechanism that adds discrete Laplace noise of this scale to an integer of 64 bits."""
+def _laplace(scale: float) -> Callable[[list[int]], list[int]]:
+    """OpenDP's mechanism that adds discrete Laplace noise of this scale to integers of 64 bits."""
     import opendp.prelude as dp
 
     dp.enable_features("contrib")  # OpenDP wants this said aloud: it has not vetted the mechanism's proof itself
     # T=int would mean 32 bits, and OpenDP clamps a sum that does not fit.
-    mechanism: Callable[[int], int] = dp.m.make_laplace(
-        dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=scale
+    mechanism: Callable[[list[int]], list[int]] = dp.m.make_laplace(
+        dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64"), scale=scale
     )
     return mechanism
 
 
-def discrete_laplace(scale: float) -> int:
-    """One draw of discrete Laplace noise, from the system's random source. Thread-safe.
+def discrete_laplace(scale: float, n: int = 1) -> list[int]:
+    """Independent draws of discrete Laplace noise, from the system's random source. Thread-safe.
+
+    Many at once take a tenth of the time that they would take one by one.
 
     Args:
-        scale: of the noise, in the unit of the sum; above 0, at most 2**53.
+        scale: of the noise, in the unit of the sum; above 0, at most 2**53. n: draws, 1 to DRAWS_MAX.
     Returns:
-        a whole number k with probability (1 - p) / (1 + p) * p^|k|, p = exp(-1 / scale).
+        whole numbers, each k with probability (1 - p) / (1 + p) * p^|k|, p = exp(-1 / scale).
     Raises:
-        BadQuery: `scale` is out of its bounds.
+        BadQuery: an argument is out of its bounds.
     Source: Canonne, Kamath, Steinke (2020), as implemented by OpenDP.
     """
-    _check("scale", scale, math.ulp(0.0), SCALE_MAX)
-    return int(_draw(float(scale))(0))
+    check_number("scale", scale, math.ulp(0.0), SCALE_MAX)
+    check_whole("n", n, 1, DRAWS_MAX)
+    return [int(one) for one in _laplace(float(scale))([0] * n)]
+
+
+RHO_NANO_MAX = 5000 * 10**9  # of an epsilon of 100
+SIGMA_MAX = 2.0**53
+
+
+def nano_rho(rho: float) -> int:
+    """The zero-concentrated privacy loss `rho` in whole billionths, rounded up; as `micro_epsilon`.
+
+    Args:
+        rho: no unit; 1e-9 to 5000.
+    Raises:
+        BadQuery: `rho` is not a number in these bounds.
+    """
+    check_number("rho", rho, 1e-9, RHO_NANO_MAX / 1e9)
+    return int((Decimal(repr(float(rho))) * 10**9).to_integral_value(ROUND_CEILING))
+
+
+def gaussian_sigma(sensitivity2: int, rho_nano: int) -> float:
+    """The sigma of discrete Gaussian noise that makes integer sums rho-zCDP for one person.
+
+    Args:
+        sensitivity2: most by which the sum of squared changes grows when one person is replaced; 1 to 2**66.
+        rho_nano: zero-concentrated privacy loss, in billionths; 1 to 5e12.
+    Returns:
+        the smallest float that is not below sqrt(sensitivity2 / (2 rho)).
+    Raises:
+        BadQuery: an argument is not a whole number in its bounds.
+    Source: Canonne, Kamath, Steinke (2020), theorem 14.
+    """
+    check_whole("sensitivity2", sensitivity2, 1, 2 * SENSITIVITY_MAX**2)
+    check_whole("rho_nano", rho_nano, 1, RHO_NANO_MAX)
+    exact = Fraction(sensitivity2 * 10**9, 2 * rho_nano)
+    sigma = math.sqrt(exact)
+    while Fraction(sigma) ** 2 < exact:
+        sigma = math.nextafter(sigma, math.inf)
+    return sigma
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian(sigma: float) -> Callable[[list[int]], list[int]]:
+    """OpenDP's mechanism that adds discrete Gaussian noise of this sigma to integers of 64 bits."""
+    import opendp.prelude as dp
+
+    dp.enable_features("contrib")
+    mechanism: Callable[[list[int]], list[int]] = dp.m.make_gaussian(
+        dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64"), scale=sigma
+    )
+    return mechanism
+
+
+def discrete_gaussian(sigma: float, n: int = 1) -> list[int]:
+    """Independent draws of discrete Gaussian noise, from the system's random source; as `discrete_laplace`.
+
+    Args:
+        sigma: above 0, at most 2**53; P(X = k) is proportional to exp(-k^2 / (2 sigma^2)). n: draws, 1 to DRAWS_MAX.
+    Raises:
+        BadQuery: an argument is out of its bounds.
+    Source: Canonne, Kamath, Steinke (2020), as implemented by OpenDP.
+    """
+    check_number("sigma", sigma, math.ulp(0.0), SIGMA_MAX)
+    check_whole("n", n, 1, DRAWS_MAX)
+    return [int(one) for one in _gaussian(float(sigma))([0] * n)]
+
+
+DELTA_MIN, DELTA_MAX = 1e-15, 1e-3
+
+
+def rho_nano(epsilon_micro: int, delta: float) -> int:
+    """The largest zero-concentrated loss that implies (epsilon, delta)-differential privacy, rounded down.
+
+    Args:
+        epsilon_micro: in millionths; 0 to 100000000. delta: 1e-15 to 1e-3.
+    Returns:
+        rho in billionths, 0 or more.
+    Raises:
+        BadQuery: an argument is out of its bounds.
+    Source: Bun, Steinke (2016), proposition 1.3: epsilon = rho + 2 sqrt(rho ln(1 / delta)), solved for rho.
+    """
+    check_whole("epsilon_micro", epsilon_micro, 0, EPSILON_MICRO_MAX)
+    check_number("delta", delta, DELTA_MIN, DELTA_MAX)
+    log = math.log(1.0 / delta)
+    root = epsilon_micro / MICRO / (math.sqrt(log + epsilon_micro / MICRO) + math.sqrt(log))
+    return max(0, math.floor(root * root * 1e9 * (1 - 1e-12)))

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
-from html import escape
 from typing import Protocol
 
 import msgspec
 
 from emlab import ask as asking
-from emlab import privacy
+from emlab import planning, privacy
 from emlab.aggregate import Release
-from emlab.ask import Ask, Outcome
+from emlab.ask import Answer, Ask, Failure, Model, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import START_TIMEOUT_S
 from emlab.errors import BadQuery, TooFewUsers
-from emlab.fanout import MAX_WORKERS, fan_out
+from emlab.fanout import Deadline, fan_out
 from emlab.key import SigningKey
+from emlab.loss import Loss
+from emlab.planning import Accuracy, DropOuts, Error, Law, Plan, alpha_of
 from emlab.query import Query
 
 MAX_TIMEOUT_S = 600.0
 STARTING_S = 2.5 * START_TIMEOUT_S  # a cloud that must be started, twice
+MAX_DEADLINE_S = 3000.0
+RELEASING_S = 60.0  # between the last answer and the release
+MAX_AT_ONCE = 256
+LOCAL_AT_ONCE = 16  # each draws in a program of its own, which takes 0.15 s of a core
+LATE = "Deadline"
 
 
 class Asked(Protocol):
     """What a provider needs of a controller."""
+
+    @property
+    def at_once(self) -> int:
+        """How many asks it carries side by side without others having to wait."""
 
     def roster(self, token: str, provider: str) -> Sequence[str]:
         """What the provider knows the clouds by whose owners permit it to ask."""
@@ -40,33 +52,8 @@ class Releasing(Protocol):
     def public(self) -> str:
         """The public key to which answers are sealed, in hex."""
 
-    def release(self, ask: Ask, outcomes: list[Outcome]) -> Release:
-        """The release of one ask."""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ask would cost and give; nothing was spent.
-
-    Attributes:
-        epsilon: privacy loss of each person. noise_scale: of the discrete Laplace noise, in `unit`.
-        half_width: the noise exceeds this with probability alpha at most, in `unit`.
-        clouds: how many would be asked.
-    """
-
-    query: str
-    unit: str
-    epsilon: float
-    noise_scale: float
-    alpha: float
-    half_width: int
-    clouds: int
-    min_users: int
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{escape(str(v))}</td></tr>" for name, v in msgspec.structs.asdict(self).items()
-        )
-        return f"<table>{rows}</table>"
+    def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
+        """The release of one ask, which its provider has signed."""
 
 
 class Provider:
@@ -88,6 +75,8 @@ class Provider:
         self._key = key
         self._aggregator = aggregator
         self._clock = clock
+        self._lock = threading.Lock()
+        self._drop_outs = DropOuts()
 
     @property
     def key(self) -> SigningKey:
@@ -103,24 +92,42 @@ class Provider:
         self,
         query: Query,
         *,
+        error: Error | None = None,
+        confidence: float | None = None,
         epsilon: float | None = None,
+        rho: float | None = None,
         offset: float | None = None,
         alpha: float | None = None,
+        law: Law = "laplace",
+        model: Model = "central",
         min_users: int = 10,
     ) -> Plan:
-        """What `ask` with these arguments would cost and give. Spends nothing, wakes nobody. Raises BadQuery."""
-        cost = _cost(query, epsilon, offset, alpha)
-        scale = privacy.noise_scale(query.sensitivity, cost)
-        risk = 0.05 if alpha is None else alpha
-        return Plan(
-            query=type(query).__name__,
-            unit=query.unit,
-            epsilon=cost / privacy.MICRO,
-            noise_scale=scale,
-            alpha=risk,
-            half_width=privacy.half_width(risk, scale),
-            clouds=len(self._controller.roster(self.token, self.public)),
+        """What an ask would cost and give. Spends nothing, wakes nobody.
+
+        Args:
+            error, confidence: the loss is to be found with which the noise of every cell together stays within `error`
+                (in the query's unit, or a mapping by part) with this probability at least; in the local model that of
+                all clouds that could answer.
+            epsilon, rho, offset, alpha: instead, as for `ask`; with epsilon or rho `alpha` is the risk of the interval.
+            law: of the noise that `error` is about: "laplace" costs epsilon, "gaussian" rho.
+        Raises: BadQuery.
+        """
+        if (error is None) != (confidence is None) or (error is not None and (offset is not None or alpha is not None)):
+            raise BadQuery("say error and confidence together, or epsilon, or rho, or offset and alpha")
+        alpha = alpha if confidence is None else alpha_of(confidence)
+        wanted: Error | None = offset if error is None else error
+        clouds = len(self._controller.roster(self.token, self.public))
+        loss = _loss(query, epsilon, rho, wanted, alpha, law=law, draws=max(clouds, 1) if model == "local" else 1)
+        ask = self._ask(query, loss, model, min_users, "")
+        return planning.plan(
+            query,
+            loss,
+            model=model,
+            alpha=planning.ALPHA if alpha is None else alpha,
+            eligible=clouds,
+            drop_outs=self._drop_outs,
             min_users=min_users,
+            slot_s=ask.slot_s,
         )
 
     def ask(
@@ -128,72 +135,147 @@ class Provider:
         query: Query,
         *,
         epsilon: float | None = None,
+        rho: float | None = None,
         offset: float | None = None,
         alpha: float | None = None,
+        model: Model = "central",
         min_users: int = 10,
         purpose: str = "",
         timeout_s: float = 30.0,
+        deadline_s: float | None = None,
+        at_once: int | None = None,
         progress: bool = True,
     ) -> Release:
         """The noisy aggregate over all clouds of the lab; sleeping ones are woken. Refusals and failures are counted.
 
         Args:
-            epsilon: privacy loss of each person, 1e-6 to 100; or else
-            offset, alpha: the noise shall exceed `offset` (in the query's unit) with probability `alpha` at most.
+            epsilon: privacy loss of each person, 1e-6 to 100, with Laplace noise; or else
+            rho: zero-concentrated privacy loss, 1e-9 to 5000, with Gaussian noise; or else
+            offset, alpha: the noise shall exceed `offset` (in the query's unit) with probability `alpha` at most, in
+                the local model that of all clouds together.
+            model: "central": the aggregator sees each contribution and adds noise once; "local": each cloud adds noise
+                to its own, so that nobody need be trusted, and the error grows with the root of their number.
             min_users: release nothing of fewer answers; an owner's policy may demand more.
             purpose: for the owners' ledgers, at most 200 characters.
             timeout_s: for each cloud that answers, its waking included; two of the query's slots to 600. A cloud that
                 must be started anew takes as long as that takes.
+            deadline_s: for all of them together; two slots to 3000. Who has not answered by then counts as failed with
+                `Deadline`, and is not waited for: what such a cloud has spent stays spent, its late answer is dropped.
+            at_once: clouds that are asked side by side, 1 to 256; as many as the controller can take without it, of
+                the local model 16, where each runs a program that draws.
         Raises: BadQuery, TooFewUsers (before anything is spent if there are too few clouds; afterwards if too few
             answered, and then the clouds that did have spent it).
         """
-        cost = _cost(query, epsilon, offset, alpha)
-        least_s = 2 * query.slot_s  # so that no timeout can tell a cloud with much data from one with little
-        number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
-        if not number or not least_s <= timeout_s <= MAX_TIMEOUT_S:
-            raise BadQuery(f"timeout_s is {least_s:g} to {MAX_TIMEOUT_S:g} for this query, not {timeout_s!r}")
+        _loss(query, epsilon, rho, offset, alpha)  # nobody is looked up for what makes no sense
         roster = self._controller.roster(self.token, self.public)
-        ask = self._ask(query, cost, min_users, purpose, (timeout_s + STARTING_S) * (1 + len(roster) // MAX_WORKERS))
+        draws = max(len(roster), 1) if model == "local" else 1
+        ask = self._ask(query, _loss(query, epsilon, rho, offset, alpha, draws=draws), model, min_users, purpose)
+        least_s = 2 * ask.slot_s  # so that no timeout can tell a cloud with much data from one with little
+        _check_number("timeout_s", timeout_s, least_s, MAX_TIMEOUT_S)
+        if deadline_s is not None:
+            _check_number("deadline_s", deadline_s, least_s, MAX_DEADLINE_S)
+        wave = self._wave(model, at_once)
         if len(roster) < min_users:
             raise TooFewUsers(
                 f"the owners of {len(roster)} clouds permit {self.name} to ask, which demands {min_users} answers; "
                 "nothing was spent; an owner permits a provider with cloud.permit(provider)"
             )
+        lasts_s = min((timeout_s + STARTING_S) * (1 + len(roster) // wave), deadline_s or math.inf)
+        expires_ts = self._clock.now() + min(lasts_s + RELEASING_S, asking.MAX_ASK_S)
+        ask = msgspec.structs.replace(ask, expires_ts=expires_ts)
         signature = asking.sign(ask, self._key)
+        outcomes = self._put(ask, signature, roster, timeout_s, deadline_s, wave, progress=progress)
+        return self._aggregator.release(ask, outcomes, signature=signature)
+
+    def _put(
+        self,
+        ask: Ask,
+        signature: bytes,
+        roster: Sequence[str],
+        timeout_s: float,
+        deadline_s: float | None,
+        wave: int,
+        *,
+        progress: bool,
+    ) -> list[Outcome]:
+        """What each cloud of the roster said in time."""
 
         def put(alias: str) -> Outcome:
             return self._controller.put(ask, signature, alias, token=self.token, timeout_s=timeout_s)
 
-        outcomes = fan_out(roster, put, description="asking clouds", progress=progress)
-        return self._aggregator.release(ask, outcomes)
+        outcomes = fan_out(
+            roster,
+            put,
+            description="asking clouds",
+            progress=progress,
+            at_once=wave,
+            deadline=None if deadline_s is None else Deadline(deadline_s, _missed),
+        )
+        missing = sum(not isinstance(outcome, Answer) for outcome in outcomes)
+        with self._lock:
+            self._drop_outs = self._drop_outs.after(len(outcomes), missing)
+        return outcomes
 
-    def _ask(self, query: Query, cost_micro: int, min_users: int, purpose: str, lasts_s: float) -> Ask:
+    def _wave(self, model: Model, at_once: int | None) -> int:
+        """How many clouds are asked side by side. Raises BadQuery."""
+        if at_once is None:
+            return min(self._controller.at_once, LOCAL_AT_ONCE if model == "local" else MAX_AT_ONCE)
+        if isinstance(at_once, bool) or not isinstance(at_once, int):
+            raise BadQuery(f"at_once is a whole number, not {at_once!r}")
+        _check_number("at_once", at_once, 1, MAX_AT_ONCE)
+        return at_once
+
+    def _ask(self, query: Query, loss: Loss, model: Model, min_users: int, purpose: str) -> Ask:
+        """A new ask, which expires now. Raises BadQuery."""
         ask = Ask(
             id=asking.new_id(),
             query=query,
-            epsilon_micro=cost_micro,
+            loss=loss,
+            model=model,
             min_users=min_users,
             provider=self.public,
             provider_name=self.name,
             aggregator=self._aggregator.public,
             purpose=purpose,
-            expires_ts=self._clock.now() + min(lasts_s, asking.MAX_ASK_S),
+            expires_ts=self._clock.now(),
         )
+        asking.check(ask)
         return asking.decode(ask.encode(), Ask, "the ask")  # the bounds of its fields, as every cloud checks them
 
     def __repr__(self) -> str:
         return f"Provider(name={self.name!r}, public={self.public[:12]}…)"
 
 
-def _cost(query: Query, epsilon: float | None, offset: float | None, alpha: float | None) -> int:
-    """Micro-epsilon of an ask, given as epsilon or as (offset, alpha)."""
+def _missed(alias: str) -> Outcome:
+    return Failure(cloud=alias, kind=LATE)
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise BadQuery(f"{name} is {low:g} to {high:g} for this query, not {value!r}")
+
+
+def _loss(
+    query: Query,
+    epsilon: float | None,
+    rho: float | None,
+    offset: Error | None,
+    alpha: float | None,
+    *,
+    law: Law = "laplace",
+    draws: int = 1,
+) -> Loss:
+    """The privacy loss of an ask, given as epsilon, as rho, or as (offset, alpha). Raises BadQuery."""
     if not isinstance(query, Query):
-        raise BadQuery(f"a query is a CountUsers or SumDistance, not {type(query).__name__}")
-    region = getattr(query, "region", None)
-    if region is not None:
+        raise BadQuery(f"a query is one of emlab.queries, such as CountUsers, not {type(query).__name__}")
+    for region in query.regions:
         region.check()
-    if epsilon is not None and offset is None:
-        return privacy.micro_epsilon(epsilon)
-    if epsilon is None and offset is not None and alpha is not None:
-        return privacy.solve_epsilon(query.sensitivity, offset, alpha)
-    raise BadQuery("say either epsilon, or offset and alpha")
+    if (epsilon is not None) + (rho is not None) + (offset is not None) != 1 or (offset is not None and alpha is None):
+        raise BadQuery("say either epsilon, or rho, or offset and alpha")
+    if epsilon is not None:
+        return Loss(epsilon_micro=privacy.micro_epsilon(epsilon))
+    if rho is not None:
+        return Loss(rho_nano=privacy.nano_rho(rho))
+    assert offset is not None
+    assert alpha is not None
+    return planning.loss_for(query, Accuracy(error=offset, alpha=alpha, law=law), draws)

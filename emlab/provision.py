@@ -14,7 +14,8 @@ import msgspec
 
 from emlab.ask import Id, Name, Public
 from emlab.errors import ConfigError, Locked
-from emlab.policy import Pinned, Policy
+from emlab.loss import NOTHING, Spent
+from emlab.policy import Policy, Published
 
 log = logging.getLogger(__name__)
 PROVISION, PROVIDERS = "provision.json", "providers.json"
@@ -41,8 +42,8 @@ class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         cloud: the cloud's id; also the user_id of its entries.
         owner_tokens: those that are neither revoked nor expired at the start.
         controller: public key that signs capabilities.
-        policy: holds until the owner sets another.
-        spent_micro: what this person had spent in an earlier cloud of this lab; the ledger never says less.
+        policy: holds until the owner sets another; nothing of that one leaves the vault but what is `Published`.
+        spent: what this person had spent in an earlier cloud of this lab; the ledger never says less.
         ledger_seq: what the controller remembers of the ledger; an older one is refused.
         marker: what the file `.emlab-vault` in the open vault must hold.
     """
@@ -53,7 +54,7 @@ class Provision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     owner_tokens: list[OwnerToken]
     controller: Public
     policy: Policy
-    spent_micro: Annotated[int, msgspec.Meta(ge=0)] = 0
+    spent: Spent = NOTHING
     ledger_seq: Annotated[int, msgspec.Meta(ge=0)] = 0
     marker: Public
 
@@ -95,31 +96,30 @@ def write(run_dir: Path, provision: Provision) -> None:
     fresh.replace(path)
 
 
-def publish(run_dir: Path, providers: Pinned) -> None:
+def publish(run_dir: Path, published: Published) -> None:
     """Whom the policy permits to ask is there for the controller to read, also while the cloud sleeps. No secret.
 
-    It is no more than a hint of whom to wake: at each ask the policy in the vault decides. So a disk without room for
-    it is logged, and fails nothing.
+    It is no more than a hint of whom to wake and when to pause: at each ask the policy in the vault decides. So a disk
+    without room for it is logged, and fails nothing.
     """
     path = run_dir / PROVIDERS
     fresh = path.with_suffix(".new")
     try:
-        fresh.write_bytes(msgspec.json.encode(providers))
+        fresh.write_bytes(msgspec.json.encode(published))
         fresh.replace(path)
     except OSError as exc:
         log.warning("%s does not say any more who may ask: %s", path, exc.strerror)
 
 
-def published(run_dir: Path) -> Pinned | None:
-    """Whom a cloud said that it permits to ask; None if it never did, or wrote something else there."""
+def published(run_dir: Path) -> Published | None:
+    """What a cloud said of whom it permits to ask; None if it never did, or wrote something else there."""
     path = run_dir / PROVIDERS
     try:
         # the cloud's program could place a link or a pipe there
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError("it is no file")
-            said: Pinned = msgspec.json.decode(file.read(MAX_PROVIDERS_BYTES), type=Pinned)
-            return said
+            return msgspec.json.decode(file.read(MAX_PROVIDERS_BYTES), type=Published)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as exc:

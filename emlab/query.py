@@ -1,24 +1,25 @@
-"""Queries: what may be computed in a cloud, as frozen values with unit, sensitivity and clamp. Pure.
+"""What every query is: a frozen value that says what a cloud computes, in which unit, and how much one person counts.
 
-A query reads through the small `Reading` protocol, which the store implements, and answers one integer in its
-unit, already clamped: whatever the data, one person changes the sum by at most `sensitivity`. Every cloud answers
-`slot_s` seconds after it was asked; one that cannot compute by then answers 0. So neither the answer's time nor
-its absence tells how much data there is.
+A query reads through the small `Reading` protocol, which the store implements, and answers whole numbers, its cells.
+They come in parts; whatever the data, one person adds 0 to `cap` to each cell of a part and at most `total` to all of
+them. Every cloud answers `slot_s` seconds after it was asked; one that cannot compute by then answers zeros. So
+neither the answer's time nor its absence tells how much data there is. Pure. The queries are in `emlab.queries`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from emlab.errors import BadQuery
-from emlab.geo import path_length_m
+from emlab.polygon import width_m
 
 MAX_TS = 1e11  # seconds; the year 5138. Anything later is milliseconds by mistake
-MAX_CAP_M = 10_000_000
+MAX_CELLS = 4096
+MIN_SLOT_S, MAX_SLOT_S = 0.05, 30.0
 MAX_REGION_POINTS = 1000
 
 Position = tuple[float, float]
@@ -26,14 +27,57 @@ Ring = tuple[Position, ...]
 T = TypeVar("T")
 
 
+class Trip(NamedTuple):
+    """One trip of the diary, as intake found it: from one place to the next.
+
+    Attributes:
+        start_ts, end_ts: UTC seconds. duration_s: seconds. distance_m: metres. None of them is negative.
+        mode: the name of a `Mode`, in which most of the distance was travelled; "UNKNOWN" if nothing tells.
+        start, end: (longitude, latitude) in degrees.
+        start_hour: 0..23 on the clocks of the place where it started; None if the result does not say.
+    """
+
+    start_ts: float
+    end_ts: float
+    distance_m: float
+    duration_s: float
+    mode: str
+    start: Position
+    end: Position
+    start_hour: int | None
+
+
+class Section(NamedTuple):
+    """The part of a trip that was travelled in one mode; attributes as those of `Trip`."""
+
+    start_ts: float
+    end_ts: float
+    distance_m: float
+    duration_s: float
+    mode: str
+    start: Position
+    end: Position
+    start_hour: int | None
+
+
 class Reading(Protocol):
-    """What a query may ask of a cloud's store."""
+    """What a query may ask of a cloud's store.
+
+    The interval of fixes has both its ends. A trip belongs to the one in which it starts, without its end: of two
+    intervals that follow each other it is in one.
+    """
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is an entry of this key in the time range and GeoJSON region."""
 
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[tuple[float, float, float]]:
         """(ts, longitude, latitude) of the entries of this key, by time."""
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
+        """The trips with start_ts <= their start < end_ts, by it; malformed results are left out."""
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
+        """The sections with start_ts <= their start < end_ts, by it; malformed results are left out."""
 
 
 class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +90,8 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     polygons: tuple[tuple[Ring, ...], ...]
 
     def __post_init__(self) -> None:
+        # floats alone, or a region of whole degrees would look different when it comes off the wire
+        msgspec.structs.force_setattr(self, "polygons", _in_floats(self.polygons))
         rings = [ring for polygon in self.polygons for ring in polygon]
         points = [point for ring in rings for point in ring]
         if not rings or not all(self.polygons):
@@ -95,6 +141,13 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }
 
 
+def _in_floats(polygons: object) -> tuple[tuple[Ring, ...], ...]:
+    try:
+        return msgspec.convert(polygons, tuple[tuple[Ring, ...], ...])
+    except msgspec.ValidationError as exc:
+        raise BadQuery(f"a region has polygons of rings of (longitude, latitude): {exc}") from exc
+
+
 def _convert(value: object, type_: type[T]) -> T:
     try:
         return msgspec.convert(value, type_)
@@ -102,90 +155,157 @@ def _convert(value: object, type_: type[T]) -> T:
         raise BadQuery(f"not a {type_.__name__}: {exc}") from exc
 
 
-def _check_times(query: CountUsers | SumDistance) -> None:
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Cells of an answer that share unit, clamp and a share of the privacy loss.
+
+    Attributes:
+        name: what is counted, such as "users". unit: of the cells.
+        labels: what each cell is about; a single empty one for a plain number.
+        cap: one person adds 0 to so much to a cell. total: and at most so much to all cells together.
+        share: of the query's privacy loss that is spent on this part, relative to the other parts' shares.
+    """
+
+    name: str
+    unit: str
+    cap: int
+    total: int
+    labels: tuple[str, ...] = ("",)
+    share: int = 1
+
+    @classmethod
+    def number(cls, name: str, unit: str, cap: int, *, share: int = 1) -> Part:
+        """A part that is one number."""
+        return cls(name=name, unit=unit, cap=cap, total=cap, share=share)
+
+    @property
+    def sensitivity(self) -> int:
+        """Most by which the cells together (sum of absolute changes) differ when one person is replaced by another.
+
+        That person may have filled other cells, which is why several cells count twice.
+        """
+        return self.cap if len(self.labels) == 1 else min(2 * self.total, self.cap * len(self.labels))
+
+    @property
+    def sensitivity2(self) -> int:
+        """Most by which the sum of the cells' squared changes grows then: for Gaussian noise.
+
+        Source: for x and y without negatives, |x - y|^2 <= |x|^2 + |y|^2 <= cap * (sum of x + sum of y).
+        """
+        squares = self.cap * self.cap
+        return squares if len(self.labels) == 1 else min(2 * self.total * self.cap, squares * len(self.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A released number and the interval around it: of a cell, or of what follows from several."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """The base of all queries. A query's fields are checked when it is made; see `emlab.queries` for how to write one.
+
+    Attributes:
+        unit: of what `summary` gives. slot_s: how long each cloud takes to answer, whatever its data.
+    """
+
+    unit: ClassVar[str] = ""
+    slot_s: ClassVar[float] = 1.0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What an answer consists of; at most MAX_CELLS cells in all."""
+        raise NotImplementedError
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions that it names, or of many alike the smallest: looked at before anything is spent."""
+        return ()
+
+    @property
+    def side_m(self) -> float | None:
+        """How wide the narrowest place is that the answer tells from others, in metres (see `polygon.width_m`).
+
+        None if it tells of no place. A query that tells places apart which are none of its `regions`, such as the cells
+        of a grid, says here how wide those are: owners permit only so much.
+        """
+        return min((width_m(polygon) for region in self.regions for polygon in region.polygons), default=None)
+
+    @property
+    def span_s(self) -> float | None:
+        """From the start to the end of the time that it looks at, in seconds; None if it has no such fields."""
+        start_ts, end_ts = (getattr(self, name, None) for name in ("start_ts", "end_ts"))
+        return None if start_ts is None or end_ts is None else float(end_ts - start_ts)
+
+    def contribution(self, data: Reading) -> Sequence[int]:
+        """One person's cells, part after part, clamped. What the data lacks counts as zero; it never raises for it."""
+        raise NotImplementedError
+
+    def summary(self, cells: Sequence[Estimate]) -> Estimate | None:
+        """The one number that the released cells give, such as a mean; None if they are what was asked for.
+
+        The interval holds whenever those of the cells all do.
+        """
+        return cells[0] if len(cells) == 1 else None
+
+    @property
+    def sensitivity(self) -> int:
+        """Most by which one person changes the answer, if that is a single number."""
+        (part,) = self.parts
+        return part.sensitivity
+
+
+def check_times(query: Query) -> None:
+    """The query's `start_ts` and `end_ts` are floats in order. Raises BadQuery."""
     for name in ("start_ts", "end_ts"):
         value = getattr(query, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TS:
             raise BadQuery(f"{name} is UTC seconds within 0..{MAX_TS:g}, not {value!r}")
         msgspec.structs.force_setattr(query, name, float(value))
-    if query.end_ts < query.start_ts:
-        raise BadQuery(f"end_ts {query.end_ts} is before start_ts {query.start_ts}")
+    if query.end_ts < query.start_ts:  # type: ignore[attr-defined]
+        raise BadQuery(f"end_ts is before start_ts: {query}")
 
 
-class CountUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="count_users"):
-    """How many people were in a region at any time of an interval.
+def check_whole(query: Query, name: str, low: int, high: int, what: str) -> None:
+    """The query's field of this name is an int within low..high. Raises BadQuery, saying `what` it is."""
+    value = getattr(query, name)
+    whole = not isinstance(value, bool) and isinstance(value, (int, float)) and low <= value <= high
+    if not whole or value != int(value):
+        raise BadQuery(f"{name} is {what} within {low}..{high}, not {value!r}")
+    msgspec.structs.force_setattr(query, name, int(value))
 
-    Each cloud answers 1 if it holds a `background/filtered_location` in the region and interval, else 0.
 
-    Args:
-        region: a Region (or GeoJSON); None is everywhere.
-        start_ts, end_ts: UTC seconds, both included.
-    Raises: BadQuery.
+def as_region(query: Query, name: str) -> None:
+    """The query's field of this name is a Region or None; GeoJSON becomes one. Raises BadQuery."""
+    value = getattr(query, name)
+    if isinstance(value, Mapping):
+        value = Region.from_geojson(value)
+        msgspec.structs.force_setattr(query, name, value)
+    if not (value is None or isinstance(value, Region)):
+        raise BadQuery(f"{name} is a Region, GeoJSON or None, not {type(value).__name__}")
+
+
+def cells(query: Query) -> int:
+    """How many numbers an answer has."""
+    return sum(len(part.labels) for part in query.parts)
+
+
+def clamp(query: Query, values: Sequence[int]) -> tuple[int, ...]:
+    """The values brought within what one person may contribute; those that come last lose what is too much.
+
+    Raises ValueError: there are more or fewer of them than cells.
     """
-
-    region: Region | None
-    start_ts: float
-    end_ts: float
-
-    unit: ClassVar[str] = "users"
-    sensitivity: ClassVar[int] = 1
-    slot_s: ClassVar[float] = 0.25
-
-    def __post_init__(self) -> None:
-        if isinstance(self.region, Mapping):
-            msgspec.structs.force_setattr(self, "region", Region.from_geojson(self.region))
-        if not (self.region is None or isinstance(self.region, Region)):
-            raise BadQuery(f"region is a Region, GeoJSON or None, not {type(self.region).__name__}")
-        _check_times(self)
-
-    def contribution(self, data: Reading) -> int:
-        """0 or 1."""
-        shape = None if self.region is None else self.region.geojson()
-        return int(data.exists(LOCATION, start_ts=self.start_ts, end_ts=self.end_ts, region=shape))
-
-
-class SumDistance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sum_distance"):
-    """How many metres people travelled in an interval, each person counted up to `cap_m`.
-
-    Each cloud answers the length of its `background/filtered_location` track in steps of at least 50 m (so that
-    noise at rest adds nothing), rounded to metres and clamped to 0..cap_m.
-
-    Args:
-        start_ts, end_ts: UTC seconds, both included.
-        cap_m: whole metres, 1..10,000,000; also the sensitivity, so a larger cap means more noise.
-    Raises: BadQuery.
-    """
-
-    start_ts: float
-    end_ts: float
-    cap_m: int
-
-    unit: ClassVar[str] = "metres"
-    slot_s: ClassVar[float] = 1.0
-
-    def __post_init__(self) -> None:
-        _check_times(self)
-        cap = self.cap_m
-        if isinstance(cap, bool) or not isinstance(cap, (int, float)) or not 1 <= cap <= MAX_CAP_M or cap != int(cap):
-            raise BadQuery(f"cap_m is a whole number of metres within 1..{MAX_CAP_M}, not {cap!r}")
-        msgspec.structs.force_setattr(self, "cap_m", int(cap))
-
-    @property
-    def sensitivity(self) -> int:
-        """Most metres by which one person can change the sum."""
-        return self.cap_m
-
-    def contribution(self, data: Reading) -> int:
-        """Whole metres within 0..cap_m."""
-        track = data.track(LOCATION, start_ts=self.start_ts, end_ts=self.end_ts)
-        length_m = path_length_m((lon, lat) for _, lon, lat in track)
-        return min(round(length_m), self.cap_m) if math.isfinite(length_m) else 0
+    if len(values) != cells(query):
+        raise ValueError(f"{len(values)} values for {cells(query)} cells")
+    clamped: list[int] = []
+    for part in query.parts:
+        left = part.total
+        for value in values[len(clamped) : len(clamped) + len(part.labels)]:
+            clamped.append(max(0, min(value, part.cap, left)))
+            left -= clamped[-1]
+    return tuple(clamped)
 
 
 LOCATION = "background/filtered_location"
-Query = CountUsers | SumDistance
-
-
-def clamp(query: Query, value: int) -> int:
-    """`value` brought within what one person may contribute: 0..sensitivity."""
-    return max(0, min(value, query.sensitivity))

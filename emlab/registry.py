@@ -14,10 +14,13 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+import msgspec
+
 from emlab.errors import ConfigError, LabInUse
+from emlab.loss import NOTHING, Loss, Spent
 
 LEAVING = ("signup", "forget")  # intents after whose interruption the cloud is removed; no ask reaches it meanwhile
 _OWNED: set[int] = set()  # descriptors of the locks that this process holds
@@ -32,15 +35,15 @@ def _disown() -> None:
 
 os.register_at_fork(after_in_child=_disown)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
   user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL,
   marker TEXT NOT NULL, policy BLOB NOT NULL, public TEXT NOT NULL, ledger_seq INTEGER NOT NULL,
-  granted_micro INTEGER NOT NULL, carried_micro INTEGER NOT NULL, intent TEXT NOT NULL, created_ts REAL NOT NULL);
+  granted BLOB NOT NULL, carried BLOB NOT NULL, intent TEXT NOT NULL, created_ts REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
-  person TEXT PRIMARY KEY, spent_micro INTEGER NOT NULL, generation INTEGER NOT NULL);
+  person TEXT PRIMARY KEY, spent BLOB NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -82,8 +85,8 @@ class CloudRow:
         marker: what the open vault's marker file holds.
         policy: as provisioned, JSON. public: the cloud's Ed25519 key, empty until its first start.
         ledger_seq: the newest ledger head that was seen; an older one is refused at start.
-        granted_micro: sum of all asks that the controller admitted; the ledger never spent more than this and
-            carried_micro, what the person had spent in earlier clouds.
+        granted: sum of all asks that the controller admitted; the ledger never spent more than this and `carried`, what
+            the person had spent in earlier clouds.
         intent: "signup", "forget", "lock" or "unlock" while that is under way, else empty.
     """
 
@@ -95,16 +98,22 @@ class CloudRow:
     created_ts: float
     public: str = ""
     ledger_seq: int = 0
-    granted_micro: int = 0
-    carried_micro: int = 0
+    granted: Spent = NOTHING
+    carried: Spent = NOTHING
     intent: str = ""
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> CloudRow:
+        """The row of the table."""
+        amounts = {name: msgspec.json.decode(row[name], type=Spent) for name in ("granted", "carried")}
+        return cls(**{**dict(row), **amounts})
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
     """What stays of a forgotten person: how much was spent and how many clouds there were."""
 
-    spent_micro: int = 0
+    spent: Spent = NOTHING
     generation: int = 0
 
 
@@ -190,15 +199,16 @@ class Registry:
         names = [field.name for field in fields(CloudRow)]
         marks = ", ".join("?" * len(names))
         sql = f"INSERT INTO clouds ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (the dataclass's names)
-        self.run(sql, *asdict(row).values(), clash=f"{row.user} has a cloud in this lab already")
+        values = [msgspec.json.encode(value) if isinstance(value, Spent) else value for value in astuple(row)]
+        self.run(sql, *values, clash=f"{row.user} has a cloud in this lab already")
 
     def cloud(self, user: str) -> CloudRow | None:
         """What is remembered of this user's cloud."""
-        return next((CloudRow(**row) for row in self.run("SELECT * FROM clouds WHERE user = ?", user)), None)
+        return next((CloudRow.of(row) for row in self.run("SELECT * FROM clouds WHERE user = ?", user)), None)
 
     def by_cloud(self, cloud: str) -> CloudRow | None:
         """What is remembered of the cloud with this id."""
-        return next((CloudRow(**row) for row in self.run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
+        return next((CloudRow.of(row) for row in self.run("SELECT * FROM clouds WHERE cloud = ?", cloud)), None)
 
     def by_alias(self, alias: str, provider: str) -> CloudRow | None:
         """What is remembered of the cloud that this provider knows by that alias."""
@@ -210,7 +220,7 @@ class Registry:
 
     def clouds(self) -> list[CloudRow]:
         """All clouds, in order of sign-up."""
-        return [CloudRow(**row) for row in self.run("SELECT * FROM clouds ORDER BY created_ts, user")]
+        return [CloudRow.of(row) for row in self.run("SELECT * FROM clouds ORDER BY created_ts, user")]
 
     def public_keys(self, provider: str) -> dict[str, str]:
         """Public key by alias for this provider, of all clouds that were started once, in order of sign-up."""
@@ -237,17 +247,21 @@ class Registry:
         """
         self.run("UPDATE clouds SET intent = ? WHERE user = ? AND intent NOT IN (?, ?)", intent, user, *LEAVING)
 
-    def grant(self, user: str, cost_micro: int) -> bool:
-        """A capability of that cost is granted (below 0: taken back). False: the cloud comes or goes."""
-        return bool(
-            self.run(
-                "UPDATE clouds SET granted_micro = granted_micro + ? WHERE user = ? AND intent NOT IN (?, ?) "
-                "RETURNING user",
-                cost_micro,
-                user,
-                *LEAVING,
-            )
-        )
+    def grant(self, user: str, loss: Loss) -> bool:
+        """A capability of that loss is granted. False: the cloud comes or goes."""
+        return self._regrant(user, lambda granted: granted + loss)
+
+    def take_back(self, user: str, loss: Loss) -> bool:
+        """What was granted was refused. False: the cloud comes or goes."""
+        return self._regrant(user, lambda granted: granted - loss)
+
+    def _regrant(self, user: str, change: Callable[[Spent], Spent]) -> bool:
+        with self._lock:  # the lab is this process's alone
+            row = self.cloud(user)
+            if row is None or row.intent in LEAVING:
+                return False
+            self.run("UPDATE clouds SET granted = ? WHERE user = ?", msgspec.json.encode(change(row.granted)), user)
+            return True
 
     def seen(self, user: str, ledger_seq: int) -> None:
         """The user's ledger has come to this head."""
@@ -259,18 +273,18 @@ class Registry:
 
     def tombstone(self, user: str) -> Tombstone:
         """What this person had spent in forgotten clouds of this lab."""
-        found = self.run("SELECT spent_micro, generation FROM tombstones WHERE person = ?", self._person(user))
-        return Tombstone(**found[0]) if found else Tombstone()
+        found = self.run("SELECT spent, generation FROM tombstones WHERE person = ?", self._person(user))
+        if not found:
+            return Tombstone()
+        return Tombstone(msgspec.json.decode(found[0]["spent"], type=Spent), found[0]["generation"])
 
     def bury(self, user: str, tombstone: Tombstone) -> None:
         """What was spent is remembered under a keyed hash of the name; it never shrinks."""
-        self.run(
-            "INSERT INTO tombstones VALUES (?, ?, ?) ON CONFLICT (person) DO UPDATE SET "
-            "spent_micro = max(spent_micro, excluded.spent_micro), generation = max(generation, excluded.generation)",
-            self._person(user),
-            tombstone.spent_micro,
-            tombstone.generation,
-        )
+        with self._lock:
+            before = self.tombstone(user)
+            spent = msgspec.json.encode(before.spent.at_least(tombstone.spent))
+            generation = max(before.generation, tombstone.generation)
+            self.run("INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)", self._person(user), spent, generation)
 
     def _person(self, user: str) -> str:
         return hmac.new(self.secret("tombstones"), user.encode(), hashlib.sha256).hexdigest()

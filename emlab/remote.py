@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
-from emlab.aggregate import Release
 from emlab.arguments import check_key, check_lease
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
@@ -22,14 +19,15 @@ from emlab.fanout import fan_out
 from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, TokenKind
 from emlab.policy import Policy
-from emlab.provider import Provider
+from emlab.provider import Provider, Releasing
 from emlab.record import Event, Recorder
+from emlab.remote_aggregator import LabAggregator
 from emlab.state import CloudStats
 from emlab.usercloud import UserCloud
+from emlab.wire.address import check_url
 from emlab.wire.client import DEFAULT_TIMEOUT_S, CloudClient
 from emlab.wire.control import (
     CONTROL_BY_NAME,
-    AggregatorReport,
     AuditRequest,
     AuditRow,
     CloudStatus,
@@ -49,7 +47,6 @@ from emlab.wire.control import (
     Putting,
     Ready,
     Rekeying,
-    Releasing,
     Revocation,
     Signed,
     SignupRequest,
@@ -67,24 +64,6 @@ R = TypeVar("R")
 START_TIMEOUT_S = 180.0  # of what may start a cloud
 
 
-def check_url(url: str) -> str:
-    """The URL of a controller, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"the address of a controller is such as https://lab.example:4430, not {url[:200]!r}")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ConfigError(f"plain http is for this host only: use https for {parts.hostname}")
-    return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether that name or address never leaves this host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class ControllerClient:
     """A controller elsewhere (`emlab serve`). Thread-safe. A context manager.
 
@@ -95,6 +74,8 @@ class ControllerClient:
         transport: to the controller, instead of HTTP to that address.
     Raises: ConfigError.
     """
+
+    at_once = 16  # asks: each takes one of the forty threads that the controller has for all its callers
 
     def __init__(
         self,
@@ -322,18 +303,26 @@ class ControllerClient:
 
     # -- providers ---------------------------------------------------------------------------------------------
 
-    def register_provider(self, name: str, *, key: SigningKey | None = None) -> Provider:
-        """The provider of this name may ask. Admin only. Raises ConfigError."""
+    def register_provider(
+        self, name: str, *, key: SigningKey | None = None, aggregator: Releasing | None = None
+    ) -> Provider:
+        """The provider of this name may ask; see `provider`. Admin only. Raises ConfigError."""
         key = SigningKey() if key is None else key
         issued = self._call("register_provider", Issued, ProviderRequest(name=name, public=key.public))
-        return self.provider(name, key=key, token=issued.token)
+        return self.provider(name, key=key, token=issued.token, aggregator=aggregator)
 
-    def provider(self, name: str, *, key: SigningKey, token: str | None = None) -> Provider:
-        """A provider that was registered: with its key pair, and its token if that is not this client's."""
+    def provider(
+        self, name: str, *, key: SigningKey, token: str | None = None, aggregator: Releasing | None = None
+    ) -> Provider:
+        """A provider that was registered: with its key pair, and its token if that is not this client's.
+
+        Args:
+            aggregator: which adds the noise, such as an `AggregatorClient`; the lab's own without it.
+        """
         token = self._token if token is None else token
         if token is None:
             raise ConfigError("a provider asks with its token")
-        return Provider(self, name, key=key, token=token, aggregator=_RemoteAggregator(self._client, token))
+        return Provider(self, name, key=key, token=token, aggregator=aggregator or LabAggregator(self._client, token))
 
     def roster(self, token: str, provider: str) -> list[str]:
         """What a provider knows the clouds by that it can ask."""
@@ -387,20 +376,3 @@ class RemoteLease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-class _RemoteAggregator:
-    """The aggregator of a lab elsewhere, for a provider with that token."""
-
-    def __init__(self, client: CloudClient, token: str) -> None:
-        self._client = client
-        self._token = token
-
-    @property
-    def public(self) -> str:
-        """The public key to which answers are sealed."""
-        return self._client.call("aggregator", AggregatorReport, token=self._token).public
-
-    def release(self, ask: Ask, outcomes: list[Outcome]) -> Release:
-        """The release of one ask."""
-        return self._client.call("release", Release, Releasing(ask=ask, outcomes=outcomes), token=self._token)

@@ -62,9 +62,15 @@ img { max-width: 100%; height: auto; }
 <body>
 <h1>{{ title }}</h1>
 {% if release %}
+{% if interval %}
 <p class="release"><b>{{ "{:,}".format(release.value) }} {{ release.unit }}</b>,
 {{ interval_percent }} % interval {{ "{:,}".format(interval[0]) }} to {{ "{:,}".format(interval[1]) }}</p>
-<p>{{ release.query }} at epsilon {{ "%g" % release.epsilon }},
+{% else %}
+<p class="release"><b>{{ release.values | length }} numbers</b>,
+all within their intervals with {{ interval_percent }} %</p>
+<div class="times">{{ cells }}</div>
+{% endif %}
+<p>{{ release.kind }} at epsilon {{ "%g" % release.epsilon }},
 {{ noise }}.
 {{ release.asked }} clouds were asked: {{ release.answered }} answered, {{ release.refused }} refused,
 {{ release.failed }} failed. Trust: {{ release.trust }}.</p>
@@ -228,7 +234,8 @@ def _page(
     return template.render(
         title=title,
         release=release,
-        interval=release.interval(ALPHA) if release else None,
+        interval=release.interval(ALPHA) if release and release.is_number else None,
+        cells=Markup(release.frame(ALPHA).to_html(index=False, border=0, max_rows=60)) if release else "",  # noqa: S704
         noise=noise_of(release) if release else None,
         interval_percent=f"{100 * (1 - ALPHA):g}",
         images={name: base64.b64encode(image).decode() for name, image in images.items()},

@@ -26,6 +26,7 @@ from emlab.lease import NamedLeases
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 from emlab.state import CloudStats
+from emlab.wire.aggregation import Releasing
 from emlab.wire.control import (
     CONTROL_ROUTES,
     AggregatorReport,
@@ -33,6 +34,7 @@ from emlab.wire.control import (
     AuditRow,
     CloudStatus,
     Code,
+    DirectoryRequest,
     EventPage,
     EventRow,
     EventsRequest,
@@ -48,7 +50,6 @@ from emlab.wire.control import (
     Putting,
     Ready,
     Rekeying,
-    Releasing,
     Revocation,
     Signed,
     SignupRequest,
@@ -408,4 +409,9 @@ class Session:
         if request.ask.provider_name != self._caller.subject:
             raise NotPermitted("the ask is of another provider")
         with self._noted("release"):
-            return self._controller.aggregator.release(request.ask, request.outcomes)
+            return self._controller.aggregator.release(request.ask, request.outcomes, signature=request.signature)
+
+    def directory(self, request: DirectoryRequest) -> dict[str, str]:
+        """The public keys of clouds, by alias, for an aggregator."""
+        self._service.audit.count(self.actor, "directory")
+        return self._controller.admission.directory(request.provider)

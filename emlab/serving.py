@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,12 +12,10 @@ from typing import Annotated
 
 import msgspec
 
-from emlab import tls
 from emlab.audit import Audit
 from emlab.errors import ConfigError
 from emlab.lab import Lab
 from emlab.registry import owner_of
-from emlab.remote import is_loopback
 from emlab.service import Service, SignupMode
 from emlab.tls import Certificate
 
@@ -74,62 +71,31 @@ def settings(raw: object) -> Settings:
         raise ConfigError(f"[serve]: {exc}") from exc
 
 
-def check(chosen: Settings) -> None:
-    """Returns if a lab can be served so. Raises ConfigError."""
-    if not chosen.tls and not is_loopback(chosen.host):
-        raise ConfigError(f"plain HTTP is for this host only: serve {chosen.host} with TLS")
-    if bool(chosen.certificate) != bool(chosen.key):
-        raise ConfigError("a certificate comes with its key: give both, or none to have one made")
-
-
 def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     """The lab is open and served until SIGTERM or Ctrl-C; then it is closed.
 
     Raises: ConfigError (also: the port is taken), LabInUse and others of `Lab.start`.
     """
-    check(chosen)
     # before the lab sweeps: until there is a service, it does not know the leases that were kept
     from emlab.apps import controller as app
+    from emlab.apps import listening
     from emlab.apps.gateway import Gateway
     from emlab.waking import Waker
 
-    with _listening(chosen) as listener, lab:
+    listening.check(chosen)
+    with listening.listening(chosen) as listener, lab:
         lab.recorder.keep(KEPT_EVENTS)
-        certificate = _certificate(lab.path / "tls", chosen)
+        certificate = listening.certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
         waker = Waker()
         front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
-        url = f"http{'s' if certificate else ''}://{_host(chosen.host)}:{listener.getsockname()[1]}"
+        url = listening.url(chosen, listener)
         _first_token(lab, service, say)
         with closing(waker), _flushing(service.audit), _announced(lab, url, certificate):
             say(f"lab {lab.name} is at {url}")
             if certificate is not None and certificate.ca is not None:
                 say(f"callers trust it by the certificate in {certificate.ca}")
             app.server(front, certificate=certificate).run(sockets=[listener])
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-@contextmanager
-def _listening(chosen: Settings) -> Iterator[socket.socket]:
-    """A listener, bound before anything is started: a port that is taken costs nobody anything."""
-    family = socket.AF_INET6 if ":" in chosen.host else socket.AF_INET
-    try:
-        listener = socket.create_server((chosen.host, chosen.port), family=family, backlog=2048)
-    except OSError as exc:
-        raise ConfigError(f"cannot listen on {chosen.host} port {chosen.port}: {exc.strerror}") from exc
-    with listener:
-        yield listener
-
-
-def _certificate(folder: Path, chosen: Settings) -> Certificate | None:
-    if not chosen.tls:
-        return None
-    if chosen.certificate:
-        return tls.given(Path(chosen.certificate), Path(chosen.key))
-    return tls.private(folder, list(dict.fromkeys([chosen.host, *chosen.names, socket.gethostname(), "localhost"])))
 
 
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from emlab import provision as provisioning
 from emlab.errors import EmlabError, InUse
-from emlab.idle import IdleRule, LockRule, Use, WakeRule
+from emlab.idle import IdleRule, Limits, LockRule, Use, WakeRule
 from emlab.lifecycle import Lifecycle
 from emlab.state import CloudState
 
@@ -45,6 +46,12 @@ def sweep(lives: Mapping[str, Lifecycle], states: Mapping[str, CloudState], rule
         due = _chosen(rule.due_to_wake, those(CloudState.PAUSED), now)
         _each(due, "woken", lambda user: lives[user].wake(WAKE_WAIT_S))
     return locked + paused
+
+
+def limits(lives: Iterable[Lifecycle]) -> dict[str, Limits]:
+    """How long their owners let clouds idle, by cloud; only of those who said so."""
+    said = {life.spec.cloud: provisioning.published(life.spec.run_dir) for life in lives}
+    return {cloud: Limits(one.pause_after_s, one.lock_after_s) for cloud, one in said.items() if one is not None}
 
 
 def _chosen(

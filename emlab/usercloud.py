@@ -14,19 +14,25 @@ from emlab import diary
 from emlab.clouds import Clouds
 from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
 from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
+from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
-from emlab.policy import HasPublicKey, Policy
+from emlab.policy import Policy
 from emlab.state import CloudState, CloudStats
 from emlab.wire.client import DEFAULT_TIMEOUT_S
+from emlab.wire.log import Deleted, DeleteRequest
 from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, RunPipeline, StoreRequest
+from emlab.wishes import HasPublicKey
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import pandas as pd
 
+    from emlab.ask import Ask
+    from emlab.chain import Head
     from emlab.key import OwnerSecret, RecoveryCode, Secret
     from emlab.lease import AnyLease
+    from emlab.me import Log, Me
     from emlab.wire.client import CloudClient
     from emlab.wire.control import CloudStatus
 
@@ -110,6 +116,58 @@ class UserCloud:
     def permit(self, *providers: HasPublicKey | str, aggregators: Iterable[HasPublicKey | str] = ()) -> Policy:
         """These providers may ask, through these aggregators, besides those before; returns the new policy."""
         return self._call("set_policy", Policy, self.policy.permitting(providers=providers, aggregators=aggregators))
+
+    def forbid(self, *providers: HasPublicKey | str, aggregators: Iterable[HasPublicKey | str] = ()) -> Policy:
+        """These providers, and these aggregators, may not any more; returns the new policy.
+
+        What they were answered before stays answered. Raises BadQuery: anyone is permitted.
+        """
+        return self._call("set_policy", Policy, self.policy.forbidding(providers=providers, aggregators=aggregators))
+
+    def explain(self, ask: Ask) -> Explanation:
+        """Whether the policy and what is left of the budget permit this ask, each reason why not, and its cost.
+
+        Nothing is spent, and the provider learns nothing of it. Raises BadQuery: it could never be answered.
+        """
+        return self._call("explain", Explanation, ask)
+
+    def revoke(self, provider: HasPublicKey | str) -> Policy:
+        """From now on the provider gets no answers; what was answered stays with it. Returns the new policy.
+
+        Raises BadQuery: the policy permits anyone, of whom nobody can be left out.
+        """
+        return self._call("set_policy", Policy, self.policy.forbidding(providers=[provider]))
+
+    def me(self, *, earlier: Iterable[Head] = ()) -> Me:
+        """Who asked and what it cost, what remains, what was refused and why, the policy in words. Owner only.
+
+        Args:
+            earlier: heads of the log that you remember (`me().log.head`): a log that was set back is told from them.
+        """
+        from emlab.me import gather
+
+        return gather(self._call, self.user, earlier)
+
+    def log(self, *, earlier: Iterable[Head] = ()) -> Log:
+        """All that the cloud has logged, and whether its chain of hashes holds; see RECEIPTS.md. Owner only."""
+        from emlab.me import read_log
+
+        return read_log(self._call, earlier)
+
+    def delete_period(self, start_ts: float, end_ts: float) -> Deleted:
+        """Nothing in the cloud tells of this period any more: no entry of any kind, no result. Owner only.
+
+        Intake then looks at what is around it. What a phone sends again of that time is new data. The log says that
+        something was deleted, not what; once begun, a deletion is ended, whatever dies.
+
+        Args:
+            start_ts, end_ts: UTC seconds, both included. An entry that lasts into the period goes as a whole.
+        Returns:
+            how many documents there were in each collection, and what intake did.
+        Raises: BadQuery, InUse (a run of intake waits already), StoreError.
+        """
+        request = DeleteRequest(start_ts=start_ts, end_ts=end_ts)
+        return self._call("delete_period", Deleted, request, timeout_s=INTAKE_TIMEOUT_S)
 
     @property
     def ledger(self) -> LedgerReport:

@@ -86,14 +86,15 @@ def _keep_heap_small() -> None:
 def import_rest() -> None:
     """All that the program needs is imported."""
     for module in (
-        *(f"emlab.{name}" for name in ("apps.http", "apps.job", "custodian", "emission", "store")),
+        *(f"emlab.{name}" for name in ("apps.draw", "apps.http", "apps.job", "custodian", "emission", "store")),
         *_LIBRARIES,
     ):
         importlib.import_module(module)
 
 
 def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
-    from emlab.apps import job
+    from emlab.apps import draw, job
+    from emlab.chain import MongoChain
     from emlab.custodian import Custodian
     from emlab.emission import Emission
     from emlab.ledger import MongoLedger
@@ -104,6 +105,8 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
     client, user_id = mongod.client(), uuid.UUID(provision.cloud)
     ledger = MongoLedger(client, data_dir=mongod.data_dir)
     ledger.recover()
+    chain = MongoChain(client, provision.cloud, data_dir=mongod.data_dir)
+    chain.recover()
     store = MongoStore(client, user_id, data_dir=mongod.data_dir)
     custodian = Custodian(
         provision,
@@ -111,6 +114,8 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
         ledger,
         digest=lambda request: job.run_pipeline(request, run_dir, mongod.data_dir),
         publish=partial(provisioning.publish, run_dir),
+        chain=chain,
+        draw=draw.draw,
     )
     return custodian_server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 

@@ -9,6 +9,7 @@ pymongo. Both meet the same image, flags, mongod and documents; the order within
 attempt that fails is a sample too, and counts as one that never ended. Imports all of emlab but the concrete engines.
 """
 
+from emlab.measure.debiting import debit
 from emlab.measure.idling import idling
 from emlab.measure.imports import imports
 from emlab.measure.memory import memory
@@ -29,6 +30,7 @@ __all__ = [
     "as_events",
     "compare",
     "conditions",
+    "debit",
     "idling",
     "imports",
     "interleave",

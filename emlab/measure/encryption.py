@@ -29,7 +29,8 @@ from emlab.measure.results import write_run
 from emlab.measure.samples import Samples
 from emlab.measure.storing import databases, emptied, is_data, mongo
 from emlab.parts import VAULTS, choose_engine, make_vault
-from emlab.query import MAX_CAP_M, MAX_TS, Reading, SumDistance
+from emlab.queries.sum_distance import MAX_CAP_M, SumDistance
+from emlab.query import MAX_TS, Reading
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
 
@@ -170,7 +171,7 @@ class _Day:
         return MongoStore(self.client, uuid.UUID(self.kept.cloud.id))
 
     def compute(self) -> None:
-        if SumDistance(0.0, MAX_TS, MAX_CAP_M).contribution(self._reading) <= 0:
+        if SumDistance(0.0, MAX_TS, MAX_CAP_M).contribution(self._reading)[0] <= 0:
             raise StoreError("the day has no length")
 
 

@@ -12,7 +12,7 @@ from emlab.lab import Lab
 from emlab.measure.clouds import cloud_of
 from emlab.measure.samples import Samples
 from emlab.policy import Policy
-from emlab.query import CountUsers
+from emlab.queries.count_users import CountUsers
 from emlab.usercloud import UserCloud
 
 if TYPE_CHECKING:

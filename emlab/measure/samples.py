@@ -78,10 +78,11 @@ class Samples:
 def as_events(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples with the columns of `Recorder.frame()` too, so that reports and figures of events can show them.
 
-    `span` is the measure and the arm; `duration_s` is NaN for what is no time.
+    `span` is the measure and the arm; `duration_s`, if the samples do not have it, is NaN for what is no time.
     """
+    took_s = samples.get("duration_s", samples["value"].where(samples["unit"] == "s"))
     return samples.assign(
         span=samples["measure"] + " (" + samples["arm"] + ")",
         user="",
-        duration_s=samples["value"].where(samples["unit"] == "s"),
+        duration_s=took_s,
     ).astype({"span": "string", "user": "string"})

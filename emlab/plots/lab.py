@@ -33,6 +33,7 @@ SPANS = {
 }
 ENGINES = {"docker": "-", "process": "--", "memory": ":"}
 OUTCOMES = {"answered": ("#14506e", ""), "refused": ("#e8a33d", "///"), "failed": ("#c8442f", "xxx")}
+MOST_CELLS = 48  # of a release of several numbers
 MOST_NOTE = 90  # characters of a note beside a figure
 DAY_S = 86_400.0
 LEAST_TIME_S = 60.0  # a time axis is at least that long
@@ -96,13 +97,16 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
 
     Args:
         release: what an aggregator returned.
-        alpha: probability that the exact sum is outside the interval that is drawn.
-        truth: the exact sum, if a simulation knows it; drawn as a line.
+        alpha: probability that the exact sum is outside the interval that is drawn; of several numbers, that any is.
+        truth: the exact sum, if a simulation knows it; drawn as a line. Not of several numbers.
     """
+    if not release.is_number:
+        return _numbers(release, alpha)
     figure = empty(width=8.0, height=3.8)
     value_axes, cloud_axes = figure.subplots(2, 1, height_ratios=(3.2, 1.0))
     low, high = release.interval(alpha)
-    _law(value_axes, release, half=high - release.value)
+    if len(release.values) == 1:
+        _law(value_axes, release, half=round(high) - release.values[0])
     value_axes.plot([low, high], [0, 0], color=INK, linewidth=3.0, solid_capstyle="butt")
     value_axes.plot([low, high], [0, 0], "|", color=INK, markersize=14, markeredgewidth=2.0)
     value_axes.plot([release.value], [0], "o", color=INK, markersize=9, label=f"released: {release.value:,}")
@@ -114,7 +118,7 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
     certain = f"{100 * (1 - alpha):g} % interval {low:,} to {high:,} {release.unit}"
     title(
         value_axes,
-        f"{release.query}: {release.value:,} {release.unit}",
+        f"{release.kind}: {release.value:,} {release.unit}",
         f"{certain}; epsilon = {release.epsilon:g}, {noise_of(release)}",
     )
     _outcomes(cloud_axes, release)
@@ -238,10 +242,35 @@ def _law(axes: Axes, release: Release, *, half: int) -> None:
         return
     reach = max(1, round(1.6 * half))
     step = max(1, reach // 400)
-    x = range(release.value - reach, release.value + reach + 1, step)
-    y = [math.exp(-abs(k - release.value) / release.noise_scale) for k in x]
+    x = range(release.values[0] - reach, release.values[0] + reach + 1, step)
+    y = [math.exp(-abs(k - release.values[0]) / release.noise_scale) for k in x]
     axes.fill_between(list(x), y, step="mid", color="#d6dde3", linewidth=0)
     axes.set_ylabel("likelihood of\nthe exact sum", fontsize=9)
+
+
+def _numbers(release: Release, alpha: float) -> Figure:
+    """A point with its interval for each number, as far as a figure has room for their labels."""
+    frame = release.frame(alpha)
+    shown = frame.head(MOST_CELLS)
+    figure = empty(width=8.0, height=2.6 + 0.22 * len(shown))
+    cell_axes, cloud_axes = figure.subplots(2, 1, height_ratios=(max(3.0, 0.25 * len(shown)), 1.0))
+    rows = range(len(shown))
+    cell_axes.hlines(rows, shown["low"], shown["high"], color=INK, linewidth=1.5)
+    cell_axes.plot(shown["value"], rows, "o", color=INK, markersize=5)
+    cell_axes.axvline(0, color="#bbbbbb", linewidth=0.8)
+    several = frame["part"].nunique() > 1
+    labels = [f"{row.part}: {row.label}" if several else str(row.label) for row in shown.itertuples()]
+    cell_axes.set_yticks(rows, labels, fontsize=8)
+    cell_axes.invert_yaxis()
+    cell_axes.set_xlabel(f"sum over the clouds that answered ({', '.join(dict.fromkeys(frame['unit']))})")
+    rest = "" if len(shown) == len(frame) else f", the first {len(shown)} shown"
+    title(
+        cell_axes,
+        f"{release.kind}: {len(frame)} numbers{rest}",
+        f"all intervals hold together with {100 * (1 - alpha):g} %; epsilon = {release.epsilon:g}, {noise_of(release)}",
+    )
+    _outcomes(cloud_axes, release)
+    return figure
 
 
 def _outcomes(axes: Axes, release: Release) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, cast
 
 from emlab.entries import TIME_FIELDS, JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
+from emlab.query import Section, Trip
 
 Fix = tuple[float, float, float]
 
@@ -170,6 +171,30 @@ class Store(Protocol):
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[Fix]:
         """(ts, longitude, latitude) of the entries of a key with data.ts in the closed interval, by ts."""
 
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterator[Fix]:
+        """The same as `track` of what lies in the region, which is as that of `exists`; in any order.
+
+        Args:
+            but: what lies in one of these regions may be left out, or not; valid ones, as of `check_region`.
+        """
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
+        """The diary's trips (analysis/confirmed_trip) with start_ts <= data.start_ts < end_ts, by it and then `_id`.
+
+        Malformed ones are left out. Few fields of each leave the database. Raises BadQuery: a bound is not finite.
+        """
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterator[Section]:
+        """The diary's sections (analysis/inferred_section), in the same way."""
+
     def counts(self) -> dict[str, int]:
         """How many entries there are of each key, pending ones included."""
 
@@ -190,6 +215,19 @@ class Store(Protocol):
             partial: keep the good ones and count the others, instead of none.
         Raises:
             BadEntry: no such collection; one is malformed, and `partial` is false. Nothing was stored.
+        """
+
+    def delete(self, start_ts: float | None, end_ts: float | None) -> dict[str, int]:
+        """No document is left that tells of the period, raw, formatted, computed or rejected, nor a checkpoint of it.
+
+        What tells of a period: see `store.period`. A crash in between leaves some; calling it again ends it.
+
+        Args:
+            start_ts, end_ts: UTC seconds, both included; None is no bound.
+        Returns:
+            how many there were in each collection that had some.
+        Raises:
+            BadQuery: it is no period.
         """
 
     def within(self, seconds: float) -> AbstractContextManager[None]:

@@ -17,6 +17,8 @@ from bson.objectid import ObjectId
 
 from emlab.entries import JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
+from emlab.query import Section, Trip
+from emlab.store import period, results
 from emlab.store.archive import accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
@@ -176,6 +178,32 @@ class MemoryStore:
         places = ((at(entry, "data.ts"), at(entry, "data.loc.coordinates")) for entry in found)
         return (cast(Fix, (ts, *cast("list[float]", place))) for ts, place in places if place is not None)
 
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterator[Fix]:
+        """Times and positions in a region; see Store."""
+        found = self.track(key, start_ts=start_ts, end_ts=end_ts)
+        if region is None:
+            return found
+        shape = _shape(region)
+        return (fix for fix in found if _covers(shape, {"data": {"loc": {"coordinates": list(fix[1:])}}}))
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
+        """Trips as intake found them; see Store."""
+        found = self.find(results.TRIPS, start_ts=start_ts, end_ts=end_ts, time_key="data.start_ts")
+        return results.trips(found, before_ts=end_ts)
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterator[Section]:
+        """Sections as intake found them; see Store."""
+        found = self.find(results.SECTIONS, start_ts=start_ts, end_ts=end_ts, time_key="data.start_ts")
+        return results.sections(found, before_ts=end_ts)
+
     def collections(self) -> dict[str, int]:
         """How many documents there are; see Store."""
         with self._lock:
@@ -196,6 +224,20 @@ class MemoryStore:
             inserted = len(accepted.keys() - kept.keys())
             self._write({collection: accepted})
         return report(len(documents), inserted, rejected)
+
+    def delete(self, start_ts: float | None, end_ts: float | None) -> dict[str, int]:
+        """Nothing tells of the period any more; see Store."""
+        period.check_period(start_ts, end_ts)
+        gone: dict[str, int] = {}
+        with self._lock:
+            self._progress = self._progress._replace(checkpoint=period.settled(self._progress.checkpoint, start_ts))
+            for name in period.DELETED_FROM:
+                kept = self._kept[name]
+                for oid, encoded in list(kept.items()):
+                    if period.tells_of(name, bson.decode(encoded, codec_options=WIRE), start_ts, end_ts):
+                        del kept[oid]
+                        gone[name] = gone.get(name, 0) + 1
+        return gone
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """Nothing here waits for a database; see Store."""

@@ -21,6 +21,8 @@ from emlab.entries import RESULT_PREFIXES, JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
 from emlab.mongo_errors import wrapped
 from emlab.mongod import disk_full, free_bytes
+from emlab.query import Section, Trip
+from emlab.store import period, results
 from emlab.store.archive import SINGLE, accept_documents, in_order, page_after
 from emlab.store.base import (
     ANALYSIS,
@@ -160,6 +162,42 @@ class MongoStore:
         found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
         return self._read(heapq.merge(*map(_fixes, found)))
 
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterator[Fix]:
+        """Times and positions in a region; see Store."""
+        check_find("data.ts", start_ts, end_ts, None)
+        query = {**self._query(key, start_ts, end_ts, "data.ts"), "data.loc.type": "Point"}
+        if region is not None:
+            self.check_region(region)
+            query["data.loc"] = {"$geoWithin": {"$geometry": region}}
+        if but:
+            query["$nor"] = [{"data.loc": {"$geoWithin": {"$geometry": one}}} for one in but]
+        shown = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
+        found = (self._database[name].find(query, shown) for name in (TIMESERIES, ANALYSIS))
+        return self._read(_fixes(itertools.chain.from_iterable(found)))
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
+        """Trips as intake found them; see Store."""
+        return results.trips(self._shown(results.TRIPS, results.OF_TRIPS, start_ts, end_ts), before_ts=end_ts)
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterator[Section]:
+        """Sections as intake found them; see Store."""
+        return results.sections(self._shown(results.SECTIONS, results.OF_SECTIONS, start_ts, end_ts), before_ts=end_ts)
+
+    def _shown(self, key: str, fields: Sequence[str], start_ts: float, end_ts: float) -> Iterator[JsonObject]:
+        """These fields of the entries of a key that start in the closed interval, by start and id."""
+        check_find("data.start_ts", start_ts, end_ts, None)
+        query, order = self._query(key, start_ts, end_ts, "data.start_ts"), [("data.start_ts", _UP), ("_id", _UP)]
+        found = [self._database[name].find(query, list(fields)).sort(order) for name in (TIMESERIES, ANALYSIS)]
+        return self._read(heapq.merge(*found, key=lambda entry: order_of(entry, "data.start_ts")))
+
     def claim(self, limit: int) -> list[JsonObject]:
         """The first pending entries; see Store. What replaces one of them lacks the mark."""
         chosen = {"_id": {"$in": [ObjectId(oid_of(entry)) for entry in self.pending(limit)]}}
@@ -289,6 +327,12 @@ class MongoStore:
         same = {name: document.get(name) for name in SINGLE[collection]}
         others = {"user_id": self._user, "_id": {"$ne": document["_id"]}, **same}
         self._database[collection].delete_many(others)
+
+    def delete(self, start_ts: float | None, end_ts: float | None) -> dict[str, int]:
+        """Nothing tells of the period any more; see Store."""
+        period.check_period(start_ts, end_ts)
+        with self._errors("delete a period"):
+            return period.remove(self._database, {"user_id": self._user}, start_ts, end_ts)
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """A bound on the time of what is called inside; see Store."""

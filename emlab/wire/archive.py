@@ -6,9 +6,10 @@ from typing import Annotated
 
 import msgspec
 
+from emlab.chain import Head
 from emlab.ledger import Row
+from emlab.loss import Spent
 from emlab.policy import Policy
-from emlab.privacy import EPSILON_MICRO_MAX
 
 FORMAT = 1
 PAGE_BYTES = 256 << 10  # of JSON; larger pages would leave the idle custodian larger
@@ -24,8 +25,9 @@ class ArchiveHead(msgspec.Struct, frozen=True, kw_only=True):
         format: of the archive, 1.
         cloud, generation, exported_ts: which cloud, and when (UTC seconds).
         policy: what the owner permits.
-        spent_micro, rows: what was asked and spent, in this cloud and in those that were imported into it.
+        spent, rows: what was asked and spent, in this cloud and in those that were imported into it.
         documents: how many there are of each of e-mission's collections.
+        head: of the log, as it was then; None in an archive of before there was one.
     """
 
     format: Annotated[int, msgspec.Meta(ge=1)]
@@ -33,9 +35,10 @@ class ArchiveHead(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     exported_ts: float
     policy: Policy
-    spent_micro: Annotated[int, msgspec.Meta(ge=0)]
+    spent: Spent
     rows: list[Row]
     documents: dict[str, int]
+    head: Head | None = None
 
 
 class PageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +66,6 @@ class RestoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class AdoptRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Another cloud's ledger: spent becomes the larger of both; its rows are kept. And its policy, if there is one."""
 
-    spent_micro: Annotated[int, msgspec.Meta(ge=0, le=EPSILON_MICRO_MAX)]
+    spent: Spent
     rows: Annotated[list[Row], msgspec.Meta(max_length=MAX_ROWS)]
     policy: Policy | None = None

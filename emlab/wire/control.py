@@ -13,9 +13,9 @@ from emlab.errors import ConfigError
 from emlab.key import Key, Passphrase, RecoveryCode, Secret, TokenKind
 from emlab.policy import Policy
 from emlab.state import CloudStats
+from emlab.wire.aggregation import Releasing
 from emlab.wire.table import Route
 
-MAX_OUTCOMES = 100_000
 MAX_ROWS = 1000
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -266,11 +266,10 @@ class Putting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     timeout_s: Seconds
 
 
-class Releasing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that clouds said to an ask, for the lab's aggregator."""
+class DirectoryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whose aliases: the provider with that public key."""
 
-    ask: Ask
-    outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
+    provider: Public
 
 
 class IdleForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -347,6 +346,16 @@ CONTROL_ROUTES: tuple[Route, ...] = (
         Release,
         (*_ASK, errors.TooFewUsers),
         "Aggregate what clouds answered, with noise",
+    ),
+    Route(
+        "directory",
+        "POST",
+        "/directory",
+        "aggregator",
+        DirectoryRequest,
+        dict[str, str],
+        _ASK,
+        "The public keys of clouds, by what a provider knows them by",
     ),
     Route("idle", "GET", "/idle", "admin", None, IdleForm, _ANY, "Which clouds are paused when idle"),
     Route(

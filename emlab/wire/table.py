@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from emlab import errors
-from emlab.ask import AskRequest, Envelope
+from emlab.ask import Ask, AskRequest, Envelope
+from emlab.chain import Head
 from emlab.entries import StoreReport
+from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
-from emlab.ledger import Row
+from emlab.ledger import Denial, Row
+from emlab.loss import Accounting, Spent
 from emlab.policy import Policy
 from emlab.wire.archive import AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
+from emlab.wire.log import Deleted, DeleteRequest, Links, LinksRequest, Remaining, RemainingRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_BODY_BYTES = 64 << 20
 MAX_HEADER_BYTES = 16 << 10
 MAX_ENTRIES = 100_000
-Who = Literal["anyone", "owner", "capability", "user", "admin", "provider", "owner or admin", "any token", "newcomer"]
+SHOWN_ROWS = 20
+LEDGER_COLUMNS = ["time", "provider", "query", "purpose", "outcome", "kind", "epsilon", "rho"]
+Who = Literal[
+    "anyone",
+    "owner",
+    "capability",
+    "user",
+    "admin",
+    "provider",
+    "aggregator",
+    "owner or admin",
+    "any token",
+    "newcomer",
+]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
 
 
@@ -62,12 +83,71 @@ class RunPipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What has been spent of the owner's budget, and each debit, oldest first."""
+    """What has been spent of the owner's budget, and on what.
 
-    spent_micro: int
-    remaining_micro: int
+    Attributes:
+        spent: in all, also in other clouds. remaining: now, for all providers together, in millionths of epsilon or,
+            with accounting "zcdp", in billionths of rho.
+        seq: how many debits there were in this cloud. rows: each debit, oldest first, those of other clouds too.
+        denials: the last 1000 asks that were refused, oldest first.
+    """
+
+    spent: Spent
+    remaining: int
+    accounting: Accounting
     seq: int
     rows: list[Row]
+    denials: list[Denial] = []
+
+    @property
+    def spent_micro(self) -> int:
+        """Sum of all epsilons, in millionths."""
+        return self.spent.micro
+
+    @property
+    def remaining_micro(self) -> int:
+        """What remains, in millionths of epsilon. Raises ConfigError: it is not accounted for in these."""
+        if self.accounting != "pure":
+            raise errors.ConfigError(f"the budget is accounted for as {self.accounting}: see `remaining`")
+        return self.remaining
+
+    def frame(self) -> pd.DataFrame:
+        """Who asked what, when, at what cost and with what outcome: one row per ask, oldest first.
+
+        Returns:
+            time (UTC), provider, query, purpose, outcome ("answered", "unanswered", "refunded" or "refused"), kind of
+            the refusal (else ""), and what it cost: epsilon (NaN with Gaussian noise, which has none) and rho, both 0
+            if it was refunded or refused. Unanswered asks were debited before a crash, and count.
+        """
+        import pandas as pd
+
+        found = sorted([*map(_debited, self.rows), *map(_denied, self.denials)], key=lambda one: one[0])
+        frame = pd.DataFrame(found, columns=LEDGER_COLUMNS)
+        frame["time"] = pd.to_datetime(frame["time"].astype(float), unit="s", utc=True, errors="coerce")
+        return frame.astype(dict.fromkeys(LEDGER_COLUMNS[1:6], "string") | {"epsilon": float, "rho": float})
+
+    def _repr_html_(self) -> str:
+        pure = self.accounting == "pure"
+        spent = f"epsilon {self.spent.micro / 1e6:g}" if not self.spent.gaussians else "no epsilon (Gaussian noise)"
+        left = f"epsilon {self.remaining / 1e6:g}" if pure else f"rho {self.remaining / 1e9:g}"
+        said = (
+            f"spent: {spent}, rho {self.spent.nano / 1e9:g}; remaining: {left}; "
+            f"{len(self.rows)} debits, {len(self.denials)} refusals"
+        )
+        return f"<p>{said}</p>{self.frame().tail(SHOWN_ROWS).to_html(index=False, border=0)}"
+
+
+Line = tuple[float, str, str, str, str, str, float, float]
+
+
+def _debited(row: Row) -> Line:
+    epsilon, rho = row.loss.epsilon_micro / 1e6 or math.nan, row.loss.as_rho_nano / 1e9
+    cost = (0.0, 0.0) if row.refunded else (epsilon, rho)
+    return row.ts, row.provider, row.query, row.purpose, row.outcome, "", *cost
+
+
+def _denied(one: Denial) -> Line:
+    return one.ts, one.provider, one.query, one.purpose, "refused", one.kind, 0.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +213,37 @@ ROUTES: tuple[Route, ...] = (
         "Turn raw entries into trips, sections and places",
     ),
     Route(
+        "delete_period",
+        "POST",
+        "/entries/delete",
+        "owner",
+        DeleteRequest,
+        Deleted,
+        (*_OWNER, errors.BadQuery, errors.InUse, errors.StoreError, errors.DiskFull),
+        "Delete all that tells of a period, for ever",
+    ),
+    Route(
+        "remaining",
+        "POST",
+        "/ledger/remaining",
+        "owner",
+        RemainingRequest,
+        Remaining,
+        (*_OWNER, errors.BadQuery, errors.StoreError),
+        "What each of some providers may still spend",
+    ),
+    Route("head", "GET", "/log/head", "owner", None, Head, (*_OWNER, errors.StoreError), "The log's head, signed"),
+    Route(
+        "links",
+        "POST",
+        "/log/page",
+        "owner",
+        LinksRequest,
+        Links,
+        (*_OWNER, errors.BadQuery, errors.StoreError),
+        "Who asked and was refused, what the owner changed: the log, page by page",
+    ),
+    Route(
         "ask",
         "POST",
         "/ask",
@@ -142,8 +253,18 @@ ROUTES: tuple[Route, ...] = (
         (errors.BadQuery, errors.NotPermitted, errors.PolicyRefused, errors.BudgetExhausted, errors.StoreError),
         "Answer a provider's ask, sealed to its aggregator",
     ),
-    Route("policy", "GET", "/policy", "owner", None, Policy, _OWNER, "What the owner permits"),
+    Route("policy", "GET", "/policy", "owner", None, Policy, (*_OWNER, errors.ConfigError), "What the owner permits"),
     Route("set_policy", "PUT", "/policy", "owner", Policy, Policy, (*_OWNER, errors.BadQuery), "Permit something else"),
+    Route(
+        "explain",
+        "POST",
+        "/policy/explain",
+        "owner",
+        Ask,
+        Explanation,
+        (*_OWNER, errors.BadQuery, errors.ConfigError, errors.StoreError),
+        "Whether policy and budget permit an ask, and why not",
+    ),
     Route("ledger", "GET", "/ledger", "owner", None, LedgerReport, _OWNER, "What has been asked and spent"),
     Route(
         "archive",

@@ -3,40 +3,81 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 from pymongo import MongoClient, timeout
-from pymongo.errors import PyMongoError
 
 from emlab.ask import new_id
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import BudgetExhausted, DiskFull, NotPermitted, StoreError
-from emlab.ledger import Ledger, MemoryLedger, MongoLedger, Note
+from emlab.errors import BadQuery, BudgetExhausted, DiskFull, NotPermitted, StoreError
+from emlab.ledger import DATABASE, Ledger, MemoryLedger, MongoLedger, Note
+from emlab.ledger.base import MAX_DENIALS, MAX_PROVIDERS
+from emlab.loss import MOST, NOTHING, Accounting, Left, Loss, Spent, Terms
 from emlab.mongod import Mongod
+from tests.ledgers import cut_after
 
 NOTE = Note(provider="planner", query="count_users", purpose="test", ts=1.0)
 LIMIT = 1_000_000
 DIGEST, OTHER = "d" * 64, "e" * 64
+PLANNER, CLIMATE = "a" * 64, "b" * 64
+HOUR = 3600.0
+NOON = 12 * HOUR
 
 
-@pytest.fixture
-def mongod(home: Path, need: Callable[[str], None]) -> Iterator[Mongod]:
+def pure(micro: int) -> Loss:
+    return Loss(epsilon_micro=micro)
+
+
+def gaussian(nano: int) -> Loss:
+    return Loss(rho_nano=nano)
+
+
+def terms(
+    limit: int = LIMIT,
+    *,
+    quota: int | None = None,
+    provider: str = PLANNER,
+    accounting: Accounting = "pure",
+    renew_s: float | None = None,
+    ts: float = NOON,
+) -> Terms:
+    return Terms(accounting=accounting, limit=limit, quota=quota, provider=provider, renew_s=renew_s, ts=ts)
+
+
+def debit(ledger: Ledger, micro: int, under: Terms | None = None) -> str:
+    """An answered ask of that cost; its id."""
+    ask = new_id()
+    assert ledger.reserve(ask, DIGEST, pure(micro), under or terms(), NOTE) is None
+    ledger.commit(ask, b"answer")
+    return ask
+
+
+def spent(ledger: Ledger) -> int:
+    return ledger.balance().spent.micro
+
+
+Client = MongoClient[dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str], None]) -> Iterator[Mongod]:
     need("mongod")
-    (home / "db").mkdir()
-    server = Mongod(home / "db", make_run_dir(home, new_id()))
-    server.start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("ledger")
+    (folder / "db").mkdir()
+    with Mongod(folder / "db", make_run_dir(folder, new_id())) as server:
+        yield server
 
 
 @pytest.fixture
-def client(mongod: Mongod) -> Iterator[MongoClient[dict[str, object]]]:
-    with mongod.client() as client:
+def client(server: Mongod) -> Iterator[Client]:
+    """With nothing of another test in it."""
+    with server.client() as client:
         yield client
+        client.drop_database(DATABASE)
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -44,7 +85,7 @@ def ledger(request: pytest.FixtureRequest) -> Ledger:
     return MemoryLedger() if request.param == "memory" else fresh(request.getfixturevalue("client"))
 
 
-def fresh(client: MongoClient[dict[str, object]]) -> MongoLedger:
+def fresh(client: Client) -> MongoLedger:
     ledger = MongoLedger(client)
     ledger.recover()
     return ledger
@@ -53,53 +94,53 @@ def fresh(client: MongoClient[dict[str, object]]) -> MongoLedger:
 class TestLedger:
     def test_a_debit_is_counted_once_however_often_it_is_asked(self, ledger: Ledger) -> None:
         ask = new_id()
-        assert [ledger.reserve(ask, DIGEST, 300_000, LIMIT, NOTE) for _ in range(3)] == [None] * 3
-        assert (ledger.balance().spent_micro, ledger.balance().seq) == (300_000, 1)
+        assert [ledger.reserve(ask, DIGEST, pure(300_000), terms(), NOTE) for _ in range(3)] == [None] * 3
+        assert (spent(ledger), ledger.balance().seq) == (300_000, 1)
 
     def test_the_same_ask_gets_the_same_bytes(self, ledger: Ledger) -> None:
         ask = new_id()
-        ledger.reserve(ask, DIGEST, 1, LIMIT, NOTE)
+        ledger.reserve(ask, DIGEST, pure(1), terms(), NOTE)
         ledger.commit(ask, b"sealed \x00 bytes")
-        assert ledger.reserve(ask, DIGEST, 1, LIMIT, NOTE) == b"sealed \x00 bytes"
+        assert ledger.reserve(ask, DIGEST, pure(1), terms(), NOTE) == b"sealed \x00 bytes"
         assert ledger.balance().seq == 1
 
     def test_an_id_used_for_another_ask_is_refused(self, ledger: Ledger) -> None:
         ask = new_id()
-        ledger.reserve(ask, DIGEST, 1, LIMIT, NOTE)
+        ledger.reserve(ask, DIGEST, pure(1), terms(), NOTE)
         with pytest.raises(NotPermitted, match="another ask"):
-            ledger.reserve(ask, OTHER, 1, LIMIT, NOTE)
-        assert ledger.balance().spent_micro == 1
+            ledger.reserve(ask, OTHER, pure(1), terms(), NOTE)
+        assert spent(ledger) == 1
 
     def test_the_last_micro_epsilon_can_be_spent_but_not_one_more(self, ledger: Ledger) -> None:
-        ledger.reserve(new_id(), DIGEST, LIMIT - 1, LIMIT, NOTE)
+        ledger.reserve(new_id(), DIGEST, pure(LIMIT - 1), terms(), NOTE)
         refused = new_id()
         with pytest.raises(BudgetExhausted):
-            ledger.reserve(refused, DIGEST, 2, LIMIT, NOTE)
-        ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE)
-        assert (ledger.balance().spent_micro, ledger.balance().seq) == (LIMIT, 2)
+            ledger.reserve(refused, DIGEST, pure(2), terms(), NOTE)
+        ledger.reserve(new_id(), DIGEST, pure(1), terms(), NOTE)
+        assert (spent(ledger), ledger.balance().seq) == (LIMIT, 2)
         assert refused not in {row.id for row in ledger.rows()}
 
     def test_an_ask_refused_for_its_cost_may_be_put_again_when_the_limit_is_higher(self, ledger: Ledger) -> None:
         ask = new_id()
         with pytest.raises(BudgetExhausted):
-            ledger.reserve(ask, DIGEST, LIMIT + 1, LIMIT, NOTE)
-        assert ledger.reserve(ask, DIGEST, LIMIT + 1, 2 * LIMIT, NOTE) is None
+            ledger.reserve(ask, DIGEST, pure(LIMIT + 1), terms(), NOTE)
+        assert ledger.reserve(ask, DIGEST, pure(LIMIT + 1), terms(2 * LIMIT), NOTE) is None
 
     def test_the_owner_reads_each_debit(self, ledger: Ledger) -> None:
         first, second = new_id(), new_id()
-        ledger.reserve(first, DIGEST, 5, LIMIT, NOTE)
+        ledger.reserve(first, DIGEST, pure(5), terms(), NOTE)
         ledger.commit(first, b"x")
-        ledger.reserve(second, OTHER, 7, LIMIT, NOTE)
+        ledger.reserve(second, OTHER, pure(7), terms(), NOTE)
         rows = {row.id: row for row in ledger.rows()}
-        assert (rows[first].cost_micro, rows[first].answered, rows[first].provider) == (5, True, "planner")
-        assert (rows[second].cost_micro, rows[second].answered) == (7, False)
+        assert (rows[first].loss.epsilon_micro, rows[first].answered, rows[first].provider) == (5, True, "planner")
+        assert (rows[second].loss.epsilon_micro, rows[second].answered) == (7, False)
 
     def test_what_was_spent_before_is_never_less(self, ledger: Ledger) -> None:
-        ledger.carry(900_000)
-        ledger.carry(100)
+        ledger.carry(Spent(micro=900_000), now=NOON)
+        ledger.carry(Spent(micro=100), now=NOON)
         with pytest.raises(BudgetExhausted):
-            ledger.reserve(new_id(), DIGEST, 100_001, LIMIT, NOTE)
-        assert ledger.balance().spent_micro == 900_000
+            ledger.reserve(new_id(), DIGEST, pure(100_001), terms(), NOTE)
+        assert spent(ledger) == 900_000
 
     def test_a_kept_value_is_found_again(self, ledger: Ledger) -> None:
         assert ledger.kept("key") is None
@@ -110,7 +151,7 @@ class TestLedger:
     def test_asks_at_once_never_exceed_the_limit_together(self, ledger: Ledger) -> None:
         def debit(_: int) -> bool:
             try:
-                ledger.reserve(new_id(), DIGEST, 100_000, LIMIT, NOTE)
+                ledger.reserve(new_id(), DIGEST, pure(100_000), terms(), NOTE)
             except BudgetExhausted:
                 return False
             return True
@@ -118,87 +159,395 @@ class TestLedger:
         with ThreadPoolExecutor(16) as pool:
             granted = sum(pool.map(debit, range(60)))
         assert granted == 10
-        assert ledger.balance().spent_micro == LIMIT
+        assert spent(ledger) == LIMIT
 
 
-class Cut(PyMongoError):
-    """The program ended here."""
+class TestQuotas:
+    def test_a_provider_spends_its_quota_and_no_more_of_the_budget(self, ledger: Ledger) -> None:
+        mine = terms(quota=300_000)
+        debit(ledger, 300_000, mine)
+        with pytest.raises(BudgetExhausted, match="provider's quota"):
+            debit(ledger, 1, mine)
+        assert ledger.left(mine) == Left(limit=700_000, quota=0)
+        assert ledger.remaining(mine) == 0
+        assert ledger.remaining(terms(quota=300_000, provider="")) == 700_000
+        debit(ledger, 300_000, terms(quota=300_000, provider=CLIMATE))
+
+    def test_many_quotas_together_never_exceed_the_budget(self, ledger: Ledger) -> None:
+        """Which is what is enforced: quotas alone would permit twice the limit here."""
+        for number in range(4):
+            debit(ledger, 250_000, terms(quota=500_000, provider=f"{number:064x}"))
+        with pytest.raises(BudgetExhausted, match="owner's privacy budget"):
+            debit(ledger, 1, terms(quota=500_000, provider=CLIMATE))
+
+    def test_a_cost_above_the_quota_is_refused_to_a_provider_that_spent_nothing(self, ledger: Ledger) -> None:
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 300_001, terms(quota=300_000))
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 1, terms(quota=0))
+        assert spent(ledger) == 0
+
+    def test_so_many_providers_are_answered_and_no_more(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("budget", "mongo", "memory"):
+            monkeypatch.setattr(f"emlab.ledger.{module}.MAX_PROVIDERS", 3)
+        for number in range(3):
+            debit(ledger, 1, terms(provider=f"{number:064x}"))
+        with pytest.raises(BudgetExhausted, match="so many providers"):
+            debit(ledger, 1, terms(provider=CLIMATE))
+        debit(ledger, 1, terms(provider=f"{0:064x}"))
+
+    @pytest.mark.parametrize("provider", ["", "a" * 63, "A" * 64, "a.b" + "0" * 61, "$" + "0" * 63, "0" * 64 + "\n"])
+    def test_what_is_no_key_is_no_name_in_a_document(self, ledger: Ledger, provider: str) -> None:
+        with pytest.raises(BadQuery, match="64 hex"):
+            debit(ledger, 1, terms(provider=provider))
+        assert ledger.balance().seq == 0
+
+    def test_what_is_no_id_is_no_name_in_a_document(self, ledger: Ledger) -> None:
+        with pytest.raises(BadQuery, match="32 hex"):
+            ledger.reserve("a.b", DIGEST, pure(1), terms(), NOTE)
 
 
-WRITES = ("insert_one", "update_one", "delete_one")
+class TestPeriods:
+    def test_budget_and_quota_begin_anew_with_each_period_and_the_sum_does_not(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, quota=600, renew_s=HOUR, ts=hour * HOUR)
+
+        debit(ledger, 600, hourly(1))
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 1, hourly(1.999))
+        assert ledger.left(hourly(1.999)) == Left(limit=400, quota=0)
+        assert ledger.left(hourly(2)) == Left(limit=1000, quota=600)
+        debit(ledger, 600, hourly(2))
+        assert spent(ledger) == 1200
+
+    def test_a_clock_that_was_set_back_renews_nothing(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, renew_s=HOUR, ts=hour * HOUR)
+
+        for hour in (1.0, 2.0):
+            debit(ledger, 1000, hourly(hour))
+        for hour in (0.0, 1.0, 2.5):
+            with pytest.raises(BudgetExhausted):
+                debit(ledger, 1, hourly(hour))
+            assert ledger.remaining(hourly(hour)) == 0
+        debit(ledger, 1000, hourly(3))
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 1, hourly(2))
+
+    def test_with_its_clock_set_back_a_ledger_goes_on_in_the_newest_period(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, renew_s=HOUR, ts=hour * HOUR)
+
+        debit(ledger, 100, hourly(1))
+        debit(ledger, 300, hourly(2))
+        assert ledger.remaining(hourly(1.5)) == 700
+        debit(ledger, 50, hourly(1.5))
+        assert ledger.remaining(hourly(2.5)) == 650
+        assert ledger.remaining(hourly(3)) == 1000
+
+    def test_another_length_of_periods_counts_what_was_spent_in_the_present_one(self, ledger: Ledger) -> None:
+        for hour in range(20, 30):
+            debit(ledger, 100, terms(100, renew_s=HOUR, ts=hour * HOUR))
+        daily = terms(1000, renew_s=24 * HOUR, ts=29.5 * HOUR)
+        assert ledger.remaining(daily) == 1000 - 6 * 100
+        debit(ledger, 400, daily)
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 1, daily)
+        assert ledger.remaining(terms(2000, ts=30 * HOUR)) == 2000 - 1400
+
+    def test_what_was_spent_while_nothing_was_renewed_counts_in_its_period(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, renew_s=HOUR, ts=hour * HOUR)
+
+        debit(ledger, 100, hourly(1))
+        debit(ledger, 800, terms(ts=1.2 * HOUR))
+        assert ledger.remaining(hourly(1.5)) == 100
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 101, hourly(1.5))
+
+    def test_what_other_clouds_spent_counts_once_in_the_period_in_which_it_came(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, renew_s=HOUR, ts=hour * HOUR)
+
+        debit(ledger, 100, hourly(1))
+        ledger.carry(Spent(micro=700), now=1.5 * HOUR)
+        assert ledger.remaining(hourly(1.5)) == 300
+        for hour in (1.6, 2.1, 3.1):  # a cloud that starts again
+            ledger.carry(Spent(micro=700), now=hour * HOUR)
+        assert ledger.remaining(hourly(3.2)) == 1000
+        assert spent(ledger) == 700
+        assert ledger.remaining(terms(1000, renew_s=24 * HOUR, ts=4 * HOUR)) == 300
+
+    def test_carried_before_the_first_debit_it_counts_in_that_period(self, ledger: Ledger) -> None:
+        ledger.carry(Spent(micro=900), now=1.5 * HOUR)
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 101, terms(1000, renew_s=HOUR, ts=1.6 * HOUR))
+        debit(ledger, 101, terms(1000, renew_s=HOUR, ts=2 * HOUR))
+
+    def test_a_refund_counts_only_in_the_period_of_its_debit(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, quota=1000, renew_s=HOUR, ts=hour * HOUR)
+
+        early, late = new_id(), new_id()
+        ledger.reserve(early, DIGEST, pure(900), hourly(1), NOTE)
+        ledger.reserve(late, DIGEST, pure(800), hourly(2), NOTE)
+        assert ledger.refund(early)
+        assert ledger.left(hourly(2)) == Left(limit=200, quota=200)
+        assert ledger.refund(late)
+        assert ledger.left(hourly(2)) == Left(limit=1000, quota=1000)
+        assert spent(ledger) == 0
 
 
-def cut_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """From the n-th write on, every write of the driver fails: what a crash between two writes leaves."""
-    from pymongo.collection import Collection
+class TestAccounting:
+    def test_both_sums_are_kept_whatever_the_accounting(self, ledger: Ledger) -> None:
+        debit(ledger, 500_000)
+        ledger.reserve(new_id(), DIGEST, gaussian(7), terms(10**9, accounting="zcdp"), NOTE)
+        assert ledger.balance().spent == Spent(micro=500_000, nano=125_000_000 + 7, gaussians=1)
+        assert ledger.remaining(terms(10**9, accounting="zcdp")) == 10**9 - 125_000_007
 
-    counter = itertools.count()
-    for name in WRITES:
-        real = getattr(Collection, name)
+    def test_gaussian_noise_has_no_epsilon(self, ledger: Ledger) -> None:
+        with pytest.raises(BudgetExhausted, match="Gaussian noise does not have"):
+            ledger.reserve(new_id(), DIGEST, gaussian(1), terms(), NOTE)
+        assert ledger.balance().spent == NOTHING
 
-        def write(self: object, *args: object, _real: object = real, **options: object) -> object:
-            if next(counter) >= steps:
-                raise Cut
-            return _real(self, *args, **options)  # type: ignore[operator]
+    def test_after_gaussian_noise_no_epsilon_bounds_what_was_lost(self, ledger: Ledger) -> None:
+        noisy = new_id()
+        ledger.reserve(noisy, DIGEST, gaussian(1), terms(accounting="zcdp"), NOTE)
+        with pytest.raises(BudgetExhausted, match="an earlier answer had Gaussian noise"):
+            debit(ledger, 1)
+        assert ledger.remaining(terms()) == 0
+        debit(ledger, 1, terms(accounting="zcdp"))
+        assert ledger.refund(noisy)
+        debit(ledger, 1)
 
-        monkeypatch.setattr(Collection, name, write)
+    def test_sums_larger_than_32_bits_are_kept(self, ledger: Ledger) -> None:
+        zcdp = terms(10**16, accounting="zcdp")
+        for _ in range(3):
+            ledger.reserve(new_id(), DIGEST, gaussian(5 * 10**12), zcdp, NOTE)
+        assert ledger.balance().spent.nano == 15 * 10**12
+
+    def test_an_archive_that_says_more_than_anybody_can_spend_closes_the_cloud_and_breaks_nothing(
+        self, ledger: Ledger
+    ) -> None:
+        ledger.carry(Spent(micro=MOST, nano=MOST, gaussians=MOST), now=NOON)
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 1)
+        zcdp = terms(10**9, accounting="zcdp", renew_s=HOUR, ts=NOON + HOUR)
+        debit(ledger, 1_000_000, zcdp)
+        assert ledger.balance().spent.nano == MOST // 2 + 500_000_000
+
+
+class TestRefunds:
+    def test_a_debit_without_an_answer_is_refunded_once(self, ledger: Ledger) -> None:
+        debit(ledger, 100)
+        ask = new_id()
+        ledger.reserve(ask, DIGEST, pure(300), terms(quota=400), NOTE)
+        assert [ledger.refund(ask) for _ in range(3)] == [True] * 3
+        assert (spent(ledger), ledger.balance().seq) == (100, 2)
+        assert ledger.left(terms(quota=400)) == Left(limit=LIMIT - 100, quota=300)
+        assert {row.id: row.outcome for row in ledger.rows()}[ask] == "refunded"
+
+    def test_an_answered_ask_is_never_refunded(self, ledger: Ledger) -> None:
+        ask = debit(ledger, 300)
+        assert not ledger.refund(ask)
+        assert spent(ledger) == 300
+        assert ledger.reserve(ask, DIGEST, pure(300), terms(), NOTE) == b"answer"
+
+    def test_what_was_never_debited_is_not_refunded(self, ledger: Ledger) -> None:
+        assert not ledger.refund(new_id())
+        assert spent(ledger) == 0
+
+    def test_no_answer_is_kept_without_a_debit(self, ledger: Ledger) -> None:
+        ask = new_id()
+        with pytest.raises(StoreError, match="no debit"):
+            ledger.commit(ask, b"x")
+        ledger.reserve(ask, DIGEST, pure(1), terms(), NOTE)
+        ledger.refund(ask)
+        with pytest.raises(StoreError, match="no debit"):
+            ledger.commit(ask, b"x")
+
+    def test_an_answer_is_never_replaced(self, ledger: Ledger) -> None:
+        ask = debit(ledger, 1)
+        ledger.commit(ask, b"answer")
+        with pytest.raises(StoreError):
+            ledger.commit(ask, b"another answer")
+
+    def test_a_refunded_ask_may_be_put_again_and_is_debited_again(self, ledger: Ledger) -> None:
+        ask = new_id()
+        for _ in range(2):
+            assert ledger.reserve(ask, DIGEST, pure(600_000), terms(), NOTE) is None
+            assert spent(ledger) == 600_000
+            assert ledger.refund(ask)
+        with pytest.raises(NotPermitted):
+            ledger.reserve(ask, OTHER, pure(600_000), terms(), NOTE)
+        debit(ledger, 600_000)
+        with pytest.raises(BudgetExhausted):
+            ledger.reserve(ask, DIGEST, pure(600_000), terms(), NOTE)
+        assert {row.id: row.outcome for row in ledger.rows()}[ask] == "refunded"
+        assert spent(ledger) == 600_000
+
+    def test_refunds_and_debits_at_once_leave_the_sum_of_what_stands(self, ledger: Ledger) -> None:
+        hourly = terms(10**8, quota=10**8, renew_s=HOUR)
+
+        def use(number: int) -> None:
+            ask = new_id()
+            under = msgspec.structs.replace(hourly, ts=NOON + (number // 40) * HOUR)
+            ledger.reserve(ask, DIGEST, pure(1000 + number), under, NOTE)
+            if number % 3:
+                ledger.commit(ask, b"x")
+            else:
+                assert ledger.refund(ask)
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(use, range(120)))
+        rows = ledger.rows()
+        assert len(rows) == 120
+        assert sum(row.refunded for row in rows) == 40
+        assert spent(ledger) == sum(row.loss.epsilon_micro for row in rows if row.answered)
+        last = msgspec.structs.replace(hourly, ts=NOON + 2 * HOUR)
+        if isinstance(ledger, MongoLedger):  # the sums that were counted on, and those that are made anew
+            counted = ledger._read()
+            assert counted.window == ledger._window(counted, last, counted.at(last.ts))
+        assert ledger.left(last).limit <= 10**8 - sum(1000 + number for number in range(80, 120) if number % 3)
+
+
+class TestRefusals:
+    def test_the_last_thousand_refusals_are_read_oldest_first(self, ledger: Ledger) -> None:
+        for number in range(MAX_DENIALS + 5):
+            note = msgspec.structs.replace(NOTE, ts=float(number))
+            ledger.refuse(f"{number:032x}", "PolicyRefused", note)
+        found = ledger.denials()
+        assert [one.ts for one in found] == [float(number) for number in range(5, MAX_DENIALS + 5)]
+        assert (found[0].id, found[0].kind, found[0].provider) == (f"{5:032x}", "PolicyRefused", "planner")
 
 
 @pytest.mark.parametrize("steps", range(5))
-def test_after_a_crash_between_any_two_writes_the_ask_is_debited_exactly_once(
-    client: MongoClient[dict[str, object]], steps: int
-) -> None:
+def test_after_a_crash_between_any_two_writes_the_ask_is_debited_exactly_once(client: Client, steps: int) -> None:
     ask = new_id()
     ledger = fresh(client)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        cut_after(monkeypatch, steps)
-        with contextlib.suppress(StoreError):
-            ledger.reserve(ask, DIGEST, 400_000, LIMIT, NOTE)
-            ledger.commit(ask, b"answer")
+    with cut_after(steps), contextlib.suppress(StoreError):
+        ledger.reserve(ask, DIGEST, pure(400_000), terms(), NOTE)
+        ledger.commit(ask, b"answer")
     again = fresh(client)
-    spent_before = again.balance().spent_micro
+    spent_before = spent(again)
     assert spent_before in (0, 400_000)
     assert {row.id for row in again.rows()} == ({ask} if spent_before else set())
-    again.reserve(ask, DIGEST, 400_000, LIMIT, NOTE)
+    again.reserve(ask, DIGEST, pure(400_000), terms(), NOTE)
     again.commit(ask, b"answer")
-    assert again.reserve(ask, DIGEST, 400_000, LIMIT, NOTE) == b"answer"
-    assert (again.balance().spent_micro, again.balance().seq) == (400_000, 1)
-    budget = client["emlab"]["budget"].find_one({"_id": "budget"})
+    assert again.reserve(ask, DIGEST, pure(400_000), terms(), NOTE) == b"answer"
+    assert (spent(again), again.balance().seq) == (400_000, 1)
+    budget = client[DATABASE]["budget"].find_one({"_id": "budget"})
     assert budget is not None
     assert budget["open"] == {}
 
 
-def test_the_crash_test_really_cuts_each_write(client: MongoClient[dict[str, object]]) -> None:
+@pytest.mark.parametrize("steps", range(5))
+@pytest.mark.parametrize("renew_s", [None, HOUR])
+def test_after_a_crash_between_any_two_writes_of_a_refund_it_is_done_once_or_not_at_all(
+    client: Client, steps: int, renew_s: float | None
+) -> None:
+    under, ask = terms(quota=LIMIT, renew_s=renew_s), new_id()
     ledger = fresh(client)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        cut_after(monkeypatch, 4)
-        ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE)  # row, debit, mark, clear
+    debit(ledger, 100_000, under)
+    ledger.reserve(ask, DIGEST, pure(400_000), under, NOTE)
+    with cut_after(steps), contextlib.suppress(StoreError):
+        ledger.refund(ask)
+    again = fresh(client)
+    refunded = {row.id: row.refunded for row in again.rows()}[ask]
+    assert refunded == (steps > 0)
+    assert again.left(under) == Left(limit=LIMIT - 100_000, quota=LIMIT - 100_000) if refunded else spent(again)
+    assert spent(again) == (100_000 if refunded else 500_000)
+    assert again.refund(ask)
+    assert again.refund(ask)
+    assert (spent(again), again.balance().seq) == (100_000, 2)
+    assert again._read().refunded == {}
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_after_a_crash_where_a_period_begins_nothing_is_renewed_twice_or_lost(client: Client, steps: int) -> None:
+    ask, ledger = new_id(), fresh(client)
+    debit(ledger, 700, terms(1000, renew_s=HOUR, ts=HOUR))
+    ledger.carry(Spent(micro=900), now=HOUR)
+    late = terms(1000, quota=1000, renew_s=HOUR, ts=2 * HOUR)
+    with cut_after(steps), contextlib.suppress(StoreError):
+        ledger.reserve(ask, DIGEST, pure(800), late, NOTE)
+    again = fresh(client)
+    stands = ask in {row.id for row in again.rows()}
+    assert spent(again) == (1700 if stands else 900)
+    assert again.left(late) == (Left(limit=200, quota=200) if stands else Left(limit=1000, quota=1000))
+    again.reserve(ask, DIGEST, pure(800), late, NOTE)
+    with pytest.raises(BudgetExhausted):
+        debit(again, 201, late)
+
+
+def size_of_budget(client: Client) -> int:
+    """Bytes of the budget document."""
+    (found,) = client[DATABASE]["budget"].aggregate([{"$project": {"size": {"$bsonSize": "$$ROOT"}}}])
+    assert isinstance(found["size"], int)
+    return found["size"]
+
+
+def test_ten_years_of_hourly_periods_leave_a_small_document(client: Client) -> None:
+    """Only the present period is in it: of 200 periods with 100 providers each as much as of ten years."""
+    ledger = fresh(client)
+    sizes = []
+    for hour in range(1, 201):
+        providers = range(100) if hour in (1, 100, 200) else range(hour % 100, hour % 100 + 1)
+        for number in providers:
+            under = terms(10**8, quota=10**6, provider=f"{number:064x}", renew_s=HOUR, ts=hour * HOUR)
+            ledger.reserve(new_id(), DIGEST, pure(1), under, NOTE)
+        if hour in (1, 100, 200):
+            sizes.append(size_of_budget(client))
+    assert sizes[0] == sizes[1] == sizes[2] < 64_000
+
+
+def test_the_largest_document_that_there_can_be_is_far_below_the_bound_of_mongod(client: Client) -> None:
+    ledger = fresh(client)
+    most = msgspec.to_builtins(Spent(micro=MOST, nano=MOST, gaussians=MOST))
+    by = {f"{number:064x}": most for number in range(MAX_PROVIDERS)}
+    window = {"renew_s": HOUR, "number": 12, "spent": msgspec.to_builtins(NOTHING), "by": by}
+    client[DATABASE]["budget"].update_one({"_id": "budget"}, {"$set": {"by": by, "window": window}})
+    assert size_of_budget(client) < 2_000_000
+    with pytest.raises(BudgetExhausted, match="so many"):
+        debit(ledger, 1, terms(renew_s=HOUR, provider="f" * 64))
+
+
+def test_the_crash_test_really_cuts_each_write(client: Client) -> None:
+    ledger = fresh(client)
+    with cut_after(4):
+        ledger.reserve(new_id(), DIGEST, pure(1), terms(), NOTE)  # row, debit, mark, clear
         with pytest.raises(StoreError, match="could not keep an answer: Cut"):
             ledger.commit(new_id(), b"x")
 
 
-def test_refusals_are_on_record_and_bounded(client: MongoClient[dict[str, object]]) -> None:
+def test_refusals_are_on_record_and_bounded(client: Client) -> None:
     ledger = fresh(client)
     ledger.refuse(new_id(), "PolicyRefused", NOTE)
-    audit = client["emlab"]["audit"]
-    assert [row["kind"] for row in audit.find()] == ["PolicyRefused"]
+    audit = client[DATABASE]["audit"]
+    assert [one.kind for one in ledger.denials()] == ["PolicyRefused"]
     assert audit.options()["capped"] is True
 
 
 DOINGS: dict[str, Callable[[MongoLedger], object]] = {
     "open": MongoLedger.recover,
-    "debit": lambda ledger: ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE),
+    "debit": lambda ledger: ledger.reserve(new_id(), DIGEST, pure(1), terms(), NOTE),
     "keep an answer": lambda ledger: ledger.commit(new_id(), b"secret"),
     "record a refusal": lambda ledger: ledger.refuse(new_id(), "PolicyRefused", NOTE),
     "read the ledger": MongoLedger.balance,
     "read": MongoLedger.rows,
-    "carry": lambda ledger: ledger.carry(1),
+    "refund": lambda ledger: ledger.refund(new_id()),
+    "read the refusals": MongoLedger.denials,
+    "carry": lambda ledger: ledger.carry(Spent(micro=1), now=NOON),
     "keep a value": lambda ledger: ledger.keep("key", b"secret"),
     "read a value": lambda ledger: ledger.kept("key"),
 }
 
 
-def test_a_mongod_that_ended_is_a_store_error_in_every_method(home: Path, mongod: Mongod) -> None:
+@pytest.mark.needs("mongod")
+def test_a_mongod_that_ended_is_a_store_error_in_every_method(home: Path) -> None:
+    (home / "db").mkdir()
+    mongod = Mongod(home / "db", make_run_dir(home, new_id()))
+    mongod.start()
     with mongod.client() as client:
         ledger = fresh(client)
         mongod.stop()
@@ -209,20 +558,17 @@ def test_a_mongod_that_ended_is_a_store_error_in_every_method(home: Path, mongod
             assert "planner" not in str(caught.value)
 
 
-def test_a_full_disk_is_told_from_other_faults(
-    client: MongoClient[dict[str, object]], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_from_other_faults(client: Client, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = MongoLedger(client, data_dir=home)
     ledger.recover()
-    cut_after(monkeypatch, 0)
     monkeypatch.setattr("emlab.mongo_errors.FULL_BELOW_BYTES", 1 << 62)  # as if little were free
-    with pytest.raises(DiskFull, match=str(home)):
-        ledger.reserve(new_id(), DIGEST, 1, LIMIT, NOTE)
+    with cut_after(0), pytest.raises(DiskFull, match=str(home)):
+        ledger.reserve(new_id(), DIGEST, pure(1), terms(), NOTE)
 
 
-def test_what_mongod_quotes_of_a_document_is_left_out(client: MongoClient[dict[str, object]]) -> None:
+def test_what_mongod_quotes_of_a_document_is_left_out(client: Client) -> None:
     ledger = fresh(client)
-    client["emlab"]["kept"].create_index("value", unique=True)
+    client[DATABASE]["kept"].create_index("value", unique=True)
     ledger.keep("one", b"a secret value")
     with pytest.raises(StoreError, match=r"keep a value: DuplicateKeyError \(code 11000\)") as caught:
         ledger.keep("two", b"a secret value")

@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 
 from emlab import plots
-from emlab.aggregate import Release
+from emlab.noise import Laplace, NoNoise
 from emlab.plots import lab
+from emlab.queries.trip_histogram import TripHistogram
 from emlab.record import Event, Recorder
 from tests.contract.releases import COUNT
 
@@ -138,10 +140,10 @@ class TestRelease:
         said = texts(plots.release(COUNT))
         low, high = COUNT.interval(0.05)
         for part in (
-            "CountUsers: 42 people",
-            f"95 % interval {low} to {high} people",
+            "CountUsers: 42 users",
+            f"95 % interval {low} to {high} users",
             "epsilon = 0.5",
-            "noise scale 2.00 people",
+            "noise scale 2.00 users",
             "asked 60",
             "trust: simulated",
             "answered 51",
@@ -149,6 +151,16 @@ class TestRelease:
             "failed 3",
         ):
             assert part in said
+
+    def test_several_numbers_are_points_with_their_intervals(self) -> None:
+        query = TripHistogram("hour", 0.0, 2e9, 3)
+        release = replace(COUNT, query=query, values=tuple(range(24)))
+        figure = plots.release(release)
+        said = texts(figure)
+        assert "TripHistogram: 24 numbers" in said
+        assert "08:00" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        points = figure.axes[0].lines[0].get_xdata()
+        assert list(points) == list(range(24))  # type: ignore[arg-type]  # an array
 
     def test_the_bar_spans_the_interval(self) -> None:
         bar = plots.release(COUNT, alpha=0.2).axes[0].lines[0]
@@ -167,8 +179,8 @@ class TestRelease:
 
     @pytest.mark.parametrize(("scale", "value"), [(0.0, 5), (0.01, 5), (2.0**33, -(10**12)), (1e15, 10**6)])
     def test_every_scale_is_drawn(self, scale: float, value: int) -> None:
-        values = {name: getattr(COUNT, name) for name in COUNT.__struct_fields__}
-        odd = Release(**{**values, "noise_scale": scale, "value": value, "asked": 0, "answered": 0})
+        noise = (Laplace(scale) if scale else NoNoise(),)
+        odd = replace(COUNT, noise=noise, values=(value,), asked=0, answered=0)
         assert png(plots.release(odd)).startswith(b"\x89PNG")
         assert ("no noise" in texts(plots.release(odd))) == (scale == 0)
 

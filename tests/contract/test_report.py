@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 from emlab import plots, report
 from emlab.aggregate import Release
 from emlab.errors import ConfigError
+from emlab.queries.trip_histogram import TripHistogram
+from emlab.query import cells
 from emlab.record import Event, Recorder
 from tests.contract.releases import COUNT
 
-RELEASE = msgspec.structs.replace(COUNT, value=1234)
+RELEASE = msgspec.structs.replace(COUNT, values=(1234,))
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -104,9 +106,17 @@ def test_the_folder_holds_the_whole_run(tmp_path: Path) -> None:
 
 def test_the_release_comes_back_from_its_file(tmp_path: Path) -> None:
     write(tmp_path)
-    kept = json.loads((tmp_path / "release.json").read_text())
-    assert Release(**kept) == RELEASE
-    assert {"value", "unit", "epsilon", "noise_scale", "asked", "answered", "refused", "failed"} <= set(kept)
+    assert Release.load(tmp_path / "release.json") == RELEASE
+
+
+def test_a_release_of_several_numbers_is_a_table(tmp_path: Path) -> None:
+    query = TripHistogram("mode", 0.0, 2e9, 3)
+    values = tuple(range(100, 100 + cells(query)))
+    write(tmp_path, release=msgspec.structs.replace(RELEASE, query=query, values=values))
+    text = page(tmp_path).text
+    assert f"{len(values)} numbers" in text
+    assert "part label unit value low high" in text
+    assert f" {values[0]} " in text
 
 
 def test_the_events_come_back_with_their_types(tmp_path: Path) -> None:
@@ -119,8 +129,8 @@ def test_the_page_tells_the_release_the_times_and_the_failures(tmp_path: Path) -
     write(tmp_path, events=frame("CloudGone: away", "CloudGone: away", "Unreachable"))
     low, high = RELEASE.interval(0.05)
     text = page(tmp_path).text
-    assert f"1,234 people , 95 % interval {low:,} to {high:,}" in text
-    assert "CountUsers at epsilon 0.5, noise scale 2.00 people." in text
+    assert f"1,234 users , 95 % interval {low:,} to {high:,}" in text
+    assert "CountUsers at epsilon 0.5, noise scale 2.00 users." in text
     assert "60 clouds were asked: 51 answered, 6 refused, 3 failed. Trust: simulated." in text
     assert "span engine n failed p50 (ms) p95 (ms) max (ms) wake docker 6 3 200 290 300" in text
     assert "n span engine error 2 wake docker CloudGone: away 1 wake docker Unreachable" in text

@@ -19,6 +19,7 @@ import emlab as em
 from emlab import files
 from emlab.errors import BadEntry, BadQuery, ConfigError, NotPermitted
 from emlab.ledger import Row
+from emlab.loss import Loss, Spent
 from emlab.store.archive import COLLECTIONS
 from emlab.wire.archive import MAX_ROWS, AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
 from emlab.wire.table import LedgerReport
@@ -88,12 +89,13 @@ def fill(cloud: em.UserCloud) -> None:
     adopt(cloud, 250_000, [row("a" * 32, 250_000)])
 
 
-def row(ask: str, cost_micro: int, ts: float = 5.0) -> Row:
-    return Row(id=ask, provider="p", query="CountUsers", purpose="", ts=ts, cost_micro=cost_micro, answered=True)
+def row(ask: str, micro: int, ts: float = 5.0) -> Row:
+    loss = Loss(epsilon_micro=micro)
+    return Row(id=ask, provider="p", query="CountUsers", purpose="", ts=ts, loss=loss, answered=True)
 
 
 def adopt(cloud: em.UserCloud, spent_micro: int, rows: list[Row]) -> LedgerReport:
-    return cloud._call("adopt", LedgerReport, AdoptRequest(spent_micro=spent_micro, rows=rows))
+    return cloud._call("adopt", LedgerReport, AdoptRequest(spent=Spent(micro=spent_micro), rows=rows))
 
 
 def content(path: Path) -> Archive:
@@ -103,11 +105,11 @@ def content(path: Path) -> Archive:
 
 
 def but_whose(found: Archive) -> Archive:
-    """An archive without what says whose it is, and when it was made."""
+    """An archive without what says whose it is and when it was made, and without the log of its own cloud."""
     cloud = found["emlab"]["cloud"]
     text = json.dumps(found).replace(cloud, "0" * 32)
     same: Archive = json.loads(text)
-    del same["emlab"]["exported_ts"]
+    del same["emlab"]["exported_ts"], same["emlab"]["head"], same["log"]
     return same
 
 
@@ -116,7 +118,13 @@ def test_everything_comes_out_and_into_another_cloud(alice: em.UserCloud, bob: e
     alice.policy = em.Policy.open(total_epsilon=7.0)
     path = alice.export(tmp_path / "alice.json.gz")
     found = content(path)
-    assert {name: len(found[name]) for name in found} == {"emlab": 8, "phone_data": 707, "rejected": 1, "documents": 2}
+    assert {name: len(found[name]) for name in found} == {
+        "emlab": 9,
+        "log": 6,
+        "phone_data": 707,
+        "rejected": 1,
+        "documents": 2,
+    }
     report = bob.import_(path, with_policy=True)
     assert (report.received, report.inserted, report.rejected) == (710, 710, {})
     again = bob.export(tmp_path / "bob.json")
@@ -197,7 +205,7 @@ def test_a_ledger_without_bounds_is_refused(alice: em.UserCloud) -> None:
     with pytest.raises(BadQuery, match="at most"):
         adopt(alice, 0, [row("f" * 32, 1)])
     with pytest.raises(BadQuery):
-        adopt(alice, 10**12, [])
+        adopt(alice, 2**63, [])
 
 
 @pytest.mark.parametrize("named", ["Stage_nothing", "emlab", "system.users", "Stage_uuids", ""])
@@ -265,7 +273,7 @@ def test_the_good_entries_of_a_file_may_be_stored_and_the_others_counted(alice: 
     [
         ({"format": 2}, "of a newer emlab"),
         ({"format": 1, "policy": None}, "head is malformed"),
-        ({"spent_micro": 10**15}, "larger than any"),
+        ({"spent": {"micro": 2**63}}, "head is malformed"),
         (7, "head is malformed"),
     ],
 )

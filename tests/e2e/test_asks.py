@@ -57,8 +57,8 @@ def test_a_signed_ask_is_answered_once_and_the_same_bytes_are_given_again(scene:
     scene.ann.unlock(scene.ann.key)
     assert scene.client.call("ask", Envelope, request) == first
     health = scene.client.call("health", Health)
-    assert (scene.ann.ledger.spent_micro, health.ledger_seq) == (ask.epsilon_micro, 1)
-    assert disclose(first, ask, scene.world.aggregator, ALIAS, health.public) == 0
+    assert (scene.ann.ledger.spent_micro, health.ledger_seq) == (ask.loss.epsilon_micro, 1)
+    assert disclose(first, ask, scene.world.aggregator, ALIAS, health.public) == (0,)
 
 
 def test_asks_that_are_altered_expired_foreign_or_forged_are_refused(scene: Scene) -> None:
@@ -83,7 +83,7 @@ def test_an_id_that_was_used_for_another_ask_is_refused(scene: Scene) -> None:
     again = scene.world.ask(epsilon_micro=7, ask_id=ask.id)
     with pytest.raises(em.NotPermitted, match="another ask"):
         scene.client.call("ask", Envelope, scene.world.request(again, cloud=scene.ann.id))
-    assert scene.ann.ledger.spent_micro == ask.epsilon_micro
+    assert scene.ann.ledger.spent_micro == ask.loss.epsilon_micro
 
 
 def test_a_region_that_crosses_itself_is_refused_before_anything_is_spent(scene: Scene) -> None:

@@ -82,4 +82,4 @@ def test_with_mongod_killed_after_the_kth_answer_no_answer_is_without_a_debit(
         assert k <= answered <= AFFORDABLE
         assert answered * COST_MICRO <= ledger.spent_micro <= AFFORDABLE * COST_MICRO
         assert sum(row.answered for row in ledger.rows) >= answered
-        assert ledger.spent_micro == sum(row.cost_micro for row in ledger.rows)
+        assert ledger.spent_micro == sum(row.loss.epsilon_micro for row in ledger.rows)

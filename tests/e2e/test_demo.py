@@ -31,7 +31,7 @@ def test_phone_days_are_found_read_and_named(home: Path, tmp_path: Path) -> None
     told = demo.tell(tmp_path / "out", engine="memory", n_users=1, days=1, seed=1, phone_days=files)
     assert told.clouds["user"].tolist() == ["user-001", "n--day"]
     assert told.release.asked == told.distance.asked == 2
-    wanted = {"value", "unit", "epsilon", "noise_scale", "asked", "answered", "refused", "failed"}
+    wanted = {"query", "values", "loss", "noise", "trust", "asked", "answered", "refused", "failed", "receipt"}
     assert wanted <= json.loads((tmp_path / "out" / "release.json").read_text()).keys()
 
 

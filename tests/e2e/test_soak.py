@@ -124,7 +124,7 @@ def check_data(lab: em.Lab, diary: Diary, mine: em.UserCloud, provider: str) -> 
     there = {round(ts - FIRST_TS) for ts in frame["ts"]} if len(frame) else set()
     assert set(diary.kept[mine.user]) <= there <= set(diary.sent[mine.user]), mine.user
     ledger = cloud.ledger
-    assert ledger.spent_micro == sum(row.cost_micro for row in ledger.rows) <= COST_MICRO * len(diary.asks)
+    assert ledger.spent_micro == sum(row.loss.epsilon_micro for row in ledger.rows) <= COST_MICRO * len(diary.asks)
     alias = lab.registry.alias(cloud.id, provider)
     answered = {ask for ask, by in diary.answers if by == alias}
     assert answered <= {row.id for row in ledger.rows if row.answered}, mine.user

@@ -113,7 +113,7 @@ def test_accuracy_first_asks_promise_their_offset(engine_name: str, home: Path) 
         planner = lab.controller.register_provider("planner")
         query = em.CountUsers(None, *EVER)
         plan = planner.plan(query, offset=10, alpha=0.05, min_users=1)
-        assert plan.half_width <= 10
+        assert plan.half_width["users"] <= 10
         release = planner.ask(query, offset=10, alpha=0.05, min_users=1)
         assert release.epsilon == plan.epsilon
         low, high = release.interval(0.05)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from emlab.aggregate import Release
 from emlab.experiment import Experiment
 from tests.notebooks.nbval import ROOT, write
 
@@ -77,7 +78,7 @@ def test_the_shipped_experiment_runs_from_the_command_line(engine_name: str, hom
         params = json.loads((folder / "params.json").read_text())
         assert folder.name.endswith(f"epsilon={params['epsilon']}")
         assert (params["engine"], params["n_users"], params["rounds"]) == (engine_name, 2, 1)
-        assert json.loads((folder / "release.json").read_text())["epsilon"] == params["epsilon"]
+        assert Release.load(folder / "release.json").epsilon == params["epsilon"]
 
 
 def test_an_experiment_whose_runs_fail_ends_with_status_1_and_says_where(home: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_quickstart_runs_keeps_its_results_and_repeats_its_values(
     names = {path.name for path in run.iterdir()}
     assert FILES | {"latency.png", "release.png"} == names
     release = json.loads((run / "release.json").read_text())
-    assert (release["asked"], release["answered"], release["epsilon"]) == (3, 3, 1.0)
+    assert (release["asked"], release["answered"], release["loss"]["epsilon_micro"]) == (3, 3, 1_000_000)
     events = pd.read_parquet(run / "events.parquet")
     assert events["ok"].all()
     assert set(events["engine"]) == {engine_name}

@@ -19,6 +19,7 @@ from emlab.controller import Controller
 from emlab.errors import EngineError, InUse, Locked
 from emlab.idle import IdleRule, Never
 from emlab.key import SigningKey
+from emlab.loss import Loss
 from emlab.parts import make_engine, make_vault
 from emlab.registry import LEAVING, Registry
 from emlab.state import CloudState, Handle
@@ -155,7 +156,7 @@ class KillableLab(RuleBasedStateMachine):
         return Ask(
             id=asking.new_id(),
             query=em.CountUsers(None, 0.0, 2e9),
-            epsilon_micro=COST_MICRO,
+            loss=Loss(epsilon_micro=COST_MICRO),
             min_users=1,
             provider=self.provider.public,
             provider_name="planner",

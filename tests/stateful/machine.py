@@ -64,8 +64,8 @@ class Machine(KillableLab):
         row = self.registry.cloud(user)
         assert row is not None
         self.members[user] = Person(done.token, key, row.cloud, self.clock.now(), spent_micro=self.buried.get(user, 0))
-        self.members[user].asked_micro = row.carried_micro
-        assert row.carried_micro >= self.buried.get(user, 0)
+        self.members[user].asked_micro = row.carried.micro
+        assert row.carried.micro >= self.buried.get(user, 0)
 
     @rule(user=NAMES, fault=faults("remove"))
     def forget(self, user: str, fault: Fault | None = None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from emlab import ask as asking
-from emlab.ask import Ask, AskRequest
+from emlab.ask import Ask, AskRequest, Model
 from emlab.key import SealingKey, SigningKey
-from emlab.query import CountUsers, Query
+from emlab.loss import Loss
+from emlab.queries.count_users import CountUsers
+from emlab.query import Query
 
 NOW = 1_700_000_000.0
 CLOUD = "0123456789abcdef" * 2
@@ -29,6 +31,8 @@ class World:
         query: Query = CountUsers(None, 0.0, 2e9),  # noqa: B008 (a frozen value)
         *,
         epsilon_micro: int = 100_000,
+        rho_nano: int | None = None,
+        model: Model = "central",
         min_users: int = 1,
         lasts_s: float = 60,
         ask_id: str | None = None,
@@ -36,7 +40,8 @@ class World:
         return Ask(
             id=ask_id or asking.new_id(),
             query=query,
-            epsilon_micro=epsilon_micro,
+            loss=Loss(epsilon_micro=epsilon_micro) if rho_nano is None else Loss(rho_nano=rho_nano),
+            model=model,
             min_users=min_users,
             provider=self.provider.public,
             provider_name="planner",

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import struct
+
 import msgspec
 import pytest
 
@@ -7,7 +10,9 @@ from emlab import ask as asking
 from emlab.ask import Ask, AskRequest
 from emlab.errors import BadQuery, NotPermitted
 from emlab.key import SealingKey, SigningKey, seal
-from emlab.query import CountUsers, SumDistance
+from emlab.loss import Loss
+from emlab.queries.count_users import CountUsers
+from emlab.queries.sum_distance import SumDistance
 from tests.unit.asks import CLOUD, NOW, World
 
 replace = msgspec.structs.replace
@@ -73,9 +78,12 @@ def test_an_ask_in_another_than_canonical_form_is_refused(world: World) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("epsilon_micro", 0),
-        ("epsilon_micro", -5),
-        ("epsilon_micro", 10**9),
+        ("loss", Loss()),
+        ("loss", Loss(epsilon_micro=-5)),
+        ("loss", Loss(epsilon_micro=10**9)),
+        ("loss", Loss(rho_nano=10**13)),
+        ("loss", Loss(epsilon_micro=1, rho_nano=1)),
+        ("model", "remote"),
         ("min_users", 0),
         ("id", "short"),
         ("provider", "zz"),
@@ -98,8 +106,8 @@ def _unchecked(world: World, ask: Ask) -> AskRequest:
 @pytest.mark.parametrize("value", [0, 1, 17, 999_999_999])
 def test_a_sealed_answer_opens_for_its_aggregator_only(world: World, value: int) -> None:
     ask = world.ask(SumDistance(0, 1, 10_000_000))
-    envelope = asking.enclose(ask, value, CLOUD, world.cloud, 3)
-    expected = min(value, 10_000_000)
+    envelope = asking.enclose(ask, [value], CLOUD, world.cloud, seq=3, version=2, ts=1.7e9)
+    expected = (min(value, 10_000_000),)
     assert asking.disclose(envelope, ask, world.aggregator, CLOUD, world.cloud.public) == expected
     with pytest.raises(NotPermitted):
         asking.disclose(envelope, ask, SealingKey(), CLOUD, world.cloud.public)
@@ -107,16 +115,20 @@ def test_a_sealed_answer_opens_for_its_aggregator_only(world: World, value: int)
 
 def test_the_length_of_an_envelope_tells_nothing_of_the_value(world: World) -> None:
     ask = world.ask(SumDistance(0, 1, 10_000_000))
-    assert len({len(asking.enclose(ask, v, CLOUD, world.cloud, 1).sealed) for v in (0, 255, 10_000_000)}) == 1
+    values = ([0], [255], [10_000_000])
+    made = [asking.enclose(ask, value, CLOUD, world.cloud, seq=1, version=0, ts=1.7e9) for value in values]
+    assert len({len(one.sealed) for one in made}) == 1
 
 
 def test_an_altered_replayed_or_foreign_answer_is_refused(world: World) -> None:
     ask, other = world.ask(), world.ask()
-    envelope = asking.enclose(ask, 1, CLOUD, world.cloud, 1)
+    envelope = asking.enclose(ask, [1], CLOUD, world.cloud, seq=1, version=0, ts=1.7e9)
     flipped = replace(envelope, sealed=bytes([envelope.sealed[0] ^ 1]) + envelope.sealed[1:])
     for wrong, of, cloud, public in (
         (flipped, ask, CLOUD, world.cloud.public),
-        (replace(envelope, ledger_seq=2), ask, CLOUD, world.cloud.public),
+        (replace(envelope, stub=replace(envelope.stub, ledger_seq=2)), ask, CLOUD, world.cloud.public),
+        (replace(envelope, stub=replace(envelope.stub, policy_version=2)), ask, CLOUD, world.cloud.public),
+        (replace(envelope, countersignature=envelope.signature), ask, CLOUD, world.cloud.public),
         (envelope, other, CLOUD, world.cloud.public),
         (envelope, ask, "f" * 32, world.cloud.public),
         (envelope, ask, CLOUD, SigningKey().public),
@@ -125,13 +137,46 @@ def test_an_altered_replayed_or_foreign_answer_is_refused(world: World) -> None:
             asking.disclose(wrong, of, world.aggregator, cloud, public)
 
 
-def test_an_answer_outside_the_clamp_is_refused(world: World) -> None:
-    counting = world.ask(CountUsers(None, 0, 1))
-    digest = asking.digest(counting.encode())
-    bound = asking._bound(CLOUD, digest, 1)
-    sealed = seal(counting.aggregator, (7).to_bytes(8, "big"), bound)
-    envelope = asking.Envelope(
-        cloud=CLOUD, ask_digest=digest, ledger_seq=1, sealed=sealed, signature=world.cloud.sign(bound + sealed)
-    )
+@pytest.mark.parametrize("values", [(7,), (-1,), (1, 1), ()])
+def test_an_answer_outside_the_clamp_is_refused(world: World, values: tuple[int, ...]) -> None:
+    ask = world.ask(CountUsers(None, 0, 1))
+    with pytest.raises(NotPermitted, match=r"outside|more or fewer"):
+        asking.disclose(_forged(world, ask, values), ask, world.aggregator, CLOUD, world.cloud.public)
+
+
+@pytest.mark.parametrize("value", [-(2**40), 0, 7, 2**40])
+def test_a_cloud_s_own_noise_may_leave_the_clamp_but_not_all_bounds(world: World, value: int) -> None:
+    ask = world.ask(CountUsers(None, 0, 1), model="local")
+    envelope = asking.enclose(ask, [value], CLOUD, world.cloud, seq=1, version=0, ts=1.7e9)
+    assert asking.disclose(envelope, ask, world.aggregator, CLOUD, world.cloud.public) == (value,)
     with pytest.raises(NotPermitted, match="outside"):
-        asking.disclose(envelope, counting, world.aggregator, CLOUD, world.cloud.public)
+        asking.disclose(_forged(world, ask, (2**62,)), ask, world.aggregator, CLOUD, world.cloud.public)
+
+
+def _forged(world: World, ask: Ask, values: tuple[int, ...]) -> asking.Envelope:
+    """What a cloud that follows no rule would send, with its right signature."""
+    digest = asking.digest(ask.encode())
+    sealed = seal(ask.aggregator, struct.pack(f">{len(values)}q", *values), f"emlab/sealed\0{CLOUD}\0{digest}".encode())
+    shown = world.cloud.derive("alias/x")
+    stub = asking.Stub(
+        cloud=CLOUD,
+        public=shown.public,
+        ask_digest=digest,
+        answered_ts=0,
+        ledger_seq=1,
+        policy_version=0,
+        sealed_digest=hashlib.sha256(sealed).hexdigest(),
+    )
+    signed = stub.signed()
+    return asking.Envelope(
+        stub=stub, sealed=sealed, signature=world.cloud.sign(signed), countersignature=shown.sign(signed)
+    )
+
+
+def test_two_providers_see_two_keys_of_a_cloud_and_one_always_sees_the_same(world: World) -> None:
+    first, again, other = (
+        asking.enclose(world.ask(), [1], alias, world.cloud, seq=1, version=0, ts=1.7e9).stub.public
+        for alias in (CLOUD, CLOUD, "e" * 32)
+    )
+    assert first == again
+    assert len({first, other, world.cloud.public}) == 3

@@ -15,14 +15,15 @@ Sources = Mapping[str, str]  # module, as it is named below emlab ("engines.base
 
 # A module belongs to the layer that names it or its folder. A new module must be entered here.
 LAYERS = {
-    0: "errors entries state key clock record geo",
-    1: "arguments gate limits query ask privacy policy idle aggregate placement provision intake simulate",
-    2: "engines vaults store mongo_errors mongod ledger registry tokens audit tls images wire files",
+    0: "errors entries state key clock record geo polygon verdict",
+    1: "arguments gate limits query queries loss noise tails ask receipt privacy policy explanation wishes profile "
+    "restricted idle aggregate placement provision intake simulate planning models",
+    2: "engines vaults store mongo_errors mongod ledger chain registry tokens audit tls images wire files releases",
     3: "admission archive controller lease usercloud clouds lifecycle "
-    "sweeping fanout custodian aggregator provider pipeline diary emission service waking",
+    "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service waking",
     4: "apps",
-    5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served demo "
-    "measure __main__",
+    5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served "
+    "cli_verify verifying demo measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Of a folder with many implementations, others see these modules only ...

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from emlab import machines, serving
+from emlab.apps import listening
 from emlab.errors import ConfigError
 from emlab.lab import Lab
 
@@ -53,7 +54,7 @@ def test_the_second_generation(file: Path) -> None:
     lab, serve, remarks = machines.load(file)
     assert lab == {}
     assert serve == {"host": "lab.example", "port": 4430, "certificate": ""}
-    serving.check(serving.settings(serve))
+    listening.check(serving.settings(serve))
     assert len(remarks) == 4
 
 

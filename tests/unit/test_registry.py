@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from emlab.errors import ConfigError, LabInUse
+from emlab.loss import MOST, Loss, Spent
 from emlab.registry import CloudRow, Registry, Tombstone, owner_of
 
 ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", policy=b"{}", created_ts=1.0, intent="signup")
+FIVE = Loss(epsilon_micro=5)
 
 
 @pytest.fixture
@@ -27,13 +30,13 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 def test_a_cloud_is_remembered_after_the_registry_was_closed(registry: Registry) -> None:
     registry.add(ROW)
     registry.born("ann", "public")
-    assert registry.grant("ann", 7)
-    assert registry.grant("ann", -2)
+    assert registry.grant("ann", Loss(epsilon_micro=7))
+    assert registry.take_back("ann", Loss(epsilon_micro=2))
     registry.seen("ann", 9)
     registry.seen("ann", 2)
     registry.close()
     registry.open()
-    assert registry.clouds() == [replace(ROW, public="public", granted_micro=5, ledger_seq=9, intent="")]
+    assert registry.clouds() == [replace(ROW, public="public", granted=Spent(micro=5), ledger_seq=9, intent="")]
 
 
 def test_a_user_has_one_cloud(registry: Registry) -> None:
@@ -62,13 +65,47 @@ def test_only_its_user_can_read_the_registry(registry: Registry, tmp_path: Path)
 
 
 def test_a_tombstone_never_shrinks_and_does_not_name_its_person(registry: Registry, tmp_path: Path) -> None:
-    registry.bury("ann-the-unique", Tombstone(5, 1))
-    registry.bury("ann-the-unique", Tombstone(3, 2))
-    assert registry.tombstone("ann-the-unique") == Tombstone(5, 2)
+    registry.bury("ann-the-unique", Tombstone(Spent(micro=5), 1))
+    registry.bury("ann-the-unique", Tombstone(Spent(micro=3), 2))
+    assert registry.tombstone("ann-the-unique") == Tombstone(Spent(micro=5), 2)
     assert registry.tombstone("bob") == Tombstone()
     registry.close()
     for file in (tmp_path / "lab").iterdir():
         assert b"ann-the-unique" not in file.read_bytes()
+
+
+def test_a_tombstone_keeps_the_larger_of_each_sum(registry: Registry) -> None:
+    registry.bury("ann", Tombstone(Spent(micro=5, nano=1, gaussians=2), 1))
+    registry.bury("ann", Tombstone(Spent(micro=3, nano=9, gaussians=0), 1))
+    registry.close()
+    registry.open()
+    assert registry.tombstone("ann").spent == Spent(micro=5, nano=9, gaussians=2)
+
+
+def test_what_was_granted_is_kept_in_both_currencies(registry: Registry) -> None:
+    registry.add(replace(ROW, carried=Spent(micro=1, nano=2, gaussians=3)))
+    registry.born("ann", "public")
+    for loss in (Loss(epsilon_micro=1_000_000), Loss(rho_nano=7), Loss(rho_nano=9)):
+        assert registry.grant("ann", loss)
+    assert registry.take_back("ann", Loss(rho_nano=9))
+    row = registry.cloud("ann")
+    assert row is not None
+    assert row.granted == Spent(micro=1_000_000, nano=500_000_007, gaussians=1)
+    assert row.carried == Spent(micro=1, nano=2, gaussians=3)
+
+
+def test_however_much_is_granted_the_cloud_can_still_be_read(registry: Registry) -> None:
+    """An ask that fails is granted too; sums stop where they can still be written and read."""
+    registry.add(replace(ROW, granted=Spent(micro=MOST, nano=MOST - 1, gaussians=MOST)))
+    registry.born("ann", "public")
+    assert registry.grant("ann", Loss(rho_nano=5))
+    row = registry.cloud("ann")
+    assert row is not None
+    assert row.granted == Spent(micro=MOST, nano=MOST, gaussians=MOST)
+    for _ in range(2):  # what was never granted cannot be owed
+        registry.run("UPDATE clouds SET granted = ?", msgspec.json.encode(Spent()))
+        assert registry.take_back("ann", Loss(rho_nano=5))
+    assert registry.clouds()[0].granted == Spent()
 
 
 def test_a_provider_s_name_belongs_to_its_key(registry: Registry) -> None:
@@ -126,19 +163,20 @@ def test_a_cloud_is_found_by_its_id_and_granted_to_only_while_it_stands(registry
     assert registry.by_cloud(ROW.cloud) == ROW
     assert registry.by_cloud("1" * 32) is None
     assert registry.public_keys("p" * 64) == {}
-    assert not registry.grant("ann", 5)
+    assert not registry.grant("ann", FIVE)
     registry.born("ann", "public")
     aliases = [registry.alias(ROW.cloud, name * 64) for name in "pq"]
     assert registry.public_keys("p" * 64) == {aliases[0]: "public"}
     assert len({ROW.cloud, *aliases}) == 3
-    assert registry.grant("ann", 5)
-    assert registry.grant("ann", -2)
+    assert registry.grant("ann", FIVE)
+    assert registry.grant("ann", FIVE)
+    assert registry.take_back("ann", FIVE)
     registry.intend("ann", "forget")
-    assert not registry.grant("ann", 7)
-    assert not registry.grant("bob", 7)
+    assert not registry.grant("ann", FIVE)
+    assert not registry.grant("bob", FIVE)
     row = registry.cloud("ann")
     assert row is not None
-    assert row.granted_micro == 3
+    assert row.granted == Spent() + FIVE
 
 
 def test_what_was_made_once_is_never_made_again(registry: Registry) -> None:

@@ -101,7 +101,14 @@ def test_no_route_is_open_without_a_token_or_to_a_wrong_one(caller: Caller, ann:
 def test_a_route_is_for_the_kinds_of_tokens_that_it_says(caller: Caller, admin: str, ann: str, route: Any) -> None:
     provider = caller.ask(admin, "/providers", name="planner", public=SigningKey().public)["token"]
     invitation = caller.service.issue("invitation", "bob").token
-    kinds = {"owner": ann, "admin": admin, "provider": provider, "invitation": invitation}
+    aggregator = caller.service.issue("aggregator", "trust").token
+    kinds = {
+        "owner": ann,
+        "admin": admin,
+        "provider": provider,
+        "invitation": invitation,
+        "aggregator": aggregator,
+    }
     allowed = {"newcomer": {"admin"}, "any token": {"owner", "admin", "provider"}}.get(
         route.who, set(route.who.split(" or "))
     )

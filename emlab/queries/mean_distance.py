@@ -1,0 +1,59 @@
+"""How long trips are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from emlab.queries.travel import MAX_TRIP_M, Shares, check_counted, check_shares, earliest, ratio, whole_sum
+from emlab.query import Estimate, Part, Query, Reading, check_whole
+
+
+class MeanDistance(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_distance"):
+    """The mean distance of the trips that people started in an interval.
+
+    Each cloud answers two numbers, of its first `per_person` trips: the sum of their metres, each clamped to
+    0..cap_m, and how many they are. The mean is one by the other; it is of clamped metres.
+
+    Unit: metres per trip. Sensitivity: per_person * cap_m metres of the sum, per_person trips of the count. `shares`
+    says how the privacy loss is split. The mean is most accurate if they are to each other as the roots of cap_m and of
+    the mean itself: (2, 1) is best where the clamp is four times the mean.
+
+    Args:
+        start_ts, end_ts: UTC seconds; a trip counts if start_ts <= its start < end_ts.
+        per_person: so many trips of a person count, the earliest; 1..1000.
+        cap_m: whole metres, 1..1,000,000, to which each trip is clamped.
+        mode: only trips most of whose distance was travelled so; None is any.
+        shares: of the sum and of the count in the privacy loss; whole numbers, 1..100.
+    Raises: BadQuery.
+    """
+
+    start_ts: float
+    end_ts: float
+    per_person: int
+    cap_m: int
+    mode: str | None = None
+    shares: Shares = (2, 1)
+
+    unit: ClassVar[str] = "metres per trip"
+
+    def __post_init__(self) -> None:
+        check_counted(self)
+        check_whole(self, "cap_m", 1, MAX_TRIP_M, "a whole number of metres")
+        check_shares(self, ("the sum", "the count"))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Two numbers: metres and trips."""
+        total = Part.number("distance", "metres", self.per_person * self.cap_m, share=self.shares[0])
+        return total, Part.number("trips", "trips", self.per_person, share=self.shares[1])
+
+    def contribution(self, data: Reading) -> tuple[int, int]:
+        """Whole metres and trips, both of the same trips."""
+        amounts = [trip.distance_m for trip in earliest(self, data)]
+        return whole_sum(amounts, each=self.cap_m, cap=self.per_person * self.cap_m), len(amounts)
+
+    def summary(self, cells: Sequence[Estimate]) -> Estimate:
+        """The mean, within 0..cap_m; of no trips at all that is the whole interval."""
+        total, count = cells
+        return ratio(total, count, self.cap_m)

@@ -1,0 +1,59 @@
+"""How much time trips take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from emlab.queries.travel import MAX_TRIP_S, Shares, check_counted, check_shares, earliest, ratio, whole_sum
+from emlab.query import Estimate, Part, Query, Reading, check_whole
+
+
+class MeanDuration(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_duration"):
+    """The mean duration of the trips that people started in an interval.
+
+    Each cloud answers two numbers, of its first `per_person` trips: the sum of their seconds, each clamped to
+    0..cap_s, and how many they are. The mean is one by the other; it is of clamped seconds.
+
+    Unit: seconds per trip. Sensitivity: per_person * cap_s seconds of the sum, per_person trips of the count. `shares`
+    says how the privacy loss is split. The mean is most accurate if they are to each other as the roots of cap_s and of
+    the mean itself: (2, 1) is best where the clamp is four times the mean.
+
+    Args:
+        start_ts, end_ts: UTC seconds; a trip counts if start_ts <= its start < end_ts.
+        per_person: so many trips of a person count, the earliest; 1..1000.
+        cap_s: whole seconds, 1..1,000,000, to which each trip is clamped.
+        mode: only trips most of whose distance was travelled so; None is any.
+        shares: of the sum and of the count in the privacy loss; whole numbers, 1..100.
+    Raises: BadQuery.
+    """
+
+    start_ts: float
+    end_ts: float
+    per_person: int
+    cap_s: int
+    mode: str | None = None
+    shares: Shares = (2, 1)
+
+    unit: ClassVar[str] = "seconds per trip"
+
+    def __post_init__(self) -> None:
+        check_counted(self)
+        check_whole(self, "cap_s", 1, MAX_TRIP_S, "a whole number of seconds")
+        check_shares(self, ("the sum", "the count"))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Two numbers: seconds and trips."""
+        total = Part.number("duration", "seconds", self.per_person * self.cap_s, share=self.shares[0])
+        return total, Part.number("trips", "trips", self.per_person, share=self.shares[1])
+
+    def contribution(self, data: Reading) -> tuple[int, int]:
+        """Whole seconds and trips, both of the same trips."""
+        amounts = [trip.duration_s for trip in earliest(self, data)]
+        return whole_sum(amounts, each=self.cap_s, cap=self.per_person * self.cap_s), len(amounts)
+
+    def summary(self, cells: Sequence[Estimate]) -> Estimate:
+        """The mean, within 0..cap_s; of no trips at all that is the whole interval."""
+        total, count = cells
+        return ratio(total, count, self.cap_s)

@@ -1,0 +1,190 @@
+"""A person's data without what the owner excludes, for queries to read. Pure.
+
+Hidden is each fix in an excluded place or hour; each trip that begins, ends or passes in one, with all of its
+sections; and each section that does so by itself. A query reads what it would read if the rest had never been stored.
+Within a metre of a place's border counts as in it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from emlab.policy import Hours, Policy
+from emlab.polygon import Box, box_of, close_to, covers
+from emlab.query import LOCATION, Reading, Region, Section, Trip
+
+Fix = tuple[float, float, float]
+M = TypeVar("M", Trip, Section)
+QUARTER_S = 900  # in all zones of today hours begin at a quarter of an hour of UTC
+LONGEST_DAY_S = 25 * 3600
+LONGEST_TRIP_S = 30 * 86400.0
+MARGIN_DEG = 2e-4
+SMALL_DEG = 0.04
+
+
+class Source(Reading, Protocol):
+    """What is read of a store for that."""
+
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterable[Fix]:
+        """The same as `track` of what is in the region, in any order; what lies in the others may be left out."""
+
+
+def restricted(source: Source, policy: Policy) -> Reading:
+    """What the policy lets queries read of it."""
+    if not (policy.excluded_places or policy.excluded_hours):
+        return source
+    return Restricted(source, Exclusion(policy.excluded_places, policy.excluded_hours, policy.zone))
+
+
+class Exclusion:
+    """Places and hours, looked up quickly.
+
+    Args:
+        zone: IANA name of the clock of the hours.
+    """
+
+    def __init__(self, places: Iterable[Region], hours: Sequence[Hours], zone: str) -> None:
+        self.polygons = [(box_of(polygon), polygon) for place in places for polygon in place.polygons]
+        self.small_places = [Region((polygon,)).geojson() for box, polygon in self.polygons if _is_small(box)]
+        self._hours = frozenset(hour for hour in range(24) if any(one.covers(hour) for one in hours))
+        self._zone = zone
+        self._known: dict[int, bool] = {}  # by quarter of an hour
+
+    def has_place(self, lon: float, lat: float) -> bool:
+        """Whether it is in one of the places."""
+        return any(close_to(box, (lon, lat)) and covers(polygon, (lon, lat)) for box, polygon in self.polygons)
+
+    def has_time(self, ts: float) -> bool:
+        """Whether it is in one of the hours; a time that is none is."""
+        return bool(self._hours) and (not math.isfinite(ts) or self._quarter(int(ts // QUARTER_S)))
+
+    def has_part(self, start_ts: float, end_ts: float) -> bool:
+        """Whether one of the hours has a part of that time, both ends included."""
+        if not self._hours:
+            return False
+        if not end_ts - start_ts < LONGEST_DAY_S:
+            return True
+        quarters = range(int(start_ts // QUARTER_S), int(max(start_ts, end_ts) // QUARTER_S) + 1)
+        return any(map(self._quarter, quarters))
+
+    def _quarter(self, number: int) -> bool:
+        found = self._known.get(number)
+        if found is None:
+            found = self._known[number] = self._hour(number * QUARTER_S) in self._hours
+        return found
+
+    def _hour(self, ts: int) -> int:
+        if self._zone == "UTC":
+            return ts // 3600 % 24
+        from datetime import datetime
+        from zoneinfo import ZoneInfo
+
+        return datetime.fromtimestamp(ts, ZoneInfo(self._zone)).hour
+
+
+class Restricted:
+    """A Reading that hides what an exclusion has.
+
+    An entry that does not say where it was is hidden, whatever is excluded.
+    """
+
+    def __init__(self, source: Source, exclusion: Exclusion) -> None:
+        self._source = source
+        self._exclusion = exclusion
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        """Whether there is a visible fix of this key in the time range and region."""
+        places = self._exclusion.small_places
+        found = self._source.fixes(key, start_ts=start_ts, end_ts=end_ts, region=region, but=places)
+        return any(map(self._shows, found))
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[Fix]:
+        """The visible fixes by time."""
+        return filter(self._shows, self._source.track(key, start_ts=start_ts, end_ts=end_ts))
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
+        """The visible trips by their start."""
+        trips = list(self._source.trips(start_ts=start_ts, end_ts=end_ts))
+        passed = self._passed(trips)
+        return (trip for trip in trips if not self._touches(trip, passed))
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterator[Section]:
+        """The visible sections by their start."""
+        sections = list(self._source.sections(start_ts=start_ts, end_ts=end_ts))
+        trips = list(self._source.trips(start_ts=max(0.0, start_ts - LONGEST_TRIP_S), end_ts=end_ts))
+        passed = self._passed([*trips, *sections])
+        hidden = _Spans(trip for trip in trips if self._touches(trip, passed))
+        return (one for one in sections if not (self._touches(one, passed) or hidden.meet(one)))
+
+    def _shows(self, fix: Fix) -> bool:
+        ts, lon, lat = fix
+        return not (self._exclusion.has_time(ts) or self._exclusion.has_place(lon, lat))
+
+    def _touches(self, move: Trip | Section, passed: Sequence[float]) -> bool:
+        """Whether it begins, ends or passes in an excluded place or hour."""
+        first = bisect.bisect_left(passed, move.start_ts)
+        return (
+            self._exclusion.has_part(move.start_ts, move.end_ts)
+            or self._exclusion.has_place(*move.start)
+            or self._exclusion.has_place(*move.end)
+            or (first < len(passed) and passed[first] <= move.end_ts)
+        )
+
+    def _passed(self, moves: Sequence[Trip | Section]) -> list[float]:
+        """When, during these, the person was in an excluded place, ascending."""
+        if not moves:
+            return []
+        start_ts, end_ts = min(one.start_ts for one in moves), max(one.end_ts for one in moves)
+        found = itertools.chain.from_iterable(
+            self._source.fixes(LOCATION, start_ts=start_ts, end_ts=end_ts, region=_around(box).geojson())
+            for box, _ in self._exclusion.polygons
+        )
+        return sorted({ts for ts, lon, lat in found if self._exclusion.has_place(lon, lat)})
+
+
+class _Spans:
+    """Times of trips, looked up by those of sections."""
+
+    def __init__(self, trips: Iterable[Trip]) -> None:
+        spans = sorted((trip.start_ts, trip.end_ts) for trip in trips)
+        self._starts = [start_ts for start_ts, _ in spans]
+        self._last = list(itertools.accumulate((end_ts for _, end_ts in spans), max))
+
+    def meet(self, section: Section) -> bool:
+        """Whether the section begins in one of them, or goes on into one."""
+        before = bisect.bisect_left(self._starts, max(section.end_ts, math.nextafter(section.start_ts, math.inf)))
+        return before > 0 and self._last[before - 1] > section.start_ts
+
+
+def _is_small(box: Box) -> bool:
+    """Whether edges on the sphere are within a metre of those on the map, so that a database may look at them.
+
+    They are for spans of d: 0.04 degrees along a parallel bend by at most asin(tan^2(d / 4)) = 0.2 m (see `_around`),
+    and a slanting edge by at most d^2 / 8 = 0.4 m more, as degrees of longitude shrink by the sine of the latitude.
+    """
+    west, south, east, north = box
+    return max(east - west, north - south) <= SMALL_DEG
+
+
+def _around(box: Box) -> Region:
+    """A region that has all of a box on the map, also where edges are drawn on the sphere.
+
+    An edge along a parallel is then a great circle, which lies nearer to the pole, by at most asin(tan^2(d / 4)) if it
+    spans d: from tan(middle) = tan(latitude) / cos(d / 2).
+    """
+    west, south, east, north = box
+    west, east = max(-180.0, west - MARGIN_DEG), min(180.0, east + MARGIN_DEG)
+    bulge = math.degrees(math.asin(math.tan(math.radians(east - west) / 4) ** 2)) + MARGIN_DEG
+    return Region.box(west, south - bulge, east, north + bulge)

@@ -1,0 +1,195 @@
+"""What a custodian does with its owner's policy: sets, explains, hides, deletes; and when it cannot read it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from emlab.ask import disclose
+from emlab.clock import ManualClock
+from emlab.custodian import Custodian
+from emlab.entries import JsonObject
+from emlab.errors import BadQuery, BudgetExhausted, ConfigError, PolicyRefused
+from emlab.key import token_hash
+from emlab.ledger import MemoryLedger
+from emlab.policy import Policy, Published
+from emlab.provision import OwnerToken, Provision
+from emlab.queries.count_users import CountUsers
+from emlab.query import LOCATION, Query, Region
+from emlab.store import MemoryStore
+from emlab.wire.table import RunPipeline
+from tests.unit.asks import ALIAS, CLOUD, NOW, World
+
+DAY_S = 86_400.0
+LON, LAT = 13.4, 52.5
+HOME = (LON, LAT, 200.0)
+
+
+def location(ts: float, *, lon: float = LON) -> JsonObject:
+    metadata = {"key": LOCATION, "platform": "android", "type": "sensor-data", "write_ts": ts, "time_zone": "UTC"}
+    place = {"type": "Point", "coordinates": [lon, LAT]}
+    data = {"ts": ts, "latitude": LAT, "longitude": lon, "loc": place}
+    return {"metadata": {**metadata, "write_fmt_time": "x"}, "data": data}
+
+
+@dataclass
+class Cloud:
+    """A custodian over memory, which can be started again."""
+
+    world: World = field(default_factory=World)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    store: MemoryStore = field(default_factory=lambda: MemoryStore(uuid.UUID(CLOUD)))
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    published: list[Published] = field(default_factory=list)
+
+    def start(self) -> Custodian:
+        provision = Provision(
+            lab="lab",
+            cloud=CLOUD,
+            generation=1,
+            owner_tokens=[OwnerToken(token_hash("emo_x"))],
+            controller=self.world.controller.public,
+            policy=Policy.closed(),
+            marker="0" * 64,
+        )
+        return Custodian(provision, self.store, self.ledger, publish=self.published.append, clock=self.clock)
+
+    def answer(self, custodian: Custodian, query: Query) -> tuple[int, ...]:
+        self.world.now = self.clock.now()
+        ask = self.world.ask(query)
+        envelope = custodian.ask(self.world.request(ask))
+        return disclose(envelope, ask, self.world.aggregator, ALIAS, custodian.health().public)
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud()
+
+
+def test_a_cloud_is_closed_until_its_owner_has_said_something(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    assert cloud.published == [Policy.closed().published]
+    with pytest.raises(PolicyRefused):
+        cloud.answer(custodian, CountUsers(None, 0.0, 2e9))
+    assert custodian.set_policy(Policy.open()).version == 1
+    assert cloud.published[-1].providers == "anyone"
+    assert cloud.answer(custodian, CountUsers(None, 0.0, 2e9)) == (0,)
+
+
+def test_the_cloud_counts_its_policies_whatever_they_say_of_themselves(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    custodian.set_policy(msgspec.structs.replace(Policy.open(), version=900))
+    threads = [threading.Thread(target=custodian.set_policy, args=(Policy.open(),)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert custodian.policy().version == 21
+    assert cloud.start().policy().version == 21
+
+
+def test_a_place_that_makes_no_sense_is_refused_and_nothing_changes(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    bow_tie = Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
+    with pytest.raises(BadQuery, match=r"not valid: its lines cross or touch$"):
+        custodian.set_policy(Policy.open(excluded_places=[bow_tie]))
+    assert custodian.policy() == Policy.closed()
+
+
+def test_a_policy_that_cannot_be_read_permits_nobody(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open())
+    newer = msgspec.to_builtins(Policy.open()) | {"schema": 2, "version": 41}
+    cloud.ledger.keep("policy", msgspec.json.encode(newer))
+    for one in (custodian, cloud.start()):
+        with pytest.raises(PolicyRefused):
+            cloud.answer(one, CountUsers(None, 0.0, 2e9))
+        with pytest.raises(ConfigError, match="newer emlab"):
+            one.policy()
+    assert cloud.published[-1].providers == ()
+    assert custodian.set_policy(Policy.open()).version == 42
+    assert cloud.answer(custodian, CountUsers(None, 0.0, 2e9)) == (0,)
+
+
+def test_an_answer_has_nothing_of_an_excluded_place_and_takes_its_slot_as_ever(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    cloud.store.put([location(NOW - 60)])
+    everywhere = CountUsers(None, 0.0, 2e9)
+    took = []
+    for policy, told in ((Policy.open(), 1), (Policy.open(excluded_places=[HOME]), 0)):
+        custodian.set_policy(policy)
+        before = cloud.clock.now()
+        assert cloud.answer(custodian, everywhere) == (told,)
+        took.append(cloud.clock.now() - before)
+    assert took == pytest.approx([everywhere.slot_s] * 2)
+    cloud.store.put([location(NOW - 30, lon=LON + 0.01)])
+    assert cloud.answer(custodian, everywhere) == (1,)
+
+
+def test_the_owner_is_told_what_an_ask_would_cost_and_that_is_what_it_costs(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open(total_epsilon=0.25, quota_epsilon=0.15))
+    cloud.world.now = cloud.clock.now()
+    ask = cloud.world.ask()
+    said = custodian.explain(ask)
+    assert (said.permitted, said.cost, said.limit, said.quota, said.leaves) == (
+        True,
+        100_000,
+        250_000,
+        150_000,
+        150_000,
+    )
+    assert cloud.ledger.balance().seq == 0
+    custodian.ask(cloud.world.request(ask))
+    assert custodian.ledger().remaining == said.leaves
+    cloud.world.now = cloud.clock.now()
+    again = custodian.explain(cloud.world.ask(min_users=1))
+    assert (again.permitted, again.quota) == (False, 50_000)
+    with pytest.raises(BudgetExhausted):
+        custodian.ask(cloud.world.request(cloud.world.ask()))
+    with pytest.raises(BadQuery):
+        custodian.explain(msgspec.structs.replace(ask, loss=type(ask.loss)()))
+
+
+def fixes(cloud: Cloud) -> int:
+    return sum(cloud.store.counts().values())
+
+
+def test_old_data_is_deleted_at_the_start_and_before_intake_to_the_day(cloud: Cloud) -> None:
+    today = NOW // DAY_S * DAY_S
+    custodian = cloud.start()
+    cloud.store.put([location(today - 3 * DAY_S - 1), location(today - 3 * DAY_S + 1), location(today)])
+    custodian.set_policy(Policy.open(retention_days=3))
+    assert fixes(cloud) == 3
+    cloud.start()
+    assert fixes(cloud) == 2
+    cloud.clock.advance(today + DAY_S - NOW - 1)
+    cloud.start()
+    assert fixes(cloud) == 2  # the same day still
+    cloud.clock.advance(2)
+    custodian.run_pipeline(RunPipeline())
+    times = [fix[0] for fix in cloud.store.track(LOCATION, start_ts=0.0, end_ts=2e9)]
+    assert times == [today]
+
+
+def test_a_shorter_retention_acts_on_the_same_day(cloud: Cloud) -> None:
+    today = NOW // DAY_S * DAY_S
+    custodian = cloud.start()
+    cloud.store.put([location(today - DAY_S * number - 1) for number in range(5)])
+    for days, left in ((4, 4), (2, 2), (10, 2)):
+        custodian.set_policy(Policy.open(retention_days=days))
+        custodian.run_pipeline(RunPipeline())
+        assert len(list(cloud.store.track(LOCATION, start_ts=0.0, end_ts=2e9))) == left
+
+
+def test_without_retention_nothing_is_deleted(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    cloud.store.put([location(1.0)])
+    custodian.set_policy(Policy.open())
+    custodian.run_pipeline(RunPipeline())
+    cloud.start()
+    assert len(list(cloud.store.track(LOCATION, start_ts=0.0, end_ts=2e9))) == 1

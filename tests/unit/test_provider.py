@@ -1,0 +1,285 @@
+"""What a provider plans and asks: prices from errors, drop-outs, waves, deadlines, and that it keeps nothing."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import emlab as em
+from emlab import ask as asking
+from emlab import planning
+from emlab.aggregate import Release
+from emlab.aggregator import Aggregator
+from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
+from emlab.clock import wait_until
+from emlab.fanout import Deadline, fan_out
+from emlab.key import SigningKey
+from emlab.loss import Loss
+from emlab.noise import noises
+from emlab.planning import Accuracy, DropOuts, alpha_of, loss_for
+from emlab.provider import MAX_AT_ONCE, Provider
+from emlab.query import Part, Query, cells
+
+EVER = em.CountUsers(None, 0.0, 2e9)
+
+
+class Twofold(Query, frozen=True, tag="test-twofold"):
+    """A grouped query with two parts of different units and shares."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        modes = Part(name="trips", unit="trips", cap=5, total=20, labels=("WALK", "BUS", "CAR"), share=3)
+        return (Part.number("distance", "m", 50_000, share=1), modes)
+
+
+class Lab:
+    """Clouds that answer as they are told, an aggregator of their own, and who was asked when."""
+
+    at_once = 64
+
+    def __init__(self, n: int, act: Callable[[int], str] = lambda number: "answer") -> None:
+        self.keys = {f"{number:032x}": SigningKey() for number in range(n)}
+        self.aggregator = Aggregator(exact=True, directory=self)
+        self.provider = Provider(self, "planner", key=SigningKey(), token="emp_", aggregator=self.aggregator)
+        self.asked: list[str] = []
+        self.inside = self.most = 0
+        self.kept: dict[str, bytes] = {}
+        self._act = act
+        self._lock = threading.Lock()
+
+    def roster(self, token: str, provider: str) -> Sequence[str]:
+        return list(self.keys)
+
+    def public_keys(self, provider: str) -> dict[str, str]:
+        return {cloud: key.public for cloud, key in self.keys.items()}
+
+    def once(self, name: str, make: Callable[[], bytes]) -> bytes:
+        return self.kept.setdefault(name, make())
+
+    def put(self, ask: Ask, signature: bytes, alias: str, *, token: str, timeout_s: float) -> Outcome:
+        with self._lock:
+            self.asked.append(alias)
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            what = self._act(int(alias, 16))
+        finally:
+            with self._lock:
+                self.inside -= 1
+        if what == "answer":
+            envelope = asking.enclose(ask, [1], alias, self.keys[alias], seq=1, version=1, ts=time.time())
+            return Answer(cloud=alias, envelope=envelope)
+        return Refusal(cloud=alias, kind=what) if what == "PolicyRefused" else Failure(cloud=alias, kind=what)
+
+
+def ask(lab: Lab, **how: Any) -> Release:
+    return lab.provider.ask(EVER, epsilon=1.0, min_users=1, progress=False, **how)
+
+
+class TestPrices:
+    @pytest.mark.parametrize("law", ["laplace", "gaussian"])
+    @pytest.mark.parametrize("draws", [1, 40])
+    @pytest.mark.parametrize("error", [9, 100])
+    def test_the_loss_for_an_error_is_the_least_whose_noise_stays_within_it(
+        self, law: planning.Law, draws: int, error: int
+    ) -> None:
+        loss = loss_for(EVER, Accuracy(error=error, alpha=0.05, law=law), draws)
+        less = Loss(epsilon_micro=loss.epsilon_micro - 1) if law == "laplace" else Loss(rho_nano=loss.rho_nano - 1)
+        assert noises(EVER, loss)[0].half_width(0.05, draws) <= error
+        assert noises(EVER, less)[0].half_width(0.05, draws) > error
+
+    @given(st.integers(1, 10**6), st.integers(1, 10**4), st.floats(1e-6, 0.5))
+    def test_every_cell_together_stays_within_its_error(self, metres: int, trips: int, alpha: float) -> None:
+        wish = Accuracy(error={"distance": metres, "trips": trips}, alpha=alpha)
+        try:
+            loss = loss_for(Twofold(), wish, 1)
+        except em.BadQuery:  # no epsilon up to 100 is enough
+            loss = Loss(epsilon_micro=100_000_000)
+            wide = zip(noises(Twofold(), loss), (metres, trips), strict=True)
+            assert any(law.half_width(alpha / cells(Twofold())) > error for law, error in wide)
+            return
+        for law, error in zip(noises(Twofold(), loss), (metres, trips), strict=True):
+            assert law.half_width(alpha / cells(Twofold())) <= error
+
+    def test_of_several_parts_each_error_is_said_by_name(self) -> None:
+        for error in (5.0, {"distance": 5.0}, {"distance": 5.0, "trips": 1.0, "walks": 1.0}):
+            with pytest.raises(em.BadQuery, match="distance, trips"):
+                loss_for(Twofold(), Accuracy(error=error, alpha=0.05), 1)
+
+    @pytest.mark.parametrize("confidence", [0, 1, -0.5, 1.5, float("nan"), float("inf"), True, "0.95", None])
+    def test_a_confidence_that_is_none_is_refused(self, confidence: Any) -> None:
+        with pytest.raises(em.BadQuery, match="confidence"):
+            alpha_of(confidence)
+
+    def test_a_confidence_has_the_risk_that_its_digits_say(self) -> None:
+        assert [alpha_of(one) for one in (0.95, 0.9, 0.99, 0.5)] == [0.05, 0.1, 0.01, 0.5]
+
+    @pytest.mark.parametrize("error", [-1, float("nan"), float("inf"), True, "3", 1e300])
+    def test_an_error_that_is_none_is_refused(self, error: Any) -> None:
+        with pytest.raises(em.BadQuery, match="error"):
+            Lab(1).provider.plan(EVER, error=error, confidence=0.95)
+
+
+class TestPlan:
+    def test_it_says_what_an_accuracy_costs_and_asks_nobody(self) -> None:
+        lab = Lab(40)
+        plan = lab.provider.plan(EVER, error=10, confidence=0.95)
+        assert (plan.eligible, plan.expected, plan.wakes_at_most, plan.enough) == (40, 40, 40, True)
+        assert plan.half_width == {"users": 10}
+        assert plan.drop_outs.share is None
+        assert "not known" in plan.rows()["drop-outs"]
+        assert (lab.asked, lab.kept) == ([], {})
+        assert ask(lab).epsilon == 1.0
+        release = lab.provider.ask(EVER, epsilon=plan.epsilon, min_users=1, progress=False)
+        assert release.epsilon == plan.epsilon
+
+    def test_in_the_local_model_it_counts_the_noise_of_all_who_could_answer(self) -> None:
+        one = Lab(40).provider
+        central, local = (one.plan(EVER, error=20, confidence=0.95, model=model) for model in ("central", "local"))
+        assert local.epsilon > 3 * central.epsilon  # about the root of 40
+        assert local.half_width["users"] <= 20
+        assert noises(EVER, Loss(epsilon_micro=int(local.epsilon * 1e6)))[0].half_width(0.05, 40) <= 20
+
+    def test_gaussian_noise_is_paid_in_rho(self) -> None:
+        plan = Lab(10).provider.plan(EVER, error=10, confidence=0.95, law="gaussian")
+        assert (plan.epsilon, plan.rho > 0) == (0.0, True)
+        assert Lab(10).provider.plan(EVER, rho=plan.rho).half_width == plan.half_width
+
+    def test_an_offset_in_the_local_model_holds_for_all_together(self) -> None:
+        lab = Lab(12)
+        release = lab.provider.ask(
+            EVER, offset=30, alpha=0.05, model="local", min_users=1, timeout_s=60.0, progress=False
+        )
+        low, high = release.interval(0.05)
+        assert (high - low) / 2 <= 30
+
+    def test_it_expects_as_many_to_drop_out_as_did_before(self) -> None:
+        lab = Lab(10, lambda number: ["answer", "PolicyRefused", "Unreachable", "answer", "answer"][number % 5])
+        ask(lab)
+        plan = lab.provider.plan(EVER, epsilon=1.0, min_users=7)
+        assert plan.drop_outs == DropOuts(asks=1, asked=10, missing=4)
+        assert (plan.expected, plan.enough) == (6, False)
+        assert "4 of the 10 clouds asked in 1 earlier asks" in str(plan)
+        assert "too few for 7" in plan._repr_html_()
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"error": 3.0},
+            {"confidence": 0.9},
+            {"error": 3.0, "confidence": 0.9, "epsilon": 1.0},
+            {"error": 3.0, "confidence": 0.9, "offset": 3.0, "alpha": 0.1},
+            {"error": 3.0, "confidence": 0.9, "alpha": 0.1},
+            {"epsilon": 1.0, "confidence": 0.9},
+            {"epsilon": 0.0},
+            {"epsilon": 5e-324},
+            {"epsilon": 1e308},
+            {"rho": float("inf")},
+            {"epsilon": 1.0, "min_users": 0},
+            {"epsilon": 1.0, "model": "nobody"},
+        ],
+    )
+    def test_bad_arguments_are_refused(self, how: dict[str, Any]) -> None:
+        with pytest.raises(em.BadQuery):
+            Lab(1).provider.plan(EVER, **how)
+
+
+class TestAsk:
+    def test_clouds_are_asked_in_bounded_waves(self) -> None:
+        def slow(number: int) -> str:
+            time.sleep(0.01)
+            return "answer"
+
+        lab = Lab(40, slow)
+        assert ask(lab, at_once=5).value == 40
+        assert lab.most == 5
+        ask(lab)
+        assert lab.most > 20
+
+    def test_who_has_not_answered_by_the_deadline_is_not_waited_for(self) -> None:
+        go = threading.Event()
+
+        def act(number: int) -> str:
+            if number in (1, 3):
+                go.wait(30)
+            return "answer"
+
+        lab = Lab(6, act)
+        began = time.monotonic()
+        release = ask(lab, deadline_s=0.6)
+        took = time.monotonic() - began
+        assert (release.value, release.answered, release.failed) == (4, 4, 2)
+        assert release.reasons == {"Deadline": 2}
+        assert 0.6 <= took < 5
+        assert lab.inside == 2
+        go.set()
+        assert wait_until(lambda: lab.inside == 0, 10)
+        assert lab.provider.plan(EVER, epsilon=1.0).drop_outs == DropOuts(asks=1, asked=6, missing=2)
+
+    def test_who_was_not_asked_by_the_deadline_never_is(self) -> None:
+        go = threading.Event()
+        lab = Lab(6, lambda number: "answer" if number == 0 or go.wait(30) else "")
+        assert ask(lab, deadline_s=0.6, at_once=2).reasons == {"Deadline": 5}
+        go.set()
+        assert wait_until(lambda: lab.inside == 0, 10)
+        assert len(lab.asked) == 3
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"deadline_s": 0.1},
+            {"deadline_s": float("nan")},
+            {"deadline_s": True},
+            {"deadline_s": 1e9},
+            {"at_once": 0},
+            {"at_once": MAX_AT_ONCE + 1},
+            {"at_once": True},
+            {"at_once": 2.5},
+            {"timeout_s": 0.1},
+            {"purpose": "x" * 201},
+        ],
+    )
+    def test_bad_arguments_are_refused_before_anybody_is_asked(self, how: dict[str, Any]) -> None:
+        lab = Lab(3)
+        with pytest.raises(em.BadQuery):
+            ask(lab, **how)
+        assert lab.asked == []
+
+    def test_it_keeps_no_answer_and_no_contribution(self) -> None:
+        lab = Lab(5)
+        release = ask(lab)
+        seen, ahead = set(), [lab.provider]
+        del lab.provider._controller, lab.provider._aggregator  # the lab's own
+        while ahead:
+            one = ahead.pop()
+            if id(one) not in seen and not isinstance(one, type | type(gc)) and not callable(one):
+                seen.add(id(one))
+                assert not isinstance(one, Envelope | Answer | Release)
+                ahead += gc.get_referents(one)
+        assert len(seen) > 3
+        assert release.value == 5
+
+
+class TestFanOut:
+    def test_an_exception_of_the_work_goes_through_also_with_a_deadline(self) -> None:
+        def work(number: int) -> int:
+            if number == 2:
+                raise TimeoutError("of the work, not of the deadline")
+            return number
+
+        for deadline in (None, Deadline[int, int](30.0, lambda number: -1)):
+            with pytest.raises(TimeoutError, match="of the work"):
+                fan_out(range(4), work, description="", progress=False, deadline=deadline)
+
+    def test_in_time_nothing_is_missed(self) -> None:
+        deadline = Deadline[int, int](30.0, lambda number: -1)
+        assert fan_out(range(40), lambda n: n * n, description="", progress=False, deadline=deadline) == [
+            n * n for n in range(40)
+        ]
