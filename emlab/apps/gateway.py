@@ -11,12 +11,13 @@ import errno
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from emlab.apps import head
 from emlab.apps.head import Asked, Turned
-from emlab.apps.http import BODY_BYTES_PER_S, BODY_S, Reading
+from emlab.apps.http import BODY_BYTES_PER_S, BODY_S, Pace, Reading
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
 from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
@@ -146,10 +147,9 @@ class Gateway:
         if not asked.by_user:
             self._door.admit(life.spec.cloud, asked.token, client)
             return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
-        if (full := self._reading.refusal(asked.size)) is not None:
-            raise Turned(problem.decode(*full), full[0])
-        with self._reading.some() as reading:
+        with ExitStack() as stack:
             try:
+                reading = stack.enter_context(self._reading.of(asked.size))
                 body = b"".join([reading.keep(part) async for part in line.parts()])
             except Unreachable as exc:
                 raise Turned(exc, 503) from None
@@ -191,13 +191,13 @@ class _Line:
         self._send = send
         self._limits = limits
         self._left = 0
-        self._deadline = 0.0  # for the next part of the body; each part earns the time that it may take
+        self._pace: Pace
         self._answering = False
 
     def expect(self, size: int) -> None:
         """A body of that size is to come."""
         self._left = size
-        self._deadline = asyncio.get_running_loop().time() + self._limits.body_s
+        self._pace = Pace(self._limits.body_s, self._limits.body_bytes_per_s)
 
     async def whole(self) -> bytes:
         """What is left of the body. Raises Gone, Turned."""
@@ -207,7 +207,7 @@ class _Line:
         """What is left of the body, as it comes. Raises Gone, Turned."""
         while self._left > 0:
             try:
-                async with asyncio.timeout_at(self._deadline):
+                async with asyncio.timeout_at(self._pace.until):
                     message = await self._receive()
             except TimeoutError:
                 raise Turned(BadQuery("the body of the request came too slowly"), 408) from None
@@ -215,7 +215,7 @@ class _Line:
                 raise Gone
             part = message.get("body", b"")
             self._left -= len(part)
-            self._deadline += len(part) / self._limits.body_bytes_per_s
+            self._pace.earn(part)
             yield part
 
     async def gone(self) -> None:

@@ -147,11 +147,11 @@ def asgi(app: App) -> Starlette:
         headers = dict(request.headers)
         method, path = request.method, request.scope["path"]  # that of `url` depends on what the head calls the host
         size = int(headers.get("content-length", 0))
-        refused = _unreadable(headers) or app.refusal(method, path, headers) or reading.refusal(size)
+        refused = _unreadable(headers) or app.refusal(method, path, headers)
         if refused is not None:
             return _refusing(refused)
         try:
-            with reading.some() as read:
+            with reading.of(size) as read:
                 body = await _whole(request, read)
                 status, reply = await run_in_threadpool(app.handle, method, path, headers, body)
         except TimeoutError:
@@ -167,15 +167,30 @@ def asgi(app: App) -> Starlette:
 async def _whole(request: Request, read: Read) -> bytes:
     """The body. Raises TimeoutError, Unreachable."""
     parts: list[bytes] = []
-    stream = request.stream()
-    until = asyncio.get_running_loop().time() + BODY_S
+    stream, pace = request.stream(), Pace(BODY_S, BODY_BYTES_PER_S)
     while True:
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout_at(pace.until):
             part = await anext(stream, None)
         if part is None:
             return b"".join(parts)
+        pace.earn(part)
         parts.append(read.keep(part))
-        until += len(part) / BODY_BYTES_PER_S
+
+
+class Pace:
+    """Until when the next part of a body has to be there: each part earns the time that it may take.
+
+    Attributes:
+        until: by the clock of the running loop.
+    """
+
+    def __init__(self, first_s: float, bytes_per_s: float) -> None:
+        self.until = asyncio.get_running_loop().time() + first_s
+        self._bytes_per_s = bytes_per_s
+
+    def earn(self, part: bytes) -> None:
+        """The part has come."""
+        self.until += len(part) / self._bytes_per_s
 
 
 class Reading:
@@ -184,15 +199,11 @@ class Reading:
     def __init__(self) -> None:
         self.bytes = 0
 
-    def refusal(self, size: int) -> Reply | None:
-        """What is answered to a body of that size if there is no room for it."""
-        if size <= SMALL_BODY_BYTES or self.bytes + size <= MAX_READING_BYTES:
-            return None
-        return problem.encode(Unreachable(FULL), status=503)
-
     @contextmanager
-    def some(self) -> Iterator[Read]:
-        """The parts of a body that are kept in the block are in memory."""
+    def of(self, size: int) -> Iterator[Read]:
+        """The parts of a body of that size that are kept in the block are in memory. Raises Unreachable: no room."""
+        if size > SMALL_BODY_BYTES and self.bytes + size > MAX_READING_BYTES:
+            raise Unreachable(FULL)
         read = Read(self)
         try:
             yield read

@@ -220,7 +220,8 @@ class _Connection(asyncio.Protocol):
 
     def is_fresh(self) -> bool:
         """Whether it can be used once more."""
-        return self._fault is None and asyncio.get_running_loop().time() - self.used_at < KEEP_S
+        ended = self._fault is not None or self._transport.is_closing()
+        return not ended and asyncio.get_running_loop().time() - self.used_at < KEEP_S
 
     def fail(self, why: Exception) -> None:
         """Nothing more comes, for this reason."""

@@ -129,43 +129,18 @@ def test_few_wakes_are_under_way_and_the_others_follow_in_turn(lab: em.Lab, monk
     asyncio.run(ask())
 
 
-def test_who_sleeps_does_not_wait_for_those_that_must_be_started(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    asleep, *ended = paused(lab, "ann", "bob", "eve")
-    for life in ended:
-        life.end()
-    go_on, real = threading.Event(), lab.controller.engine.start
-
-    def start(spec: CloudSpec) -> Handle:
-        assert go_on.wait(WAIT_S)
-        return real(spec)
-
-    monkeypatch.setattr(lab.controller.engine, "start", start)
-
-    async def ask() -> None:
-        try:
-            async with waking(workers=1) as waker:
-                starts = [asyncio.create_task(waker.awake(life, WAIT_S)) for life in ended]
-                await asyncio.sleep(0)
-                await waker.awake(asleep, WAIT_S)
-                assert asleep.runs
-                assert not any(life.runs for life in ended)
-                go_on.set()
-                await asyncio.gather(*starts)
-        finally:
-            go_on.set()
-
-    asyncio.run(ask())
-    assert all(life.runs for life in ended)
-
-
-def test_who_sleeps_does_not_wait_for_those_that_died_in_their_sleep(
-    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["ended", "died in its sleep"])
+def test_who_sleeps_does_not_wait_for_those_that_must_be_started(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    asleep, *died = paused(lab, "ann", "bob", "eve")
+    asleep, *others = paused(lab, "ann", "bob", "eve")
     engine = lab.controller.engine
     assert isinstance(engine, MemoryEngine)
-    for life in died:
-        engine.fail(life.handle)
+    for life in others:
+        if how == "ended":
+            life.end()
+        else:
+            engine.fail(life.handle)
     go_on, real = threading.Event(), engine.start
 
     def start(spec: CloudSpec) -> Handle:
@@ -177,17 +152,18 @@ def test_who_sleeps_does_not_wait_for_those_that_died_in_their_sleep(
     async def ask() -> None:
         try:
             async with waking(workers=1) as waker:
-                starts = [asyncio.create_task(waker.awake(life, WAIT_S)) for life in died]
+                starts = [asyncio.create_task(waker.awake(life, WAIT_S)) for life in others]
                 await asyncio.sleep(0)
                 await waker.awake(asleep, WAIT_S)
-                assert not any(life.runs for life in died)
+                assert asleep.runs
+                assert not any(life.runs for life in others)
                 go_on.set()
                 await asyncio.gather(*starts)
         finally:
             go_on.set()
 
     asyncio.run(ask())
-    assert all(life.runs for life in died)
+    assert all(life.runs for life in others)
 
 
 def test_what_a_wake_raises_reaches_all_who_wait(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
