@@ -22,6 +22,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 UNMOUNT_TIMEOUT_S = 30.0
 DEAD_ERRNOS = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+LOOKS = 5  # before an input/output error is believed: each thread of a daemon that is being killed may cause one
 MAX_NAMED = 5  # of those who use a mount
 
 
@@ -104,12 +105,16 @@ def in_full(point: Path) -> str:
 
 def answers(point: Path) -> bool:
     """Whether the file system there is alive. A FUSE file system whose daemon has ended is not."""
-    try:
-        os.statvfs(point)  # unlike stat, never answered by the kernel's cache
-    except OSError as exc:
-        if exc.errno in DEAD_ERRNOS:
-            return False
-        raise VaultError(f"cannot look at {point}: {exc.strerror}") from exc
+    for left in reversed(range(LOOKS)):
+        try:
+            os.statvfs(point)  # unlike stat, never answered by the kernel's cache
+        except OSError as exc:
+            if exc.errno in DEAD_ERRNOS:
+                return False
+            if exc.errno != errno.EIO or not left:
+                raise VaultError(f"cannot look at {point}: {exc.strerror}") from exc
+        else:
+            break
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emlab.errors import VaultError
 from emlab.vaults import mounts
 from emlab.vaults.mounts import Mount
 
@@ -77,3 +79,36 @@ def test_a_path_lies_on_the_mount_that_is_nearest_above_it_and_on_top(monkeypatc
     monkeypatch.setattr(mounts, "read", lambda: mounts.parse(over))
     held = [mounts.holding(Path(path)).source for path in ("/nowhere/x", "/vaults/a b/clear/x", "/c/x", "/cc", "/d")]
     assert held == ["/dev/vda", "emlab-1,", "over", "/dev/vda", "none"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[int]:
+    """Looks at a file system fail so, one after the other; those that are left, from the last."""
+    left = list(reversed(numbers))
+
+    def statvfs(path: Path) -> None:
+        if left:
+            raise OSError(left.pop(), "failed", str(path))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    return left
+
+
+@pytest.mark.parametrize("before", [[], [errno.EIO], [errno.EIO] * (mounts.LOOKS - 1)])
+def test_one_whose_daemon_is_being_killed_is_dead(monkeypatch: pytest.MonkeyPatch, before: list[int]) -> None:
+    """A request that a daemon was reading when it was killed fails as if a disk had: seen once in 150 kills."""
+    for number in mounts.DEAD_ERRNOS:
+        failing(monkeypatch, *before, number)
+        assert not mounts.answers(Path("/somewhere"))
+
+
+def test_one_that_has_recovered_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, errno.EIO)
+    assert mounts.answers(Path("/somewhere"))
+
+
+@pytest.mark.parametrize(("number", "looks"), [(errno.EIO, mounts.LOOKS), (errno.EACCES, 1)])
+def test_one_of_which_nothing_is_known_is_an_error(monkeypatch: pytest.MonkeyPatch, number: int, looks: int) -> None:
+    left = failing(monkeypatch, *[number] * 10)
+    with pytest.raises(VaultError, match="cannot look at /somewhere"):
+        mounts.answers(Path("/somewhere"))
+    assert len(left) == 10 - looks
