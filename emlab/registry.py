@@ -13,7 +13,9 @@ import os
 import secrets
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -129,6 +131,8 @@ class Registry:
         self._owner: int | None = None
         self._pid = 0
         self._database: sqlite3.Connection | None = None
+        self._waiting: deque[tuple[Callable[[], bool], Future[bool]]] = deque()  # changes for the next commit
+        self._committing = threading.Lock()
         self._aliases = b""  # the secret, once it was read
         self._known_by: dict[str, dict[str, str]] = {}  # cloud by alias, for each provider that asked
 
@@ -194,6 +198,34 @@ class Registry:
                     raise ConfigError(clash) from exc
                 raise ConfigError(f"the registry of the lab {self._dir.name} failed: {exc}") from exc
 
+    def _together(self, change: Callable[[], bool]) -> bool:
+        """What the change gave. It is on disk, with those of all threads that came while others' were written.
+
+        Many clouds are asked side by side, and a commit of each one's own would make all of them wait for the disk.
+        """
+        result: Future[bool] = Future()
+        self._waiting.append((change, result))
+        with self._committing:
+            batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if batch:  # else another thread has written this change meanwhile
+                self._commit(batch)
+        return result.result()
+
+    def _commit(self, batch: list[tuple[Callable[[], bool], Future[bool]]]) -> None:
+        with self._lock:  # nobody else's statement falls into this transaction
+            try:
+                self.run("BEGIN IMMEDIATE")
+                given = [change() for change, _result in batch]
+                self.run("COMMIT")
+            except BaseException as exc:
+                if self._database is not None and self._database.in_transaction:
+                    self._database.rollback()
+                for _change, result in batch:
+                    result.set_exception(exc)
+                return
+        for (_change, result), value in zip(batch, given, strict=True):
+            result.set_result(value)
+
     def add(self, row: CloudRow) -> None:
         """The cloud is remembered. Raises ConfigError if the user has one."""
         names = [field.name for field in fields(CloudRow)]
@@ -256,16 +288,19 @@ class Registry:
         return self._regrant(user, lambda granted: granted - loss)
 
     def _regrant(self, user: str, change: Callable[[Spent], Spent]) -> bool:
-        with self._lock:  # the lab is this process's alone
+        def regrant() -> bool:
             row = self.cloud(user)
             if row is None or row.intent in LEAVING:
                 return False
             self.run("UPDATE clouds SET granted = ? WHERE user = ?", msgspec.json.encode(change(row.granted)), user)
             return True
 
+        return self._together(regrant)
+
     def seen(self, user: str, ledger_seq: int) -> None:
         """The user's ledger has come to this head."""
-        self.run("UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?", ledger_seq, user)
+        sql = "UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?"
+        self._together(lambda: not self.run(sql, ledger_seq, user))
 
     def drop(self, user: str) -> None:
         """The cloud is not remembered. Idempotent."""

@@ -4,15 +4,18 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from emlab.clock import wait_until
 from emlab.errors import ConfigError, LabInUse
-from emlab.loss import MOST, Loss, Spent
+from emlab.loss import MOST, NOTHING, Loss, Spent
 from emlab.registry import CloudRow, Registry, Tombstone, owner_of
 
 ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", policy=b"{}", created_ts=1.0, intent="signup")
@@ -177,6 +180,68 @@ def test_a_cloud_is_found_by_its_id_and_granted_to_only_while_it_stands(registry
     row = registry.cloud("ann")
     assert row is not None
     assert row.granted == Spent() + FIVE
+
+
+class TestManyAtOnce:
+    """Changes of threads that meet are made durable by one commit."""
+
+    def test_every_grant_counts(self, registry: Registry) -> None:
+        users = [f"u{number}" for number in range(4)]
+        for user in users:
+            registry.add(replace(ROW, user=user, cloud=user * 16, intent=""))
+        with ThreadPoolExecutor(16) as pool:
+            granted = list(
+                pool.map(lambda number: registry.grant(users[number % 4], Loss(epsilon_micro=7)), range(400))
+            )
+        assert all(granted)
+        assert [found.granted.micro for user in users if (found := registry.cloud(user))] == [700] * 4
+
+    def test_those_that_come_while_one_is_written_need_one_commit(
+        self, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.add(replace(ROW, intent=""))
+        commits, waiting, real = [], threading.Event(), registry.run
+
+        def run(sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
+            if sql == "COMMIT":
+                assert waiting.wait(10)
+                commits.append(sql)
+            return real(sql, *values, clash=clash)
+
+        monkeypatch.setattr(registry, "run", run)
+        with ThreadPoolExecutor(16) as pool:
+            first = pool.submit(registry.seen, "ann", 1)
+            assert wait_until(lambda: registry._committing.locked(), 10)
+            later = [pool.submit(registry.seen, "ann", number) for number in range(2, 12)]
+            assert wait_until(lambda: len(registry._waiting) == 10, 10)
+            waiting.set()
+            for done in (first, *later):
+                done.result(10)
+        assert len(commits) == 2
+        found = registry.cloud("ann")
+        assert found is not None
+        assert found.ledger_seq == 11
+
+    def test_where_the_commit_fails_nobody_is_told_that_it_was_granted(
+        self, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.add(replace(ROW, intent=""))
+        real = registry.run
+
+        def run(sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
+            if sql == "COMMIT":
+                raise ConfigError("the disk is full")
+            return real(sql, *values, clash=clash)
+
+        monkeypatch.setattr(registry, "run", run)
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(registry.grant, "ann", Loss(epsilon_micro=7)) for _ in range(8)]
+            assert [type(one.exception(10)) for one in asked] == [ConfigError] * 8
+        monkeypatch.undo()
+        found = registry.cloud("ann")
+        assert found is not None
+        assert found.granted == NOTHING
+        assert registry.grant("ann", Loss(epsilon_micro=7))
 
 
 def test_what_was_made_once_is_never_made_again(registry: Registry) -> None:
