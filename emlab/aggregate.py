@@ -13,7 +13,7 @@ import msgspec
 from emlab.ask import Ask, Failure, Model, Refusal
 from emlab.errors import BadEntry, ConfigError, TooFewUsers
 from emlab.loss import Loss
-from emlab.noise import AnyNoise, NoNoise, noises, spread
+from emlab.noise import AnyNoise, NoNoise, half_widths, is_exact, noises, spread
 from emlab.privacy import MICRO
 from emlab.queries.known import AnyQuery
 from emlab.query import Estimate
@@ -116,6 +116,11 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         """Scale or sigma of the first part's noise, in its unit; 0 without noise."""
         return spread(self.noise[0])
 
+    @property
+    def draws(self) -> int:
+        """How many noises are in the sum of each cell."""
+        return self.answered if self.model == "local" else 1
+
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Around the value: it misses the exact one with probability alpha at most.
 
@@ -132,23 +137,25 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def estimates(self, alpha: float = ALPHA) -> list[Estimate]:
-        """The cells with their intervals, which all hold together with probability 1 - alpha at least."""
-        each = max(alpha / len(self.values), 1e-12)
-        draws = self.answered if self.model == "local" else 1
-        halves = [
-            half
-            for part, noise in zip(self.query.parts, self.noise, strict=True)
-            for half in [noise.half_width(each, draws)] * len(part.labels)
-        ]
+        """The cells with their intervals, which all hold together with probability 1 - alpha at least.
+
+        Raises: BadQuery: alpha is not within [1e-12, 1).
+        """
+        of_parts = half_widths(self.query, self.noise, alpha, self.draws)
+        halves = [half for part, half in zip(self.query.parts, of_parts, strict=True) for _ in part.labels]
         return [Estimate(v, v - half, v + half) for v, half in zip(self.values, halves, strict=True)]
 
     def frame(self, alpha: float = ALPHA) -> pd.DataFrame:
-        """One row per cell: part, label, unit, value, low, high; the intervals all hold with probability 1 - alpha."""
+        """One row per cell: part, label, unit, value, low, high; the intervals all hold with probability 1 - alpha.
+
+        Without noise there is one column more, `trust`, which says so.
+        """
         import pandas as pd
 
         cells = [(part.name, label, part.unit) for part in self.query.parts for label in part.labels]
         rows = [(*cell, one.value, one.low, one.high) for cell, one in zip(cells, self.estimates(alpha), strict=True)]
-        return pd.DataFrame(rows, columns=["part", "label", "unit", "value", "low", "high"])
+        frame = pd.DataFrame(rows, columns=["part", "label", "unit", "value", "low", "high"])
+        return frame.assign(trust=self.trust) if is_exact(self.noise) else frame
 
     def _said(self) -> str:
         """The value and its interval in words."""
@@ -157,12 +164,14 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             return f"{len(self.values)} numbers"
         return f"{found.value:g} {self.unit} (95 % within {found.low:g}..{found.high:g})"
 
-    def _cost(self) -> str:
+    @property
+    def cost(self) -> str:
+        """The privacy loss of each person who was asked, in words."""
         return f"epsilon {self.epsilon:g}" if self.loss.epsilon_micro else f"rho {self.loss.rho_nano / 1e9:g}"
 
     def __str__(self) -> str:
         return (
-            f"{self.kind}: {self._said()}; {self._cost()}; "
+            f"{self.kind}: {self._said()}; {self.cost}; "
             f"asked {self.asked}, answered {self.answered}, refused {self.refused}, failed {self.failed}; "
             f"trust: {self.trust}"
         )
@@ -173,7 +182,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         )
         rows = {
             self.kind: self._said(),
-            "privacy loss, noise scale": f"{self._cost()}, {scales}",
+            "privacy loss, noise scale": f"{self.cost}, {scales}",
             "clouds": f"asked {self.asked}, answered {self.answered}, refused {self.refused}, failed {self.failed}",
             "reasons": ", ".join(f"{kind} {n}" for kind, n in sorted(self.reasons.items())) or "none",
             "trust": self.trust,

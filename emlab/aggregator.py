@@ -83,11 +83,12 @@ class Aggregator:
 
         Args:
             outcomes: what each cloud said. An answer that does not open, was altered, comes twice or from a cloud
-                that is not in the directory counts as failed.
+                that is not in the directory counts as failed. Who refused or failed is the provider's word, of which
+                the first for each cloud counts, and none for a cloud that answered.
             signature: of the ask, by its provider.
-        Raises: TooFewUsers; BadQuery; NotPermitted (the ask is for another aggregator, has expired or is not its
-            provider's); ConfigError; Unreachable (the directory is away). Nothing is released then, and the ask may be
-            brought again.
+        Raises: TooFewUsers; BadQuery (also: an outcome is none); NotPermitted (the ask is for another aggregator, has
+            expired or is not its provider's); ConfigError; Unreachable (the directory is away). Nothing is released
+            then, and the ask may be brought again.
         """
         if self.directory is None:
             raise ConfigError("this aggregator serves no lab yet: open one with Lab(..., aggregator=...)")
@@ -97,6 +98,7 @@ class Aggregator:
             raise NotPermitted("the ask has expired; nothing more is released for it")
         asking.authenticate_ask(ask, signature)
         asking.check(ask)
+        _check(outcomes)
         digest, directory = asking.digest(ask.encode()), self.directory
         with self._stripes[int(digest, 16) % _STRIPES]:
             kept = directory.once(
@@ -107,10 +109,11 @@ class Aggregator:
     def _release(self, ask: Ask, outcomes: Sequence[Outcome], keys: Mapping[str, str]) -> Release:
         values: dict[str, tuple[int, ...]] = {}
         counted: list[Envelope] = []
+        told: dict[str, Refusal | Failure] = {}
         others: list[Refusal | Failure] = []
         for outcome in outcomes:
             if not isinstance(outcome, Answer):
-                others.append(outcome)
+                told.setdefault(outcome.cloud, outcome)
             elif (fault := _fault(outcome, keys, values)) is not None:
                 others.append(Failure(cloud=outcome.cloud, kind=fault))
             else:
@@ -120,14 +123,25 @@ class Aggregator:
                 except NotPermitted as exc:
                     log.warning("answer of cloud %s not counted: %s", outcome.cloud[:12], exc)
                     others.append(Failure(cloud=outcome.cloud, kind=BAD))
+        others += [one for cloud, one in told.items() if cloud not in values]
         exact = self._exact and ask.model == "central"
         trust = NOT_PRIVATE if exact else LOCAL if ask.model == "local" else self.trust
         made = release(ask, list(values.values()), others, trust=trust, exact=exact)
         signed = receipt.make(ask, made, counted, others, self._signing, self._clock.now())
         return msgspec.structs.replace(made, receipt=signed)
 
+    def __repr__(self) -> str:
+        return f"Aggregator(public={self.public[:12]}…{', NOT PRIVATE: adds no noise' if self._exact else ''})"
+
     def _open(self, ask: Ask, answer: Answer, public: str) -> tuple[int, ...]:
         return asking.disclose(answer.envelope, ask, self._key, answer.cloud, public)
+
+
+def _check(outcomes: Sequence[Outcome]) -> None:
+    """Returns if those that are no answers are what they should be: they would stand in a receipt. Raises BadQuery."""
+    for outcome in outcomes:
+        if not isinstance(outcome, Answer):
+            asking.decode(msgspec.json.encode(outcome), type(outcome), "an outcome")
 
 
 def _fault(answer: Answer, keys: Mapping[str, str], counted: Collection[str]) -> str | None:

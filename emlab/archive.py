@@ -16,17 +16,16 @@ Imports of emlab chain, entries, errors, files, me, store.base and wire.archive;
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Never, Protocol, TypeVar
 
 import msgspec
 
-from emlab import me
-from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
+from emlab.entries import Rejected, StoreReport, parse_each, summed
 from emlab.errors import BadEntry, BadQuery, ConfigError
 from emlab.files import LISTS, replacing, sections, write
+from emlab.me import Call, pages
 from emlab.store.base import ANALYSIS, ERRORS, TIMESERIES, USERCACHE
 from emlab.wire.archive import FORMAT, MAX_ROWS, AdoptRequest, ArchiveHead, Page, PageRequest, RestoreRequest
 from emlab.wire.table import LedgerReport
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
 T = TypeVar("T")
-R = TypeVar("R")
 HEAD, LOG, ENTRIES, REJECTED, DOCUMENTS = "emlab", "log", "phone_data", "rejected", "documents"
 BATCH = 500
 PAGE_TIMEOUT_S = 300.0
@@ -46,15 +44,6 @@ class Item(NamedTuple):
 
     place: str | None
     content: object
-
-
-class Call(Protocol):
-    """A call of one of the custodian's routes by its owner."""
-
-    def __call__(
-        self, name: str, response: type[R], request: msgspec.Struct | None = None, *, timeout_s: float = ...
-    ) -> R:
-        """The response."""
 
 
 class Put(Protocol):
@@ -84,7 +73,7 @@ def export(call: Call, path: Path) -> ArchiveHead:
     with replacing(path) as file, _bar("exporting", sum(head.documents.values())) as bar:
         file.write(b'{"%s": %s' % (HEAD.encode(), msgspec.json.encode(head)))
         if head.head is not None:
-            links = (link for page in me.pages(call, head.head.seq) for link in page.links)
+            links = (link for page in pages(call, head.head.seq) for link in page.links)
             file.writelines(_list(LOG, map(msgspec.json.encode, links)))
         # raw entries before formatted ones: what the pipeline moves meanwhile is there twice, not never
         for field, collections in ((ENTRIES, (USERCACHE, TIMESERIES, ANALYSIS)), (REJECTED, (ERRORS,))):
@@ -139,7 +128,7 @@ def load(
     with _bar(f"importing {path.name}", total) as bar:
         items = _counted(bar, _items(path, zone))
         reports = [_bring(call, put, place, batch, partial=partial) for place, batch in _batches(items, bad)]
-    return _total(reports, rejected)
+    return summed(reports, rejected)
 
 
 def _head(path: Path, zone: str) -> ArchiveHead | None:
@@ -190,19 +179,6 @@ def _bring(call: Call, put: Put, place: str | None, batch: list[object], *, part
     documents = [msgspec.Raw(msgspec.json.encode(one)) for one in batch]
     request = RestoreRequest(collection=place, documents=documents, partial=partial)
     return call("restore", StoreReport, request, timeout_s=PAGE_TIMEOUT_S)
-
-
-def _total(reports: list[StoreReport], rejected: list[Rejected]) -> StoreReport:
-    counts = Counter(count_reasons(rejected))
-    for one in reports:
-        counts.update(one.rejected)
-    return StoreReport(
-        received=sum(one.received for one in reports) + len(rejected),
-        inserted=sum(one.inserted for one in reports),
-        replaced=sum(one.replaced for one in reports),
-        rejected=dict(counts),
-        examples=[*rejected, *(example for one in reports for example in one.examples)][:MAX_EXAMPLES],
-    )
 
 
 # -- a bar -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from emlab.errors import BadQuery, BudgetExhausted, NotPermitted, PolicyRefused
 from emlab.key import SealingKey, SigningKey, check_sealing, seal, verify
 from emlab.loss import Loss
 from emlab.noise import noises
+from emlab.privacy import ALPHA_MIN
 from emlab.queries.known import AnyQuery
 from emlab.query import MAX_CELLS, cells, clamp
 
@@ -26,11 +27,11 @@ MAX_ASK_S = 3600.0
 MAX_MIN_USERS = 1_000_000
 MAX_SEQ = 2**53
 DRAWING_S = 10.0  # at most, for noise in a cloud: its program takes 0.15 to 0.3 s of a core, and many may draw at once
-MAX_NOISY = 2**62  # of a cell with a cloud's own noise
 Model = Literal["central", "local"]
 Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
 Public = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
+Kind = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]  # the name of an error
 S = TypeVar("S")
 
 
@@ -272,10 +273,17 @@ def disclose(envelope: Envelope, ask: Ask, key: SealingKey, cloud: str, cloud_pu
     if len(clear) != 8 * cells(ask.query):
         raise NotPermitted("the answer has more or fewer numbers than the query asks for")
     values: tuple[int, ...] = struct.unpack(f">{len(clear) // 8}q", clear)
-    within = clamp(ask.query, values) == values if ask.model == "central" else max(map(abs, values)) < MAX_NOISY
+    within = clamp(ask.query, values) == values if ask.model == "central" else _is_noisy(ask, values)
     if not within:
         raise NotPermitted("the answer lies outside what one person may contribute")
     return values
+
+
+def _is_noisy(ask: Ask, values: Sequence[int]) -> bool:
+    """Whether they can be one person's cells with that person's noise, which goes beyond this once in 10**12 cells."""
+    laws = zip(ask.query.parts, noises(ask.query, ask.loss), strict=True)
+    most = [part.cap + law.half_width(ALPHA_MIN, 1) for part, law in laws for _ in part.labels]
+    return all(abs(value) <= bound for value, bound in zip(values, most, strict=True))
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -288,15 +296,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One cloud said no: which error. Why is between it, its owner and the lab's recorder."""
 
-    cloud: str
-    kind: str
+    cloud: Id
+    kind: Kind
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One cloud could not be reached or broke: which error."""
 
-    cloud: str
-    kind: str
+    cloud: Id
+    kind: Kind
 
 
 Outcome = Answer | Refusal | Failure

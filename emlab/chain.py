@@ -110,7 +110,9 @@ def check(links: Iterable[Link], told: Head, *, earlier: Collection[Head] = (), 
         links: from the first on. told: the head that came with them.
         earlier: heads of this log that somebody remembers. public: the cloud's key, if it is known from elsewhere.
     """
-    remembered = {one.seq: one for one in earlier}
+    remembered: dict[int, set[str]] = {}
+    for one in earlier:
+        remembered.setdefault(one.seq, set()).add(one.hash)
     broken: list[str] = []
     lost: list[str] = []
     last = Link(seq=1, ts=0.0, kind="", facts={}, before=root(told.cloud), hash=root(told.cloud))
@@ -118,7 +120,7 @@ def check(links: Iterable[Link], told: Head, *, earlier: Collection[Head] = (), 
     for number, link in enumerate(links, 1):
         broken += _wrong(link, number, last.hash)
         last = link
-        if number in remembered and remembered[number].hash != link.hash:
+        if remembered.get(number, {link.hash}) != {link.hash}:
             lost.append(f"link {number} is another one now")
     lost += [f"it ended at {seq} once, and now at {number}" for seq in remembered if seq > number]
     lost += [f"a head of {one.cloud[:12]} is of another cloud" for one in earlier if one.cloud != told.cloud]
@@ -303,11 +305,3 @@ class MemoryChain:
         """See Chain."""
         with self._lock:
             return self._links[after : after + limit]
-
-
-def all_of(chain: Chain) -> Iterator[Link]:
-    """Every link, oldest first, a page at a time."""
-    after = 0
-    while found := chain.page(after, PAGE):
-        yield from found
-        after = found[-1].seq

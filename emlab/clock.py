@@ -5,9 +5,11 @@ Imports only the standard library.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -83,3 +85,14 @@ def wait_until(
         clock.wait(pause_s)
         pause_s = min(pause_s * 2, longest_s)
     return True
+
+
+@contextmanager
+def padded(clock: Clock, slot_s: float) -> Iterator[None]:
+    """The block takes a whole number of slots, one or more, so that how long it takes tells little of what it did."""
+    start = clock.monotonic()
+    try:
+        yield
+    finally:
+        spent = clock.monotonic() - start
+        clock.wait(max(1, math.ceil(spent / slot_s)) * slot_s - spent)

@@ -24,19 +24,19 @@ from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds, state_of, states_of, status_of
 from emlab.engines.base import SOCKET, Engine
-from emlab.engines.rundir import make_run_dir
-from emlab.errors import ConfigError, EmlabError, UnknownUser
+from emlab.errors import ConfigError, EmlabError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never, Sooner
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
 from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
+from emlab.lives import Lives, unknown
 from emlab.policy import Policy
 from emlab.provider import Provider, Releasing
 from emlab.provision import OwnerToken, Provision, new_marker
 from emlab.record import Recorder
 from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
-from emlab.state import CloudSpec, CloudStats, Handle
+from emlab.state import CloudStats
 from emlab.tokens import Tokens
 from emlab.usercloud import UserCloud
 from emlab.vaults.base import Vault
@@ -79,25 +79,33 @@ class Controller:
         self.idle: IdleRule = Never() if idle is None else idle
         self._vault = vault
         self._registry = registry
-        self._home = home
         self._dir = lab_dir
         self._policy = policy
         self.aggregator = aggregator
         self._clock = clock
         self._signing = SigningKey(registry.secret("controller"))
         self.tokens = Tokens(registry, clock=clock)
+        self._lives = Lives(
+            engine,
+            vault,
+            registry,
+            lab=lab,
+            home=home,
+            lab_dir=lab_dir,
+            provision=self._provision,
+            recorder=self.recorder,
+            clock=clock,
+        )
         self.admission = Admission(
             registry,
             self.tokens,
-            lambda user: self.life(user),
+            self._lives.of,
             engine=engine.name,
             signing=self._signing,
             recorder=self.recorder,
             clock=clock,
         )
         self._lock = threading.Lock()
-        self._lives: dict[str, Lifecycle] = {}
-        self._by_cloud: dict[str, Lifecycle] = {}  # the same ones
         self._providers: dict[str, Provider] = {}
 
     # -- the lab's life ----------------------------------------------------------------------------------------
@@ -109,7 +117,7 @@ class Controller:
         """
         found = {handle.cloud: handle for handle in self.engine.find(self.lab)}
         for row in self._registry.clouds():
-            life = self._keep(self._life(row, found.pop(row.cloud, None)))
+            life = self._lives.begin(row, found.pop(row.cloud, None))
             if row.intent in LEAVING:
                 self._leave(row, life)
             else:
@@ -127,10 +135,7 @@ class Controller:
 
     def detach(self) -> None:
         """Connections are closed; the clouds are left as they are. Idempotent."""
-        for life in self._lives.values():
-            life.detach()
-        self._lives.clear()
-        self._by_cloud.clear()
+        self._lives.detach()
 
     def __enter__(self) -> Controller:
         self.attach()
@@ -138,35 +143,6 @@ class Controller:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.detach()
-
-    def _life(self, row: CloudRow, handle: Handle | None = None) -> Lifecycle:
-        vault = self._vault(self._cloud_dir(row))
-        spec = CloudSpec(
-            lab=self.lab,
-            user=row.user,
-            cloud=row.cloud,
-            generation=row.generation,
-            run_dir=make_run_dir(self._home, row.cloud),
-            vault_parent=vault.parent,
-            vault_dir=vault.parent / "clear",
-        )
-        return Lifecycle(
-            spec,
-            engine=self.engine,
-            vault=vault,
-            provision=lambda: self._provision(row.user),
-            intend=lambda intent: self._registry.turn(row.user, intent),
-            recorder=self.recorder,
-            clock=self._clock,
-            handle=handle,
-        )
-
-    def _keep(self, life: Lifecycle) -> Lifecycle:
-        self._lives[life.spec.user] = self._by_cloud[life.spec.cloud] = life
-        return life
-
-    def _cloud_dir(self, row: CloudRow) -> Path:
-        return self._dir / "clouds" / row.cloud
 
     def _provision(self, user: str) -> Provision:
         row = self._row(user)
@@ -215,7 +191,7 @@ class Controller:
         with self.span("signup", user):
             self._registry.add(row)  # before anything is made, so that a crash leaves nothing unknown
             try:
-                life = self._keep(self._life(row))
+                life = self._lives.begin(row)
                 token, _ = self.tokens.issue("owner", user, ttl_s=token_ttl_s)
                 life.create(key, row.marker)
                 with life.using() as client:
@@ -225,7 +201,7 @@ class Controller:
                     health = client.call("health", Health)
                 self._registry.born(user, health.public)
             except BaseException:
-                self._leave(row, self._by_cloud.get(row.cloud))
+                self._leave(row, self._lives.by_cloud.get(row.cloud))
                 raise
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
@@ -259,17 +235,16 @@ class Controller:
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
         row = self._registry.cloud(user)
-        life = self._lives.get(user)
+        life = self._lives.by_user.get(user)
         if row is not None and life is not None:
             self._destroy(row, life)
 
     def _destroy(self, row: CloudRow, life: Lifecycle | None) -> None:
         if life is not None:
-            life.destroy(self._cloud_dir(row))
+            life.destroy(self._lives.folder(row))
         known = self._registry.cloud(row.user)
         if known is not None and known.cloud == row.cloud:
-            self._lives.pop(row.user, None)
-            self._by_cloud.pop(row.cloud, None)
+            self._lives.end(row)
             self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
             self._registry.drop(row.user)
 
@@ -284,13 +259,13 @@ class Controller:
 
     def _statuses(self) -> list[CloudStatus]:
         """How all clouds stand, now."""
-        lives, now = list(self._lives.values()), self._clock.now()
+        lives, now = list(self._lives), self._clock.now()
         states = states_of(self.engine, self.lab, lives)
         return [status_of(life, states[life.spec.cloud], now) for life in lives]
 
     def life_of(self, cloud: str) -> Lifecycle | None:
         """The life of the cloud with this id; None if there is none. Does not block."""
-        return self._by_cloud.get(cloud)
+        return self._lives.by_cloud.get(cloud)
 
     def status(self, user: str) -> CloudStatus:
         """How the user's cloud stands, now. Raises UnknownUser."""
@@ -316,15 +291,12 @@ class Controller:
     def _row(self, user: str) -> CloudRow:
         row = self._registry.cloud(user)
         if row is None:
-            raise UnknownUser(f"nobody called {user[:80]!r} has a cloud in the lab {self.lab}")
+            raise unknown(user, self.lab)
         return row
 
     def life(self, user: str) -> Lifecycle:
         """The life of the user's cloud, for its handle. Raises UnknownUser."""
-        life = self._lives.get(user)
-        if life is None:
-            raise UnknownUser(f"nobody called {user[:80]!r} has a cloud in the lab {self.lab}")
-        return life
+        return self._lives.of(user)
 
     # -- pausing and waking ------------------------------------------------------------------------------------
 
@@ -368,10 +340,9 @@ class Controller:
 
     def sweep(self) -> list[str]:
         """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`."""
-        lives = dict(self._lives)
-        states = states_of(self.engine, self.lab, lives.values())
-        rule = Sooner(self.idle, sweeping.limits(lives.values()))
-        return sweeping.sweep(lives, states, rule, self._clock.now())
+        states = states_of(self.engine, self.lab, self._lives)
+        rule = Sooner(self.idle, sweeping.limits(self._lives))
+        return sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())
 
     # -- providers ---------------------------------------------------------------------------------------------
 

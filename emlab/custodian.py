@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hmac
 import logging
-import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import msgspec
 
@@ -20,21 +19,24 @@ from emlab import ask as asking
 from emlab import policy as policies
 from emlab.ask import Ask, AskRequest, Envelope
 from emlab.chain import Chain, Head, MemoryChain
-from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.clock import SYSTEM_CLOCK, Clock, padded
 from emlab.entries import StoreReport
-from emlab.errors import BadQuery, ConfigError, EmlabError, InUse, NotPermitted, Refused, StoreError, VaultError
+from emlab.errors import BadQuery, ConfigError, InUse, NotPermitted, PolicyRefused, Refused, StoreError, VaultError
 from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
 from emlab.key import SigningKey, check_kind, token_hash
 from emlab.ledger import Ledger, Note, Row, merged
 from emlab.logbook import Logbook
+from emlab.loss import NOTHING, Spent
 from emlab.noise import noises
 from emlab.policy import Policy, Published
 from emlab.provision import Provision
-from emlab.query import Section, Trip, cells, clamp
+from emlab.query import cells, clamp
 from emlab.restricted import restricted
 from emlab.store import Store
+from emlab.store.hurried import hurried
 from emlab.store.period import check_period
+from emlab.turns import Turns
 from emlab.wire.archive import (
     FORMAT,
     MAX_ROWS,
@@ -46,9 +48,7 @@ from emlab.wire.archive import (
     RestoreRequest,
 )
 from emlab.wire.log import Deleted, DeleteRequest, Links, LinksRequest, Remaining, RemainingRequest
-from emlab.wire.table import FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
-
-T = TypeVar("T")
+from emlab.wire.table import AmendRequest, FindRequest, Found, Health, LedgerReport, RunPipeline, StoreRequest
 
 log = logging.getLogger(__name__)
 COMPUTING = 0.7  # of a slot; the rest is for the ledger
@@ -89,7 +89,7 @@ class Custodian:
         self._clock = clock
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._digest = digest or self._digest_here
-        self._digesting, self._adopting = _Turns(), threading.Lock()
+        self._digesting, self._adopting = Turns(), threading.Lock()
         if ledger.balance().seq < provision.ledger_seq:
             raise VaultError("the ledger in this vault is older than the one that the controller remembers")
         ledger.carry(provision.spent, now=clock.now())
@@ -167,6 +167,13 @@ class Custodian:
 
     def set_policy(self, policy: Policy) -> Policy:
         """The owner permits this from now on. What was spent stays spent. Raises BadQuery: a place is none."""
+        return self._set_policy(policy, None)
+
+    def amend_policy(self, request: AmendRequest) -> Policy:
+        """The same, if the policy still is of the version that it was made of. Raises BadQuery, InUse."""
+        return self._set_policy(request.policy, request.version)
+
+    def _set_policy(self, policy: Policy, before: int | None) -> Policy:
         for place in policy.excluded_places:
             try:
                 self._store.check_region(place.geojson())
@@ -175,6 +182,8 @@ class Custodian:
         with self._setting:
             kept = self._ledger.kept("policy")
             version = self._provision.policy.version if kept is None else policies.version_of(kept)
+            if before not in (None, version):
+                raise InUse(f"the policy was changed meanwhile: it is version {version} now")
             policy = msgspec.structs.replace(policy, version=version + 1)
             self._ledger.keep("policy", msgspec.json.encode(policy))
             self._log.policy(policy)
@@ -287,12 +296,18 @@ class Custodian:
         return self._store.restore(request.collection, request.documents, partial=request.partial)
 
     def adopt(self, request: AdoptRequest) -> LedgerReport:
-        """What was spent elsewhere counts here, never twice; the policy follows if it is given."""
-        with self._adopting:
+        """What was spent elsewhere counts here, no debit twice; the policy follows if it is given.
+
+        Spent is then at least what each of both clouds says, and what all debits of both are together.
+        """
+        with self._adopting, ExitStack() as stack:
+            for stripe in self._stripes:  # nothing is debited between looking and carrying over
+                stack.enter_context(stripe)
             rows = merged(self._adopted(), request.rows)
             if len(rows) > MAX_ROWS:
                 raise BadQuery(f"a cloud keeps at most {MAX_ROWS} rows of other clouds' ledgers")
-            self._ledger.carry(request.spent, now=self._clock.now())
+            told = sum((Spent.of(row.loss) for row in merged(self._ledger.rows(), rows) if not row.refunded), NOTHING)
+            self._ledger.carry(request.spent.at_least(told), now=self._clock.now())
             self._ledger.keep(_ADOPTED, msgspec.json.encode(rows))
         self._log.tell("imported", {"debits": len(request.rows), "spent_micro": request.spent.micro})
         if request.policy is not None:
@@ -314,128 +329,71 @@ class Custodian:
         )
         # first, because nothing is spent if it fails, and how long it takes tells nothing of data that was not read yet
         noise = self._draw(ask) if ask.model == "local" else (0,) * cells(ask.query)
-        with self._padded(ask.query.slot_s), self._stripes[int(ask.id, 16) % _STRIPES]:
+        # who waits for a stripe waits until the slot is over, and not until this answer is computed
+        with self._stripes[int(ask.id, 16) % _STRIPES], padded(self._clock, ask.query.slot_s):
             return self._answer(ask, asking.alias(request), noise)
 
     def _answer(self, ask: Ask, alias: str, noise: Sequence[int]) -> Envelope:
         query_name = type(ask.query).__name__
         note = Note(provider=ask.provider_name, query=query_name, purpose=ask.purpose, ts=self._clock.now())
-        try:
-            policy = self._holding()
+        policy = self._holding()
+        with self._refusing(ask, note):
             policy.check(ask)
             self._check_regions(ask)
             digest = asking.digest(ask.encode())
             given = self._ledger.reserve(ask.id, digest, ask.loss, policy.terms(ask.provider, note.ts), note)
+        if given is not None:
+            return msgspec.json.decode(given, type=Envelope)
+        seq = self._ledger.balance().seq  # before data is read: how many asks come meanwhile tells how much there is
+        try:
+            values = tuple(map(sum, zip(self._compute(ask, policy), noise, strict=True)))
+        except StoreError:
+            self._refund(ask)
+            raise
+        envelope = asking.enclose(ask, values, alias, self._key, seq=seq, version=policy.version, ts=note.ts)
+        with self._setting, self._refusing(ask, note):  # another policy comes after this answer, or prevents it
+            if self._holding() != policy:
+                self._refund(ask)
+                raise PolicyRefused("the owner changed the policy meanwhile")
+            self._log.answered(ask, envelope)  # first, so that no answer leaves untold
+            self._ledger.commit(ask.id, msgspec.json.encode(envelope))
+        return envelope
+
+    @contextmanager
+    def _refusing(self, ask: Ask, note: Note) -> Iterator[None]:
+        """A refusal is on record."""
+        try:
+            yield
         except Refused as exc:
             self._ledger.refuse(ask.id, exc.kind, note)
             self._log.refused(ask, exc.kind)
             raise
-        if given is not None:
-            return msgspec.json.decode(given, type=Envelope)
-        try:
-            values = tuple(map(sum, zip(self._compute(ask, policy), noise, strict=True)))
-        except EmlabError:  # of the store; what a query stumbled over could tell of data, and is paid for
-            if self._ledger.refund(ask.id):
-                self._log.refunded(ask)
-            raise
-        seq = self._ledger.balance().seq
-        envelope = asking.enclose(ask, values, alias, self._key, seq=seq, version=policy.version, ts=note.ts)
-        self._log.answered(ask, envelope)  # first, so that no answer leaves untold
-        self._ledger.commit(ask.id, msgspec.json.encode(envelope))
-        return envelope
+
+    def _refund(self, ask: Ask) -> None:
+        """What the ask cost is given back: nothing of an answer has left the cloud, or will."""
+        if self._ledger.refund(ask.id):
+            self._log.refunded(ask)
 
     def _check_regions(self, ask: Ask) -> None:
         for region in ask.query.regions:
             self._store.check_region(region.geojson())
 
     def _compute(self, ask: Ask, policy: Policy) -> tuple[int, ...]:
-        """The query's cells, clamped; zeros if its slot is too short for this much data."""
+        """The query's cells, clamped; zeros if its slot is too short for this much data, or the query fails on it."""
         until = self._clock.monotonic() + ask.query.slot_s * COMPUTING
         try:
             with self._store.within(ask.query.slot_s * COMPUTING):
-                reading = restricted(_Hurried(self._store, until, self._clock), policy)
+                reading = restricted(hurried(self._store, until, self._clock), policy)
                 return clamp(ask.query, ask.query.contribution(reading))
         except (StoreError, TimeoutError):
             if self._clock.monotonic() < until - EARLY_S:  # it is the store that broke, not the time that ran out
                 raise
-            return (0,) * cells(ask.query)
-
-    @contextmanager
-    def _padded(self, slot_s: float) -> Iterator[None]:
-        start = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            spent = self._clock.monotonic() - start
-            self._clock.wait(max(1, math.ceil(spent / slot_s)) * slot_s - spent)
+        except Exception as exc:  # that a query stumbles over this person's data would tell of it
+            log.error("a query %s failed with %s; zeros were answered", type(ask.query).__name__, type(exc).__name__)
+        return (0,) * cells(ask.query)
 
 
 def _draw_here(ask: Ask) -> list[int]:
     from emlab.aggregate import drawn
 
     return drawn(ask, noises(ask.query, ask.loss))
-
-
-class _Turns:
-    """One at a time, and one that waits for its turn. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = self._waiting = False
-
-    @contextmanager
-    def turn(self, refusal: str) -> Iterator[None]:
-        """Nobody else has a turn. Raises InUse, with this message, if somebody waits already."""
-        with self._changed:
-            if self._waiting:
-                raise InUse(refusal)
-            self._waiting = True
-            try:
-                self._changed.wait_for(lambda: not self._running)
-            finally:
-                self._waiting = False
-            self._running = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running = False
-                self._changed.notify()
-
-
-class _Hurried:
-    """A store's reading that ends with TimeoutError when its time has passed."""
-
-    def __init__(self, store: Store, until: float, clock: Clock) -> None:
-        self._store = store
-        self._until = until
-        self._clock = clock
-
-    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
-        return self._store.exists(key, start_ts=start_ts, end_ts=end_ts, region=region)
-
-    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[tuple[float, float, float]]:
-        return self._in_time(self._store.track(key, start_ts=start_ts, end_ts=end_ts))
-
-    def fixes(
-        self,
-        key: str,
-        *,
-        start_ts: float,
-        end_ts: float,
-        region: Mapping[str, object] | None,
-        but: Sequence[Mapping[str, object]] = (),
-    ) -> Iterable[tuple[float, float, float]]:
-        return self._in_time(self._store.fixes(key, start_ts=start_ts, end_ts=end_ts, region=region, but=but))
-
-    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
-        return self._in_time(self._store.trips(start_ts=start_ts, end_ts=end_ts))
-
-    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
-        return self._in_time(self._store.sections(start_ts=start_ts, end_ts=end_ts))
-
-    def _in_time(self, found: Iterable[T]) -> Iterator[T]:
-        for one in found:
-            if self._clock.monotonic() >= self._until:
-                raise TimeoutError
-            yield one

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from emlab import files
 from emlab.aggregate import Release
 from emlab.clouds import Clouds
-from emlab.entries import StoreReport
+from emlab.entries import StoreReport, summed
 from emlab.errors import ConfigError
 from emlab.fanout import fan_out
 from emlab.intake.report import IntakeReport
@@ -113,12 +113,7 @@ def store(clouds: Sequence[UserCloud], people: Iterable[Person]) -> StoreReport:
     from tqdm.auto import tqdm
 
     pairs = tqdm(list(zip(clouds, people, strict=True)), desc="storing", leave=False, disable=None)
-    reports = [cloud.store(person.entries()) for cloud, person in pairs]
-    return StoreReport(
-        received=sum(report.received for report in reports),
-        inserted=sum(report.inserted for report in reports),
-        replaced=sum(report.replaced for report in reports),
-    )
+    return summed([cloud.store(person.entries()) for cloud, person in pairs])
 
 
 def intake(clouds: Sequence[UserCloud]) -> IntakeReport:

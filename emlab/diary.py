@@ -29,6 +29,17 @@ SECTION_COLUMNS = (
 PLACE_COLUMNS = ("place", "enter_ts", "exit_ts", "duration_s", "lon", "lat", "enter_local", "exit_local")
 
 
+def entries(found: Iterable[JsonObject], time_key: str) -> pd.DataFrame:
+    """One row per entry, as `UserCloud.entries` says, indexed by the UTC time in the field `time_key`."""
+    import pandas as pd
+
+    frame = pd.DataFrame([_row(entry) for entry in found])
+    column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
+    times = frame[column] if column in frame else pd.Series(math.nan, index=frame.index)
+    frame.index = _times(times)
+    return frame
+
+
 def trips(entries: Iterable[JsonObject]) -> pd.DataFrame:
     """One row per trip (TRIP_COLUMNS), indexed by its start in UTC.
 
@@ -81,8 +92,23 @@ def _frame(rows: Sequence[tuple[object, ...]], columns: Sequence[str], index: st
     frame = pd.DataFrame(rows, columns=list(columns))
     numbers = [name for name in columns if name.endswith(("_ts", "_s", "_m", "_mps", "lon", "lat"))]
     frame[numbers] = frame[numbers].astype("float64")
-    frame.index = pd.DatetimeIndex(pd.to_datetime((frame[index] * 1e6).round(), unit="us", utc=True), name="time")
+    frame.index = _times(frame[index])
     return frame
+
+
+def _times(seconds: pd.Series[float]) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    return pd.DatetimeIndex(pd.to_datetime((seconds * 1e6).round(), unit="us", utc=True), name="time")
+
+
+def _row(entry: JsonObject) -> dict[str, object]:
+    data, metadata = entry.get("data"), entry.get("metadata")
+    row: dict[str, object] = dict(data) if isinstance(data, dict) else {}
+    row["_id"] = _oid(entry["_id"]) if isinstance(entry.get("_id"), dict) else None
+    if isinstance(metadata, dict):
+        row |= {f"metadata_{name}": value for name, value in metadata.items()}
+    return row
 
 
 def _oid(value: object) -> str:

@@ -1,13 +1,12 @@
-"""Distances and areas on the map, in plain Python: they run inside a cloud, which loads no numpy. Imports nothing.
+"""Distances on the earth's surface, in plain Python: they run inside a cloud, which loads no numpy. Imports nothing.
 
 Points are (longitude, latitude) in degrees, in GeoJSON's order.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the WGS 84 ellipsoid, (2a + b) / 3. Source: Moritz, "Geodetic Reference System 1980" (2000)."""
@@ -58,52 +57,3 @@ def path_length_m(points: Iterable[tuple[float, float]], *, step_m: float = 50.0
             total_m += hop_m
             anchor = point
     return total_m
-
-
-Ring = Sequence[tuple[float, float]]
-
-
-class Area:
-    """Polygons on the map, made ready to be asked about many points.
-
-    Args:
-        polygons: each an outer ring and the rings of its holes; each ring (longitude, latitude), the first point again
-            at its end. No edge crosses the date line.
-    """
-
-    def __init__(self, polygons: Iterable[Sequence[Ring]]) -> None:
-        self._polygons = [_ready(rings) for rings in polygons]
-
-    def holds(self, lon: float, lat: float) -> bool:
-        """Whether the point lies in one of the polygons, on the map, where edges are straight.
-
-        A point on an edge belongs to what lies east or north of it: of polygons side by side exactly one holds it.
-
-        Source: Shimrat, "Algorithm 112: position of point relative to polygon" (1962): a ray from the point to the
-        west crosses an odd number of edges.
-        """
-        for west, south, east, north, edges in self._polygons:
-            if west <= lon <= east and south <= lat <= north:
-                crossed = False
-                for lon1, lat1, lon2, lat2 in edges:
-                    if lat1 <= lat < lat2 and lon1 + (lat - lat1) / (lat2 - lat1) * (lon2 - lon1) <= lon:
-                        crossed = not crossed
-                if crossed:
-                    return True
-        return False
-
-
-_Edge = tuple[float, float, float, float]
-_Ready = tuple[float, float, float, float, list[_Edge]]
-
-
-def _ready(rings: Sequence[Ring]) -> _Ready:
-    """The bounds of a polygon and its edges, each from south to north, so that two neighbours compute with the same."""
-    lons, lats = zip(*(point for ring in rings for point in ring), strict=True)
-    pairs = (sorted(pair, key=_latitude) for ring in rings for pair in itertools.pairwise(ring))
-    edges = [(*start, *end) for start, end in pairs if start[1] < end[1]]
-    return min(lons), min(lats), max(lons), max(lats), edges
-
-
-def _latitude(point: tuple[float, float]) -> float:
-    return point[1]

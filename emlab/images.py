@@ -39,10 +39,10 @@ LIBRARIES = (
 )
 # What a cloud does not run: an edit there leaves the image as it is. The build proves that nothing else is needed.
 _ON_HOST = (
-    "_data admission archive audit cleaning cli cli_served clouds controller demo diary ending "
-    "experiment fanout gate idle images kept lab lease lifecycle machines measure panel parts plots "
-    "planning provider record registry remote report service serving simulate sweeping tokens usercloud vaults waking "
-    "apps/controller apps/gateway apps/metrics apps/upstream"
+    "_data admission archive audit cleaning cli cli_served cli_verify clouds controller demo diary ending experiment "
+    "fanout gate idle images kept lab lease lifecycle lives machines me measure models panel parts planning plots "
+    "provider record registry remote report service serving session simulate sweeping tokens usercloud vaults "
+    "verifying waking apps/controller apps/gateway apps/metrics apps/upstream queries/testing"
 )
 HOST_ONLY = frozenset(_ON_HOST.split())
 # ... except what mounts an eCryptfs vault for a user who is not root

@@ -6,9 +6,7 @@ this user can read, or typed, or piped in. Imports of emlab errors, lab, parts, 
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import BinaryIO
 
 from emlab import serving
 from emlab.errors import ConfigError, MistypedCode
+from emlab.files import read_private, replacing
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
 from emlab.parts import emlab_home
@@ -112,7 +111,7 @@ def read_token(path: Path | None) -> str:
 
     Raises: ConfigError: there is none, or others can read it too.
     """
-    token = _asked() if path is None else _in_file(path)
+    token = _asked() if path is None else read_private(path, "token").decode("ascii", "replace").strip()
     if not (token and token.isascii() and token.isprintable()):
         raise ConfigError("there is no token: give --token-file FILE, or pipe it in")
     return token
@@ -139,8 +138,6 @@ def _check_new(path: Path) -> None:
 @contextmanager
 def fresh_token_file(path: Path) -> Iterator[BinaryIO]:
     """A new file for a token, which only this user can read. Raises ConfigError: it is there already."""
-    from emlab.files import replacing
-
     _check_new(path)
     with replacing(path) as file:
         yield file
@@ -152,16 +149,3 @@ def _asked(what: str = "the owner's token") -> str:
 
         return getpass.getpass(f"{what} (not shown): ").strip()
     return sys.stdin.readline(MAX_TOKEN_BYTES).strip()
-
-
-def _in_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
-                raise ConfigError(f"{path} is no plain file of yours")
-            if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(f"others can read the token in {path}: chmod 600 {path}")
-            return file.read(MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
-    except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc

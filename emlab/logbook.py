@@ -6,7 +6,6 @@ answer that a crash kept from leaving. Whatever the ledger or the policy knows a
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 
@@ -62,9 +61,8 @@ class Logbook:
 
     def policy(self, policy: Policy) -> None:
         """That this holds from now on is told, once."""
-        digest = hashlib.sha256(msgspec.json.encode(policy, order="deterministic")).hexdigest()
-        facts: Facts = {"version": policy.version, "name": policy.name, "policy": digest}
-        self._write("policy", facts, once=f"policy:{policy.version}:{digest}")
+        facts: Facts = {"version": policy.version, "name": policy.name, "policy": policy.digest}
+        self._write("policy", facts, once=f"policy:{policy.version}:{policy.digest}")
 
     def answered(self, ask: Ask, envelope: Envelope) -> None:
         """That this answer leaves is told."""

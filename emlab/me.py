@@ -5,15 +5,17 @@ Imports of emlab chain, errors, ledger, policy, verdict and wire; pandas when a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from emlab.chain import PAGE, Head, Link, check
+from emlab.ledger import Row
 from emlab.loss import Accounting, Spent
-from emlab.policy import Policy
+from emlab.policy import Policy, admits
 from emlab.verdict import Verdict
 from emlab.wire.log import MAX_ASKED, Links, LinksRequest, Remaining, RemainingRequest
 from emlab.wire.table import LedgerReport
@@ -29,7 +31,9 @@ SHOWN = 10  # refusals in a notebook
 class Call(Protocol):
     """A call of one of the custodian's routes by its owner."""
 
-    def __call__(self, name: str, response: type[R], request: msgspec.Struct | None = None) -> R:
+    def __call__(
+        self, name: str, response: type[R], request: msgspec.Struct | None = None, *, timeout_s: float = ...
+    ) -> R:
         """The response."""
 
 
@@ -180,11 +184,10 @@ def gather(call: Call, user: str, earlier: Iterable[Head] = ()) -> Me:
     keys = [key for key in names if key][:MAX_ASKED]
     left = call("remaining", Remaining, RemainingRequest(providers=keys)).by_provider if keys else {}
     scale = MICRO if ledger.accounting == "pure" else NANO
-    known = {name: key for key, name in names.items()}
-    told = {row.provider for row in ledger.rows} - known.keys()
+    refused = Counter(link.facts.get("provider_key") for link in log.links if link.kind == "refused")
     providers = [
-        _use(name, key, ledger, log.links, policy, left[key] / scale if key in left else None)
-        for name, key in [*known.items(), *((name, "") for name in sorted(told))]
+        _use(name, key, rows, refused[key], policy, left[key] / scale if key in left else None)
+        for (key, name), rows in _by_provider(ledger.rows, log.links, names).items()
     ]
     return Me(
         user=user,
@@ -209,12 +212,26 @@ def _names(links: Iterable[Link], policy: Policy) -> dict[str, str]:
     return names
 
 
+def _by_provider(
+    rows: Iterable[Row], links: Iterable[Link], names: Mapping[str, str]
+) -> dict[tuple[str, str], list[Row]]:
+    """The debits of each (key, name): all in `names`, then names whose key nobody tells, as of another lab.
+
+    The log tells the key of an ask, but for one that came with an import or was found after a crash: that is by name.
+    """
+    by_ask = {link.facts.get("ask"): str(link.facts["provider_key"]) for link in links if "provider_key" in link.facts}
+    by_name = {name: key for key, name in names.items()}
+    found: dict[tuple[str, str], list[Row]] = {item: [] for item in names.items()}
+    for row in sorted(rows, key=lambda row: row.provider):
+        key = by_ask.get(row.id) or by_name.get(row.provider, "")
+        found.setdefault((key, names.get(key, row.provider)), []).append(row)
+    return found
+
+
 def _use(
-    name: str, key: str, ledger: LedgerReport, links: Iterable[Link], policy: Policy, remaining: float | None
+    name: str, key: str, rows: Sequence[Row], refused: int, policy: Policy, remaining: float | None
 ) -> ProviderUse:
-    rows = [row for row in ledger.rows if row.provider == name]
     paid = [row.loss for row in rows if not row.refunded]
-    refused = sum(link.kind == "refused" and link.facts.get("provider") == name for link in links)
     return ProviderUse(
         provider=name,
         key=key,
@@ -224,7 +241,7 @@ def _use(
         epsilon=sum(loss.epsilon_micro for loss in paid) / MICRO,
         rho=sum(loss.rho_nano for loss in paid) / NANO,
         remaining=remaining,
-        permitted=policy.providers == "anyone" or key in policy.providers,
+        permitted=admits(policy.providers, key),
     )
 
 

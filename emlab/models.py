@@ -56,7 +56,7 @@ def _row(release: Release, alpha: float) -> dict[str, object]:
         "half_width": (high - low) / 2,
         "unit": release.unit,
         "noise_scale": spread(release.noise[0]),
-        "draws": release.answered if release.model == "local" else 1,
+        "draws": release.draws,
         "trust": release.trust,
         "protects_from": "nobody: NOT PRIVATE, no noise was added" if exact else PROTECTS[release.model],
         "protects_not_from": "everybody who sees the release" if exact else PROTECTS_NOT[release.model],

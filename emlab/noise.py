@@ -5,14 +5,14 @@ Imports opendp when noise is drawn.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import msgspec
 
 from emlab import privacy, tails
 from emlab.errors import BadQuery
 from emlab.loss import Loss
-from emlab.query import Part, Query
+from emlab.query import Part, Query, cells
 
 
 class Noise(msgspec.Struct, frozen=True, tag_field="law"):
@@ -99,6 +99,19 @@ def share(loss: Loss, part: Part, query: Query) -> Loss:
     return mine
 
 
+def half_widths(query: Query, laws: Sequence[AnyNoise], alpha: float, draws: int) -> list[int]:
+    """Of each part: with probability `alpha` at most, the noise of any cell of the query exceeds that of its part.
+
+    Args:
+        alpha: 1e-12 to below 1; shared over the cells, of which each has 1e-12 at least.
+        draws: noises in the sum of a cell: 1 in the central model, the number of clouds in the local one.
+    Raises BadQuery: alpha is not within [1e-12, 1).
+    """
+    privacy.check_alpha(alpha)
+    each = max(alpha / cells(query), privacy.ALPHA_MIN)
+    return [law.half_width(each, draws) for law in laws]
+
+
 def is_exact(noise: tuple[AnyNoise, ...]) -> bool:
     """Whether nothing was added."""
     return all(isinstance(one, NoNoise) for one in noise)
@@ -106,4 +119,7 @@ def is_exact(noise: tuple[AnyNoise, ...]) -> bool:
 
 def spread(noise: AnyNoise) -> float:
     """Scale or sigma, for people to read; 0 for none."""
-    return getattr(noise, "scale", getattr(noise, "sigma", math.nan)) if not isinstance(noise, NoNoise) else 0.0
+    match noise:
+        case Laplace(scale=width) | Gaussian(sigma=width):
+            return width
+    return 0.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from html import escape
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -14,7 +14,7 @@ from emlab import noise, privacy
 from emlab.ask import Model
 from emlab.errors import BadQuery
 from emlab.loss import Loss
-from emlab.query import Query, cells
+from emlab.query import Query
 
 ALPHA = 0.05
 Law = Literal["laplace", "gaussian"]
@@ -48,13 +48,15 @@ def loss_for(query: Query, wish: Accuracy, draws: int) -> Loss:
         draws: noises in the sum of a cell: 1 in the central model, the number of clouds in the local one.
     Raises BadQuery: an argument is out of its bounds, or no epsilon up to 100 (rho up to 5000) is enough.
     """
+    if wish.law not in get_args(Law):
+        raise BadQuery(f"the law of noise is laplace or gaussian, not {wish.law!r}")
     errors = _errors(query, wish.error)
-    each = max(wish.alpha / cells(query), 1e-12)
-    privacy.half_width(wish.alpha, 1.0)  # the bounds of alpha
+    privacy.check_alpha(wish.alpha)
 
     def enough(amount: int) -> bool:
         laws = noise.noises(query, _loss(wish.law, amount))
-        return all(law.half_width(each, draws) <= error for law, error in zip(laws, errors, strict=True))
+        halves = noise.half_widths(query, laws, wish.alpha, draws)
+        return all(half <= error for half, error in zip(halves, errors, strict=True))
 
     low = sum(part.share for part in query.parts)  # less cannot be split over them
     high = privacy.EPSILON_MICRO_MAX if wish.law == "laplace" else privacy.RHO_NANO_MAX
@@ -188,18 +190,17 @@ def plan(
 ) -> Plan:
     """The plan of an ask with this loss. Raises BadQuery."""
     expected = math.floor(eligible * (1 - (drop_outs.share or 0.0)))
-    laws = {part.name: law for part, law in zip(query.parts, noise.noises(query, loss), strict=True)}
-    draws = max(expected, 1) if model == "local" else 1
-    each = max(alpha / cells(query), 1e-12)
+    names, laws = [part.name for part in query.parts], noise.noises(query, loss)
+    halves = noise.half_widths(query, laws, alpha, max(expected, 1) if model == "local" else 1)
     return Plan(
         query=type(query).__name__,
         unit=query.unit,
         model=model,
         epsilon=loss.epsilon_micro / privacy.MICRO,
         rho=loss.rho_nano / 1e9,
-        noise={name: noise.spread(law) for name, law in laws.items()},
+        noise=dict(zip(names, map(noise.spread, laws), strict=True)),
         alpha=alpha,
-        half_width={name: law.half_width(each, draws) for name, law in laws.items()},
+        half_width=dict(zip(names, halves, strict=True)),
         eligible=eligible,
         drop_outs=drop_outs,
         expected=expected,

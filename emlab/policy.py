@@ -5,6 +5,7 @@ What the fields mean for an owner, and what they do not protect: POLICIES.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Unpack, overload
 
@@ -248,6 +249,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """What the controller may read of it."""
         return Published(providers=self.providers, pause_after_s=self.pause_after_s, lock_after_s=self.lock_after_s)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy in canonical form, in hex: what the cloud's log tells of it."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
     def check(self, ask: Ask) -> None:
         """Returns if the policy allows the ask; the budget is the ledger's to check. Raises PolicyRefused."""
         if reasons := self.reasons(ask):
@@ -364,7 +370,7 @@ def _check_places(places: tuple[Region, ...]) -> None:
 def _check_zone(zone: str) -> None:
     if zone == "UTC":
         return
-    from zoneinfo import ZoneInfo  # a quarter of a megabyte, which an idle custodian can do without
+    from zoneinfo import ZoneInfo  # which an idle custodian can do without
 
     try:
         ZoneInfo(zone)

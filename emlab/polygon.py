@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emlab.geo import EARTH_RADIUS_M, haversine_m
 
 Point = tuple[float, float]
 Polygon = Sequence[Sequence[Point]]
 Box = tuple[float, float, float, float]
+Edge = tuple[float, float, float, float]
 BORDER_M = 1.0
 
 
@@ -34,12 +35,31 @@ def area_m2(ring: Sequence[Point]) -> float:
 def width_m(polygon: Polygon) -> float:
     """The side of the square that has as much area for its outline as the polygon, in metres.
 
-    It is 4 * area / outline, holes included: a narrow strip is about twice as wide as it is broad, however long.
+    It is 4 * area / outline, holes included: a narrow strip is about twice as wide as it is broad, however long. What
+    may lie between an edge on the map and the great circle between its ends is no part of the area, because databases
+    take the one or the other.
     """
     outer, *holes = polygon
-    area = area_m2(outer) - sum(map(area_m2, holes))
-    outline_m = sum(haversine_m(*one, *two) for ring in polygon for one, two in itertools.pairwise(ring))
+    edges = [edge for ring in polygon for edge in itertools.pairwise(ring)]
+    area = area_m2(outer) - sum(map(area_m2, holes)) - sum(_sliver_m2(*edge) for edge in edges)
+    outline_m = sum(haversine_m(*one, *two) for one, two in edges)
     return 4 * area / outline_m if area > 0 else 0.0
+
+
+def _sliver_m2(one: Point, two: Point) -> float:
+    """No less area than lies between an edge on the map and the great circle between its ends, if it is not too long.
+
+    Along a great circle the latitude curves by sin * cos of it, and by twice its tangent times the slope's square; the
+    sliver is 1/12 of that times the cube of the longitude's change. The result is three times as much, which is more
+    than enough for edges of up to 60 degrees; longer ones are nothing but sliver.
+    """
+    lons, lats = zip(one, two, strict=True)
+    east, north = (math.radians(abs(a - b)) for a, b in (lons, lats))
+    if east > math.pi / 3:
+        return math.inf
+    high, low = (math.radians(choose(map(abs, lats))) for choose in (max, min))
+    curved = east * east * math.sin(high) * math.cos(low) + 2 * math.tan(high) * north * north
+    return curved * east * math.cos(low) / 4 * EARTH_RADIUS_M * EARTH_RADIUS_M
 
 
 def box_of(polygon: Polygon) -> Box:
@@ -48,39 +68,67 @@ def box_of(polygon: Polygon) -> Box:
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
 
 
-def close_to(box: Box, point: Point) -> bool:
-    """Whether the point lies in the box or within a metre of it."""
+class Area:
+    """Polygons on the map, made ready to be asked about many points.
+
+    Args:
+        polygons: no edge of them crosses the date line.
+    """
+
+    def __init__(self, polygons: Iterable[Polygon]) -> None:
+        self._polygons = [(box_of(polygon), polygon, _edges(polygon)) for polygon in polygons]
+
+    def holds(self, lon: float, lat: float) -> bool:
+        """Whether the point lies in one of the polygons.
+
+        A point on an edge belongs to what lies east or north of it: of polygons side by side exactly one holds it.
+        """
+        return any(_within(box, lon, lat) and _crosses(edges, lon, lat) for box, _, edges in self._polygons)
+
+    def is_near(self, lon: float, lat: float) -> bool:
+        """Whether the point lies in one of the polygons or within a metre of its border."""
+        high = math.degrees(BORDER_M / EARTH_RADIUS_M)
+        wide = high / max(math.cos(math.radians(lat)), 1e-9)
+        return any(
+            _within(box, lon, lat, wide, high) and (_crosses(edges, lon, lat) or _borders(polygon, lon, lat))
+            for box, polygon, edges in self._polygons
+        )
+
+
+def _edges(polygon: Polygon) -> list[Edge]:
+    """Each from south to north, so that two neighbours compute with the same."""
+    pairs = (sorted(pair, key=_latitude) for ring in polygon for pair in itertools.pairwise(ring))
+    return [(*start, *end) for start, end in pairs if start[1] < end[1]]
+
+
+def _latitude(point: Point) -> float:
+    return point[1]
+
+
+def _within(box: Box, lon: float, lat: float, wide: float = 0.0, high: float = 0.0) -> bool:
+    """Whether the point lies in the box, or beside it by at most so many degrees."""
     west, south, east, north = box
-    high = math.degrees(BORDER_M / EARTH_RADIUS_M)
-    wide = high / max(math.cos(math.radians(point[1])), 1e-9)
-    return west - wide <= point[0] <= east + wide and south - high <= point[1] <= north + high
+    return west - wide <= lon <= east + wide and south - high <= lat <= north + high
 
 
-def covers(polygon: Polygon, point: Point) -> bool:
-    """Whether the point lies in the polygon or within a metre of its border."""
-    if any(_nearby(ring, point) for ring in polygon):
-        return True
-    outer, *holes = polygon
-    return _inside(outer, point) and not any(_inside(hole, point) for hole in holes)
+def _crosses(edges: Iterable[Edge], lon: float, lat: float) -> bool:
+    """Whether a ray from the point to the west crosses an odd number of the edges.
 
-
-def _inside(ring: Sequence[Point], point: Point) -> bool:
-    """Whether a ray to the east crosses the ring an odd number of times."""
-    lon, lat = point
+    Source: Shimrat, "Algorithm 112: position of point relative to polygon" (1962).
+    """
     odd = False
-    for (lon1, lat1), (lon2, lat2) in itertools.pairwise(ring):
-        if (lat1 > lat) != (lat2 > lat) and lon < lon1 + (lat - lat1) * (lon2 - lon1) / (lat2 - lat1):
+    for lon1, lat1, lon2, lat2 in edges:
+        if lat1 <= lat < lat2 and lon1 + (lat - lat1) / (lat2 - lat1) * (lon2 - lon1) <= lon:
             odd = not odd
     return odd
 
 
-def _nearby(ring: Sequence[Point], point: Point) -> bool:
+def _borders(polygon: Polygon, lon: float, lat: float) -> bool:
     """Whether an edge passes within a metre of the point."""
-    lon, lat = point
     north = math.radians(1) * EARTH_RADIUS_M
     east = north * math.cos(math.radians(lat))
-    around = [((one_lon - lon) * east, (one_lat - lat) * north) for one_lon, one_lat in ring]
-    return any(_distance(one, two) <= BORDER_M for one, two in itertools.pairwise(around))
+    around = ([((one_lon - lon) * east, (one_lat - lat) * north) for one_lon, one_lat in ring] for ring in polygon)
+    return any(_distance(one, two) <= BORDER_M for ring in around for one, two in itertools.pairwise(ring))
 
 
 def _distance(one: Point, two: Point) -> float:

@@ -178,7 +178,7 @@ def _laplace(scale: float) -> Callable[[list[int]], list[int]]:
 def discrete_laplace(scale: float, n: int = 1) -> list[int]:
     """Independent draws of discrete Laplace noise, from the system's random source. Thread-safe.
 
-    Many at once take a tenth of the time that they would take one by one.
+    Many at once take a tenth of the time that they would take one by one, or less.
 
     Args:
         scale: of the noise, in the unit of the sum; above 0, at most 2**53. n: draws, 1 to DRAWS_MAX.

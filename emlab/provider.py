@@ -15,7 +15,7 @@ from emlab.aggregate import Release
 from emlab.ask import Answer, Ask, Failure, Model, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import START_TIMEOUT_S
-from emlab.errors import BadQuery, TooFewUsers
+from emlab.errors import BadQuery, EmlabError, NotPermitted, TooFewUsers
 from emlab.fanout import Deadline, fan_out
 from emlab.key import SigningKey
 from emlab.loss import Loss
@@ -201,7 +201,12 @@ class Provider:
         """What each cloud of the roster said in time."""
 
         def put(alias: str) -> Outcome:
-            return self._controller.put(ask, signature, alias, token=self.token, timeout_s=timeout_s)
+            try:
+                return self._controller.put(ask, signature, alias, token=self.token, timeout_s=timeout_s)
+            except NotPermitted:  # the token or the ask is wrong, for every cloud
+                raise
+            except EmlabError as exc:  # the way to one cloud: the others have spent already
+                return Failure(cloud=alias, kind=exc.kind)
 
         outcomes = fan_out(
             roster,
@@ -227,6 +232,8 @@ class Provider:
 
     def _ask(self, query: Query, loss: Loss, model: Model, min_users: int, purpose: str) -> Ask:
         """A new ask, which expires now. Raises BadQuery."""
+        if type(min_users) is not int or not isinstance(purpose, str) or not purpose.isprintable():
+            raise BadQuery(f"min_users is an int and purpose a line of text, not {min_users!r} and {purpose!r}")
         ask = Ask(
             id=asking.new_id(),
             query=query,

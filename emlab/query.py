@@ -17,6 +17,7 @@ import msgspec
 from emlab.errors import BadQuery
 from emlab.polygon import width_m
 
+LOCATION = "background/filtered_location"
 MAX_TS = 1e11  # seconds; the year 5138. Anything later is milliseconds by mistake
 MAX_CELLS = 4096
 MIN_SLOT_S, MAX_SLOT_S = 0.05, 30.0
@@ -27,8 +28,8 @@ Ring = tuple[Position, ...]
 T = TypeVar("T")
 
 
-class Trip(NamedTuple):
-    """One trip of the diary, as intake found it: from one place to the next.
+class Move(NamedTuple):
+    """What intake found that somebody travelled, from one place to another.
 
     Attributes:
         start_ts, end_ts: UTC seconds. duration_s: seconds. distance_m: metres. None of them is negative.
@@ -47,17 +48,16 @@ class Trip(NamedTuple):
     start_hour: int | None
 
 
-class Section(NamedTuple):
-    """The part of a trip that was travelled in one mode; attributes as those of `Trip`."""
+class Trip(Move):
+    """One trip of the diary."""
 
-    start_ts: float
-    end_ts: float
-    distance_m: float
-    duration_s: float
-    mode: str
-    start: Position
-    end: Position
-    start_hour: int | None
+    __slots__ = ()
+
+
+class Section(Move):
+    """The part of a trip that was travelled in one mode."""
+
+    __slots__ = ()
 
 
 class Reading(Protocol):
@@ -235,7 +235,11 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
     @property
     def span_s(self) -> float | None:
-        """From the start to the end of the time that it looks at, in seconds; None if it has no such fields."""
+        """How long the shortest time is that the answer tells from others, in seconds; None if that is not known.
+
+        From the start to the end of what it looks at. A query that tells times apart within that, such as the hours of
+        a day, says here how long those are, all days together: owners permit only so much.
+        """
         start_ts, end_ts = (getattr(self, name, None) for name in ("start_ts", "end_ts"))
         return None if start_ts is None or end_ts is None else float(end_ts - start_ts)
 
@@ -260,21 +264,29 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 def check_times(query: Query) -> None:
     """The query's `start_ts` and `end_ts` are floats in order. Raises BadQuery."""
     for name in ("start_ts", "end_ts"):
-        value = getattr(query, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TS:
-            raise BadQuery(f"{name} is UTC seconds within 0..{MAX_TS:g}, not {value!r}")
-        msgspec.structs.force_setattr(query, name, float(value))
+        check_number(query, name, 0, MAX_TS, "UTC seconds")
     if query.end_ts < query.start_ts:  # type: ignore[attr-defined]
         raise BadQuery(f"end_ts is before start_ts: {query}")
+
+
+def check_number(query: Query, name: str, low: float, high: float, what: str) -> None:
+    """The query's field of this name is a float within low..high. Raises BadQuery, saying `what` it is."""
+    value = getattr(query, name)
+    if not _is_number(value, low, high):
+        raise BadQuery(f"{name} is {what} within {low:g}..{high:g}, not {value!r}")
+    msgspec.structs.force_setattr(query, name, float(value))
 
 
 def check_whole(query: Query, name: str, low: int, high: int, what: str) -> None:
     """The query's field of this name is an int within low..high. Raises BadQuery, saying `what` it is."""
     value = getattr(query, name)
-    whole = not isinstance(value, bool) and isinstance(value, (int, float)) and low <= value <= high
-    if not whole or value != int(value):
+    if not _is_number(value, low, high) or value != int(value):
         raise BadQuery(f"{name} is {what} within {low}..{high}, not {value!r}")
     msgspec.structs.force_setattr(query, name, int(value))
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and low <= value <= high
 
 
 def as_region(query: Query, name: str) -> None:
@@ -306,6 +318,3 @@ def clamp(query: Query, values: Sequence[int]) -> tuple[int, ...]:
             clamped.append(max(0, min(value, part.cap, left)))
             left -= clamped[-1]
     return tuple(clamped)
-
-
-LOCATION = "background/filtered_location"

@@ -38,6 +38,8 @@ class Released(Protocol):
     @property
     def ask_id(self) -> str: ...  # noqa: D102
     @property
+    def trust(self) -> str: ...  # noqa: D102
+    @property
     def asked(self) -> int: ...  # noqa: D102
     @property
     def answered(self) -> int: ...  # noqa: D102
@@ -122,8 +124,9 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             clouds: the key of each cloud by its alias, if the lab gave them. Without them the keys of the clouds are
                 what the aggregator vouches for.
         """
+        trust = "" if release is None else f"; trust: {release.trust}"
         return Verdict(
-            f"the receipt of {self.answered} answers to ask {self.ask_digest[:12]}",
+            f"the receipt of {self.answered} answers to ask {self.ask_digest[:12]}{trust}",
             tuple(_checks(self, release, aggregators, clouds)),
         )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Annotated
 import msgspec
 
 from emlab.errors import ConfigError
-from emlab.files import replacing
+from emlab.files import read_private, replacing
 from emlab.key import SealingKey, SigningKey
 
 KEYS, RELEASES, LOCK = "keys.json", "releases.sqlite", "owner.lock"
-MAX_KEYS_BYTES = 4096
 _Raw = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -37,7 +35,7 @@ class _Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Releases:
-    """The folder of one aggregator. Thread-safe. `open` before use, `close` after.
+    """The folder of one aggregator. Thread-safe. `open` before use, `close` after; a context manager does both.
 
     Attributes:
         sealing, signing: its pairs, made when the folder was opened for the first time.
@@ -90,6 +88,13 @@ class Releases:
                 os.close(self._owner)
                 self._owner = None
 
+    def __enter__(self) -> Releases:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def once(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What `make` gave when it was called for this name the first time, ever; it is kept before it is returned.
 
@@ -128,12 +133,7 @@ def _keys(path: Path) -> tuple[SealingKey, SigningKey]:
 
 
 def _read(path: Path) -> _Keys:
-    with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"others can read the keys in {path}: chmod 600 {path}")
-        raw = file.read(MAX_KEYS_BYTES)
     try:
-        return msgspec.json.decode(raw, type=_Keys)
+        return msgspec.json.decode(read_private(path, "keys"), type=_Keys)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ConfigError(f"{path} does not hold an aggregator's keys") from None  # whose text would be in the cause

@@ -16,7 +16,7 @@ from emlab.wire.client import CloudClient
 from emlab.wire.control import AggregatorReport, DirectoryRequest
 from emlab.wire.transport import HttpTransport, Transport
 
-RELEASE_TIMEOUT_S = 120.0  # 100,000 answers are opened in half of it
+RELEASE_TIMEOUT_S = 120.0  # the 90,000 small answers that fit into a request are opened in 45 s
 
 
 class LabAggregator:

@@ -11,14 +11,13 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from emlab.policy import Hours, Policy
-from emlab.polygon import Box, box_of, close_to, covers
-from emlab.query import LOCATION, Reading, Region, Section, Trip
+from emlab.polygon import Area, Box, box_of
+from emlab.query import LOCATION, Move, Reading, Region, Section, Trip
 
 Fix = tuple[float, float, float]
-M = TypeVar("M", Trip, Section)
 QUARTER_S = 900  # in all zones of today hours begin at a quarter of an hour of UTC
 LONGEST_DAY_S = 25 * 3600
 LONGEST_TRIP_S = 30 * 86400.0
@@ -56,15 +55,17 @@ class Exclusion:
     """
 
     def __init__(self, places: Iterable[Region], hours: Sequence[Hours], zone: str) -> None:
-        self.polygons = [(box_of(polygon), polygon) for place in places for polygon in place.polygons]
-        self.small_places = [Region((polygon,)).geojson() for box, polygon in self.polygons if _is_small(box)]
+        polygons = [polygon for place in places for polygon in place.polygons]
+        self.boxes = [box_of(polygon) for polygon in polygons]
+        self.small_places = [Region((polygon,)).geojson() for polygon in polygons if _is_small(box_of(polygon))]
+        self._area = Area(polygons)
         self._hours = frozenset(hour for hour in range(24) if any(one.covers(hour) for one in hours))
         self._zone = zone
         self._known: dict[int, bool] = {}  # by quarter of an hour
 
     def has_place(self, lon: float, lat: float) -> bool:
         """Whether it is in one of the places."""
-        return any(close_to(box, (lon, lat)) and covers(polygon, (lon, lat)) for box, polygon in self.polygons)
+        return self._area.is_near(lon, lat)
 
     def has_time(self, ts: float) -> bool:
         """Whether it is in one of the hours; a time that is none is."""
@@ -132,7 +133,7 @@ class Restricted:
         ts, lon, lat = fix
         return not (self._exclusion.has_time(ts) or self._exclusion.has_place(lon, lat))
 
-    def _touches(self, move: Trip | Section, passed: Sequence[float]) -> bool:
+    def _touches(self, move: Move, passed: Sequence[float]) -> bool:
         """Whether it begins, ends or passes in an excluded place or hour."""
         first = bisect.bisect_left(passed, move.start_ts)
         return (
@@ -142,14 +143,14 @@ class Restricted:
             or (first < len(passed) and passed[first] <= move.end_ts)
         )
 
-    def _passed(self, moves: Sequence[Trip | Section]) -> list[float]:
+    def _passed(self, moves: Sequence[Move]) -> list[float]:
         """When, during these, the person was in an excluded place, ascending."""
         if not moves:
             return []
         start_ts, end_ts = min(one.start_ts for one in moves), max(one.end_ts for one in moves)
         found = itertools.chain.from_iterable(
             self._source.fixes(LOCATION, start_ts=start_ts, end_ts=end_ts, region=_around(box).geojson())
-            for box, _ in self._exclusion.polygons
+            for box in self._exclusion.boxes
         )
         return sorted({ts for ts, lon, lat in found if self._exclusion.has_place(lon, lat)})
 

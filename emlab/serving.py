@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,12 +11,15 @@ from typing import Annotated
 
 import msgspec
 
+from emlab.aggregator import SIMULATED
+from emlab.apps import listening
+from emlab.apps.listening import Address
 from emlab.audit import Audit
 from emlab.errors import ConfigError
+from emlab.files import replacing
 from emlab.lab import Lab
 from emlab.registry import owner_of
 from emlab.service import Service, SignupMode
-from emlab.tls import Certificate
 
 ADMIN = "admin"
 FLUSH_S = 5.0
@@ -46,14 +48,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     requests_per_s: Annotated[float, msgspec.Meta(gt=0)] = 2000.0
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a lab is served now: in the lab's folder while it is."""
-
-    url: str
-    ca: str | None
-    pid: int
-
-
 def address(lab_dir: Path) -> Address | None:
     """Where the lab in this folder is served now; None if it is not."""
     try:
@@ -78,7 +72,6 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     """
     # before the lab sweeps: until there is a service, it does not know the leases that were kept
     from emlab.apps import controller as app
-    from emlab.apps import listening
     from emlab.apps.gateway import Gateway
     from emlab.waking import Waker
 
@@ -90,37 +83,22 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         waker = Waker()
         front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
         url = listening.url(chosen, listener)
+        if lab.controller.aggregator.trust == SIMULATED:
+            lab.controller.aggregator.trust = f"the aggregator ran in the program of the lab {lab.name} at {url}"
         _first_token(lab, service, say)
-        with closing(waker), _flushing(service.audit), _announced(lab, url, certificate):
-            say(f"lab {lab.name} is at {url}")
-            if certificate is not None and certificate.ca is not None:
-                say(f"callers trust it by the certificate in {certificate.ca}")
-            app.server(front, certificate=certificate).run(sockets=[listener])
+        announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", url, certificate, say)
+        with closing(waker), _flushing(service.audit), announced:
+            server = listening.server(front, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
+            server.run(sockets=[listener])
 
 
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:
     """There is an admin: the first one's token is in a file of the lab."""
-    from emlab.files import replacing
-
     path = lab.path / TOKEN_FILE
     if not any(token.revoked_ts is None for token in lab.controller.tokens.of("admin")):
         with replacing(path) as file:
             file.write(f"{service.issue('admin', ADMIN).token}\n".encode())
         say(f"the token of its first admin is in {path}; only you can read it")
-
-
-@contextmanager
-def _announced(lab: Lab, url: str, certificate: Certificate | None) -> Iterator[None]:
-    """Programs of this user on this host find the lab's address in its folder."""
-    path = lab.path / ADDRESS_FILE
-    ca = None if certificate is None or certificate.ca is None else str(certificate.ca)
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(Address(url, ca, os.getpid())))
-    fresh.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """How far from zero sums of noise get: tails of n draws of discrete Laplace or Gaussian noise, and their half widths.
 
-Pure, and fast: milliseconds for any n, because nothing is simulated or convolved. Imports nothing of emlab but privacy.
+Pure, and fast, because nothing is simulated or convolved: milliseconds up to 100,000 draws, 0.3 s at worst for 2**31.
+Imports nothing of emlab but privacy.
 
 Source: for sums of Laplace draws, and of narrow Gaussian ones, the trapezoid rule on the inverse Fourier transform,
 which for laws on whole numbers is exact but for what lies beyond its period (Trefethen, Weideman, "The exponentially

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,15 +12,16 @@ import msgspec
 
 from emlab import diary
 from emlab.clouds import Clouds
-from emlab.entries import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, parse_each
-from emlab.errors import BadEntry, BadQuery, EmlabError, NotPermitted
+from emlab.entries import Rejected, StoreReport, parse_each, summed
+from emlab.errors import BadEntry, BadQuery, EmlabError, InUse, NotPermitted
 from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
 from emlab.policy import Policy
 from emlab.state import CloudState, CloudStats
+from emlab.wire.batches import batched, encoded
 from emlab.wire.client import DEFAULT_TIMEOUT_S
 from emlab.wire.log import Deleted, DeleteRequest
-from emlab.wire.table import MAX_BODY_BYTES, MAX_ENTRIES, FindRequest, Found, LedgerReport, RunPipeline, StoreRequest
+from emlab.wire.table import MAX_ENTRIES, AmendRequest, FindRequest, Found, LedgerReport, RunPipeline, StoreRequest
 from emlab.wishes import HasPublicKey
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ if TYPE_CHECKING:
     from emlab.wire.control import CloudStatus
 
 R = TypeVar("R")
-ONE_REQUEST_BYTES = 512 << 10  # what is checked in the cloud alone: a phone's usual day
-BATCH_BYTES = 256 << 10  # of what is more; larger ones would leave the idle custodian larger
+AMENDMENTS = 50  # tries, each of which fails because somebody else's change was first
 INTAKE_TIMEOUT_S = 3_600.0
-MAX_ENTRY_BYTES = MAX_BODY_BYTES - 1024  # what surrounds one entry in a request is shorter
 
 
 class Keeper(Protocol):
@@ -115,14 +114,26 @@ class UserCloud:
 
     def permit(self, *providers: HasPublicKey | str, aggregators: Iterable[HasPublicKey | str] = ()) -> Policy:
         """These providers may ask, through these aggregators, besides those before; returns the new policy."""
-        return self._call("set_policy", Policy, self.policy.permitting(providers=providers, aggregators=aggregators))
+        return self._amend(lambda policy: policy.permitting(providers=providers, aggregators=aggregators))
 
     def forbid(self, *providers: HasPublicKey | str, aggregators: Iterable[HasPublicKey | str] = ()) -> Policy:
         """These providers, and these aggregators, may not any more; returns the new policy.
 
         What they were answered before stays answered. Raises BadQuery: anyone is permitted.
         """
-        return self._call("set_policy", Policy, self.policy.forbidding(providers=providers, aggregators=aggregators))
+        return self._amend(lambda policy: policy.forbidding(providers=providers, aggregators=aggregators))
+
+    def _amend(self, change: Callable[[Policy], Policy]) -> Policy:
+        """The policy with this change, and with whatever others change at the same time."""
+        for left in reversed(range(AMENDMENTS)):
+            policy = self.policy
+            try:
+                request = AmendRequest(policy=change(policy), version=policy.version)
+                return self._call("amend_policy", Policy, request)
+            except InUse:
+                if not left:
+                    raise
+        raise AssertionError
 
     def explain(self, ask: Ask) -> Explanation:
         """Whether the policy and what is left of the budget permit this ask, each reason why not, and its cost.
@@ -136,7 +147,7 @@ class UserCloud:
 
         Raises BadQuery: the policy permits anyone, of whom nobody can be left out.
         """
-        return self._call("set_policy", Policy, self.policy.forbidding(providers=[provider]))
+        return self.forbid(provider)
 
     def me(self, *, earlier: Iterable[Head] = ()) -> Me:
         """Who asked and what it cost, what remains, what was refused and why, the policy in words. Owner only.
@@ -186,8 +197,8 @@ class UserCloud:
         """
         if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Iterable):
             raise BadEntry(f"store takes a list of entries, not {type(entries).__name__}")
-        raws = [_encoded(entry, position) for position, entry in enumerate(entries)]
-        batches = _batches(raws)
+        raws = [encoded(entry, position) for position, entry in enumerate(entries)]
+        batches = batched(raws)
         if len(batches) == 1:
             return self._store(batches[0], partial=partial)
         # one request is checked as a whole by the cloud; several must be checked before the first of them leaves
@@ -196,14 +207,8 @@ class UserCloud:
             raise BadEntry(rejected[0].message, rejected[0].position)
         bad = {one.position for one in rejected}
         good = [raw for position, raw in enumerate(raws) if position not in bad]
-        reports = [self._store(batch, partial=partial) for batch in _batches(good)]
-        return StoreReport(
-            received=len(raws),
-            inserted=sum(report.inserted for report in reports),
-            replaced=sum(report.replaced for report in reports),
-            rejected=count_reasons(rejected),
-            examples=rejected[:MAX_EXAMPLES],
-        )
+        reports = [self._store(batch, partial=partial) for batch in batched(good)]
+        return summed(reports, rejected)
 
     def _store(self, batch: list[msgspec.Raw], *, partial: bool) -> StoreReport:
         return self._call("store", StoreReport, StoreRequest(entries=batch, partial=partial), timeout_s=300.0)
@@ -227,17 +232,11 @@ class UserCloud:
             one row per entry. The index is UTC time (of `time_key`); the columns are the fields of `data`, then
             `_id` and those of `metadata` with the prefix `metadata_`.
         """
-        import pandas as pd
-
         for bound in (start_ts, end_ts):
             if bound is not None and not math.isfinite(bound):
                 raise BadQuery(f"start_ts and end_ts are UTC seconds or None, not {bound!r}")
         found = self._found(key, time_key, start_ts=start_ts, end_ts=end_ts, limit=limit)
-        frame = pd.DataFrame([_row(entry) for entry in found])
-        column = time_key.removeprefix("data.").replace("metadata.", "metadata_")
-        times = frame[column] if column in frame else pd.Series(float("nan"), index=frame.index)
-        frame.index = pd.DatetimeIndex(pd.to_datetime((times * 1e6).round(), unit="us", utc=True), name="time")
-        return frame
+        return diary.entries(found, time_key)
 
     def _found(
         self,
@@ -399,47 +398,3 @@ class UserCloud:
             return Clouds([self])._repr_html_()
         except EmlabError:
             return f"<p>{escape(repr(self))}</p>"
-
-
-def _row(entry: dict[str, object]) -> dict[str, object]:
-    data, metadata = entry.get("data"), entry.get("metadata")
-    row: dict[str, object] = dict(data) if isinstance(data, dict) else {}
-    row["_id"] = entry["_id"]["$oid"] if isinstance(entry.get("_id"), dict) else None  # type: ignore[index]
-    if isinstance(metadata, dict):
-        row |= {f"metadata_{name}": value for name, value in metadata.items()}
-    return row
-
-
-def _batches(entries: Sequence[msgspec.Raw]) -> list[list[msgspec.Raw]]:
-    """The entries in lists for one request each."""
-    sizes = [len(memoryview(entry)) + 1 for entry in entries]
-    limit = ONE_REQUEST_BYTES if sum(sizes) <= ONE_REQUEST_BYTES else BATCH_BYTES
-    batches: list[list[msgspec.Raw]] = []
-    size = limit
-    for entry, length in zip(entries, sizes, strict=True):
-        size += length
-        if size > limit or len(batches[-1]) >= MAX_ENTRIES:
-            batches.append([])
-            size = length
-        batches[-1].append(entry)
-    return batches
-
-
-def _is_finite(value: object) -> bool:
-    """Whether no number at any depth is NaN or infinite, which JSON would turn into null."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return all(_is_finite(one) for one in inner)
-
-
-def _encoded(entry: object, position: int) -> msgspec.Raw:
-    try:
-        encoded = msgspec.json.encode(entry)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise BadEntry(f"entry {position} cannot be written as JSON: {exc}", position) from exc
-    if b"null" in encoded and not _is_finite(entry):
-        raise BadEntry(f"entry {position} has a number that is not finite", position)
-    if len(encoded) > MAX_ENTRY_BYTES:
-        raise BadEntry(f"entry {position} has {len(encoded)} bytes; one has at most {MAX_ENTRY_BYTES}", position)
-    return msgspec.Raw(encoded)

@@ -3,7 +3,6 @@ against each other: receipts against the log of a cloud that they name, and a lo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -37,16 +36,15 @@ def verify(paths: Sequence[Path], aggregators: Collection[str] | None = None) ->
     Args:
         aggregators: the signing keys that are trusted, in hex; without them whoever signed is.
     """
-    archives = [path for path in paths if _is_archive(path)]
-    opened_ = {path: receipt.read(path) for path in paths if path not in archives}
-    heads = {path: _head(path) for path in archives}
+    heads = {path: _head(path) for path in paths if _is_archive(path)}
+    receipts = {path: receipt.read(path) for path in paths if path not in heads}
     verdicts: dict[Path, Verdict] = {}
     for path in paths:
-        if path in archives:
-            others = [one for other, one in heads.items() if other != path and one.head is not None]
-            verdicts[path] = _of_archive(path, others, [found for found, _ in opened_.values()])
+        if path in heads:
+            others = [one for other, one in heads.items() if other != path]
+            verdicts[path] = _of_archive(path, heads[path], others, [found for found, _ in receipts.values()])
         else:
-            found, raw = opened_[path]
+            found, raw = receipts[path]
             release = None if raw is None else Release.of(raw, path.name)
             verdicts[path] = found.verify(release, aggregators=aggregators)
     return verdicts
@@ -73,17 +71,13 @@ def _head(path: Path) -> ArchiveHead:
     return archive.head_of(value, path.name)
 
 
-def _of_archive(path: Path, others: Sequence[ArchiveHead], receipts: Sequence[Receipt]) -> Verdict:
+def _of_archive(path: Path, head: ArchiveHead, others: Sequence[ArchiveHead], receipts: Sequence[Receipt]) -> Verdict:
     """The whole file is read, so that one that was cut is told from a whole one."""
-    head = _head(path)
     if head.head is None:
         raise BadEntry(f"{path.name} is an archive without a log: it was made before there were any")
-    links: list[Link] = []
-    for field, value in sections(path):
-        if field == archive.LOG:
-            links.append(_link(value, path.name))
+    links = [_link(value, path.name) for field, value in sections(path) if field == archive.LOG]
     same = [one.head for one in others if one.cloud == head.cloud and one.head is not None]
-    earlier = [one for one in same if one.seq <= head.head.seq]
+    earlier = [one for one in same if one.ts <= head.head.ts]
     whole = chain.check(links, head.head, earlier=earlier)
     checks = [*whole.checks, _of_cloud(head, head.head), _policy(head, links), _ledger(head.rows, links)]
     answers = {
@@ -118,9 +112,9 @@ def _of_cloud(head: ArchiveHead, signed: Head) -> Check:
 
 
 def _policy(head: ArchiveHead, links: Sequence[Link]) -> Check:
-    digest = hashlib.sha256(msgspec.json.encode(head.policy, order="deterministic")).hexdigest()
     told = [link.facts.get("policy") for link in links if link.kind == "policy"][-1:]
-    return checked("the policy is the last that the log tells of", [] if told == [digest] else ["it is another one"])
+    wrong = [] if told == [head.policy.digest] else ["it is another one"]
+    return checked("the policy is the last that the log tells of", wrong)
 
 
 def _ledger(kept: Sequence[Row], links: Sequence[Link]) -> Check:

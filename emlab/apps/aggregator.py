@@ -9,26 +9,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import math
-import os
-import signal
-import stat
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from emlab.aggregator import Aggregator
-from emlab.errors import ConfigError, EmlabError, NotPermitted, TooMany
+from emlab.apps import listening, program
+from emlab.errors import ConfigError, NotPermitted, TooMany
+from emlab.files import read_private
 from emlab.limits import Limit
 from emlab.releases import Releases
 from emlab.remote_aggregator import RemoteDirectory
-from emlab.tls import Certificate
-from emlab.wire import problem
 from emlab.wire.address import check_url
 from emlab.wire.aggregation import AGGREGATOR_ROUTES, About, Releasing
 from emlab.wire.client import CloudClient
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("emlab.apps.aggregator")
 ADDRESS_FILE = "aggregator.json"
-MAX_TOKEN_BYTES = 4096
 MAX_CONNECTIONS = 256
 PER_S, AT_ONCE = 20.0, 200  # requests of one address
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -70,14 +65,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls: bool = True
     certificate: str = ""
     key: str = ""
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where an aggregator answers now: in its folder while it does."""
-
-    url: str
-    ca: str | None
-    pid: int
 
 
 def load(path: Path) -> Settings:
@@ -132,88 +119,41 @@ class Limited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or a refusal that says when to ask again."""
-        from starlette.responses import Response
+        from emlab.apps.http import too_many
 
         app = self._app
         try:
             self._limit.take(scope["client"][0] if scope.get("client") else "", time.monotonic())
         except TooMany as exc:
-            status, body = problem.encode(exc)
-            wait = {"retry-after": str(math.ceil(exc.retry_after_s))}
-            app = Response(body, status, media_type="application/problem+json", headers=wait)
+            app = too_many(exc)
         await app(scope, receive, send)
 
 
 def serve(chosen: Settings, say: Callable[[str], None]) -> None:
     """The aggregator answers until SIGTERM or Ctrl-C. Raises ConfigError: also, the port is taken."""
-    from emlab.apps import listening
+    from emlab.apps import http
 
     listening.check(chosen)
     token = _token(Path(chosen.token_file))
     transport = HttpTransport(check_url(chosen.controller), ca=Path(chosen.ca) if chosen.ca else None)
     client, releases = CloudClient(transport, CONTROL_BY_NAME), Releases(Path(chosen.folder))
-    with listening.listening(chosen) as listener, contextlib.closing(client), _opened(releases):
+    with listening.listening(chosen) as listener, contextlib.closing(client), releases:
         url = listening.url(chosen, listener)
         certificate = listening.certificate(Path(chosen.folder) / "tls", chosen)
         aggregator = Aggregator(
             releases.sealing, signing=releases.signing, directory=RemoteDirectory(client, token, releases)
         )
         aggregator.trust = f"the aggregator of {chosen.operator} at {url}, which signs with {aggregator.signing_public}"
-        with _announced(Path(chosen.folder), url, certificate):
-            say(f"the aggregator of {chosen.operator} is at {url}; policies pin its key {aggregator.public}")
-            if certificate is not None and certificate.ca is not None:
-                say(f"callers trust it by the certificate in {certificate.ca}")
-            _run(Desk(aggregator).server(), listener, certificate)
-
-
-def _run(app: Server, listener: object, certificate: Certificate | None) -> None:
-    import uvicorn
-
-    from emlab.apps import http
-    from emlab.apps.head import TimedHead
-
-    config = http.config(
-        Limited(http.asgi(app)),
-        limit_concurrency=MAX_CONNECTIONS,
-        protocol=TimedHead,
-        ssl_certfile=None if certificate is None else certificate.chain,
-        ssl_keyfile=None if certificate is None else certificate.key,
-    )
-    uvicorn.Server(config).run(sockets=[listener])  # type: ignore[list-item]
-
-
-@contextlib.contextmanager
-def _opened(releases: Releases) -> Iterator[None]:
-    releases.open()
-    try:
-        yield
-    finally:
-        releases.close()
-
-
-@contextlib.contextmanager
-def _announced(folder: Path, url: str, certificate: Certificate | None) -> Iterator[None]:
-    """Programs of this user on this host find the aggregator's address in its folder."""
-    path = folder / ADDRESS_FILE
-    ca = None if certificate is None or certificate.ca is None else str(certificate.ca)
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(Address(url, ca, os.getpid())))
-    fresh.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+        name = f"the aggregator of {chosen.operator}"
+        with listening.announced(Path(chosen.folder) / ADDRESS_FILE, name, url, certificate, say):
+            say(f"policies pin its key {aggregator.public}")
+            app = Limited(http.asgi(Desk(aggregator).server()))
+            listening.server(app, certificate, limit_concurrency=MAX_CONNECTIONS).run(sockets=[listener])
 
 
 def _token(path: Path) -> str:
     """The token in a file that nobody else can read. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(f"others can read the token in {path}: chmod 600 {path}")
-            token = file.read(MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
-    except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
+    token = read_private(path, "token").decode("ascii", "replace").strip()
     if not (token and token.isascii() and token.isprintable()):
         raise ConfigError(f"there is no token in {path}: an admin makes one with `emlab token issue aggregator NAME`")
     return token
@@ -224,21 +164,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emlab.apps.aggregator", description="Adds noise to sums over user clouds.")
     parser.add_argument("--config", type=Path, required=True, help="a TOML file such as conf/aggregator.toml")
     where = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        # uvicorn ends in order on SIGTERM and then raises it once more, for the handler that was there before
-        with contextlib.suppress(SystemExit):
-            serve(load(where.config), lambda text: log.info("%s", text))
-    except EmlabError as exc:
-        log.error("%s: %s", exc.kind, exc)
-        return 1
+    return program.run(lambda: _serve_file(where.config))
+
+
+def _serve_file(path: Path) -> int:
+    # uvicorn ends in order on SIGTERM and then raises it once more, for the handler that was there before
+    with contextlib.suppress(SystemExit):
+        serve(load(path), lambda text: log.info("%s", text))
     return 0
-
-
-def _end(_signal: int, _frame: object) -> None:
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
-import uvicorn
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -21,15 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emlab.apps import http
 from emlab.apps.gateway import OF_CLOUD, Gateway
-from emlab.apps.head import TimedHead
+from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
 from emlab.limits import Limit
 from emlab.service import Service
-from emlab.tls import Certificate
 from emlab.wire import problem
 from emlab.wire.control import CONTROL_BY_NAME
-from emlab.wire.transport import Reply
 
 CLOUD_PATH = re.compile(rb"/[0-9a-f]{32}(/|\Z)")
 FAILURES = (401, 403, 404, 429)
@@ -167,32 +164,3 @@ class Front:
                 self._service.session(CONTROL_BY_NAME["events"], headers)
             except EmlabError:
                 return
-
-
-def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document."""
-    status, body = reply
-    return Response(body, status, media_type="application/problem+json", headers=headers)
-
-
-def too_many(error: TooMany) -> Response:
-    """A refusal that says when to ask again."""
-    return refusal(problem.encode(error), {"retry-after": str(math.ceil(error.retry_after_s))})
-
-
-def server(app: ASGIApp, *, certificate: Certificate | None) -> uvicorn.Server:
-    """A server that is not yet running; `run(sockets=...)` is told where it listens.
-
-    Args:
-        certificate: None speaks plain HTTP, which `serving` allows on loopback only.
-    """
-    return uvicorn.Server(
-        http.config(
-            app,
-            limit_concurrency=MAX_CONNECTIONS,
-            lifespan="on",
-            protocol=TimedHead,
-            ssl_certfile=None if certificate is None else certificate.chain,
-            ssl_keyfile=None if certificate is None else certificate.key,
-        )
-    )

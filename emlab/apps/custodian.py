@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import provision as provisioning
+from emlab.apps import program
 from emlab.engines.base import SOCKET
-from emlab.errors import EmlabError
 from emlab.mongod import Mongod
 
 if TYPE_CHECKING:
@@ -40,15 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="run directory: provision.json and the sockets")
     parser.add_argument("--data", type=Path, required=True, help="the open vault")
     where = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _end)
     _keep_heap_small()
-    try:
-        return serve(where.run, where.data)
-    except EmlabError as exc:
-        log.error("%s: %s", exc.kind, exc)
-        return 1
+    return program.run(lambda: serve(where.run, where.data))
 
 
 def serve(run_dir: Path, vault_dir: Path) -> int:
@@ -69,10 +62,6 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
     finally:
         mongod.stop()
     return 1 if died.is_set() else 0
-
-
-def _end(_signal: int, _frame: object) -> None:
-    raise SystemExit(0)
 
 
 def _keep_heap_small() -> None:

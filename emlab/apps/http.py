@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import math
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from emlab.errors import BadQuery, Unreachable
+from emlab.errors import BadQuery, TooMany, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from emlab.wire.transport import App, Reply
@@ -131,10 +132,20 @@ def _too_long_head() -> Reply:
     return problem.encode(BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes"), status=431)
 
 
+def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem document."""
+    status, body = reply
+    return Response(body, status, media_type="application/problem+json", headers=headers)
+
+
+def too_many(error: TooMany) -> Response:
+    """A refusal that says when to ask again."""
+    return refusal(problem.encode(error), {"retry-after": str(math.ceil(error.retry_after_s))})
+
+
 def _refusing(reply: Reply) -> Response:
     """Answers so and then closes the connection, whatever is still to be read from it."""
-    status, body = reply
-    return Response(body, status, media_type="application/problem+json", headers={"connection": "close"})
+    return refusal(reply, {"connection": "close"})
 
 
 def asgi(app: App) -> Starlette:

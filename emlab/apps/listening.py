@@ -1,17 +1,25 @@
-"""Where a server of ours listens over TCP, and with which certificate."""
+"""Where a server of ours listens over TCP, with which certificate, and how programs of this host find it."""
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
 
 from emlab import tls
 from emlab.errors import ConfigError
+from emlab.files import replacing
 from emlab.tls import Certificate
 from emlab.wire.address import is_loopback
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 
 class Listening(Protocol):
@@ -29,6 +37,14 @@ class Listening(Protocol):
     def certificate(self) -> str: ...  # noqa: D102
     @property
     def key(self) -> str: ...  # noqa: D102
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a program answers now: in a file of its folder while it does."""
+
+    url: str
+    ca: str | None
+    pid: int
 
 
 def check(chosen: Listening) -> None:
@@ -64,3 +80,48 @@ def url(chosen: Listening, listener: socket.socket) -> str:
     """Where it answers."""
     host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     return f"http{'s' if chosen.tls else ''}://{host}:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def announced(
+    path: Path, name: str, url: str, certificate: Certificate | None, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Who started this process is told where it is, and programs of the same user find it in the file meanwhile.
+
+    Args:
+        name: of what answers there.
+    """
+    ca = None if certificate is None or certificate.ca is None else str(certificate.ca)
+    with replacing(path) as file:
+        file.write(msgspec.json.encode(Address(url, ca, os.getpid())))
+    try:
+        say(f"{name} is at {url}")
+        if ca is not None:
+            say(f"callers trust it by the certificate in {ca}")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def server(
+    app: ASGIApp, certificate: Certificate | None, *, limit_concurrency: int, lifespan: Literal["on", "off"] = "off"
+) -> uvicorn.Server:
+    """A server that is not yet running; `run(sockets=...)` is told where it listens.
+
+    Args:
+        certificate: None speaks plain HTTP, which `check` allows on loopback only.
+    """
+    import uvicorn
+
+    from emlab.apps import http
+    from emlab.apps.head import TimedHead
+
+    config = http.config(
+        app,
+        limit_concurrency=limit_concurrency,
+        lifespan=lifespan,
+        protocol=TimedHead,
+        ssl_certfile=None if certificate is None else certificate.chain,
+        ssl_keyfile=None if certificate is None else certificate.key,
+    )
+    return uvicorn.Server(config)

@@ -5,7 +5,7 @@ Two forms are accepted: formatted (`metadata.write_fmt_time` is there) and the r
 """
 
 from emlab.entries.parser import DEFAULT_TIME_ZONE, MAX_ENTRY_BYTES, is_formatted, parse, parse_all, parse_each
-from emlab.entries.report import MAX_EXAMPLES, Rejected, StoreReport, count_reasons
+from emlab.entries.report import MAX_EXAMPLES, Rejected, StoreReport, count_reasons, summed
 from emlab.entries.tree import MAX_DEPTH
 from emlab.entries.view import LOCATION_KEYS, RESULT_PREFIXES, TIME_FIELDS, JsonObject
 
@@ -25,4 +25,5 @@ __all__ = [
     "parse",
     "parse_all",
     "parse_each",
+    "summed",
 ]

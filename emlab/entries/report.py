@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -56,7 +57,18 @@ class StoreReport(msgspec.Struct, frozen=True):
 
 def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
     """How often each reason occurs."""
-    counts: dict[str, int] = {}
-    for one in rejected:
-        counts[one.reason] = counts.get(one.reason, 0) + 1
-    return counts
+    return dict(Counter(one.reason for one in rejected))
+
+
+def summed(reports: Sequence[StoreReport], rejected: Sequence[Rejected] = ()) -> StoreReport:
+    """What became of all entries together, those included that were rejected before they were handed over."""
+    counts = Counter(count_reasons(rejected))
+    for one in reports:
+        counts.update(one.rejected)
+    return StoreReport(
+        received=sum(one.received for one in reports) + len(rejected),
+        inserted=sum(one.inserted for one in reports),
+        replaced=sum(one.replaced for one in reports),
+        rejected=dict(counts),
+        examples=[*rejected, *(example for one in reports for example in one.examples)][:MAX_EXAMPLES],
+    )

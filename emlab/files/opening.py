@@ -20,6 +20,7 @@ from emlab.errors import BadEntry, ConfigError
 MAX_FILE_BYTES = 16 << 30  # as it lies on the disk; it is read in parts, so memory does not bound it
 MAX_RATIO = 200  # of what it unpacks to; e-mission's JSON packs 10 to 40 times, a bomb 1000 times
 FREE_BYTES = 64 << 20  # a small file may unpack to so much, whatever its ratio
+MAX_PRIVATE_BYTES = 4096
 _GZIP = b"\x1f\x8b"
 
 
@@ -68,6 +69,23 @@ def opened(path: Path) -> Iterator[BoundedReader]:
         if found.st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{path} has more than {MAX_FILE_BYTES >> 30} GiB")
         yield BoundedReader(file, path.name, found.st_size)
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """What this user alone can read in a small file: the token or the keys that `what` says.
+
+    Raises ConfigError: it is not there, no plain file of this user or of root, or others can read it.
+    """
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+                raise ConfigError(f"{path} is no plain file of yours")
+            if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigError(f"others can read the {what} in {path}: chmod 600 {path}")
+            return file.read(MAX_PRIVATE_BYTES)
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 @contextmanager

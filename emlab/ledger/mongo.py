@@ -180,7 +180,8 @@ class MongoLedger:
 
     def _debited(self, ask_id: str, loss: Loss, terms: Terms, at: float) -> bool:
         """Whether the one update of a debit was done."""
-        if terms.cost(loss) is None or (terms.quota is not None and (terms.cost(loss) or 0) > terms.quota):
+        cost = terms.cost(loss)
+        if cost is None or (terms.quota is not None and cost > terms.quota):
             return False
         counted = increments(Spent.of(loss), terms.provider, in_window=terms.renew_s is not None)
         change: dict[str, Document] = {

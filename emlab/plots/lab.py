@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from emlab.noise import Gaussian
 from emlab.plots.frame import FAINT, INK, empty, title
 from emlab.record import three_digits
 
@@ -105,21 +106,21 @@ def release(release: Release, alpha: float = 0.05, truth: int | None = None) -> 
     figure = empty(width=8.0, height=3.8)
     value_axes, cloud_axes = figure.subplots(2, 1, height_ratios=(3.2, 1.0))
     low, high = release.interval(alpha)
-    if len(release.values) == 1:
+    if len(release.values) == 1 and release.draws == 1:
         _law(value_axes, release, half=round(high) - release.values[0])
     value_axes.plot([low, high], [0, 0], color=INK, linewidth=3.0, solid_capstyle="butt")
     value_axes.plot([low, high], [0, 0], "|", color=INK, markersize=14, markeredgewidth=2.0)
-    value_axes.plot([release.value], [0], "o", color=INK, markersize=9, label=f"released: {release.value:,}")
+    value_axes.plot([release.value], [0], "o", color=INK, markersize=9, label=f"released: {_shown(release.value)}")
     if truth is not None:
-        value_axes.axvline(truth, color=SPANS["wake"][0], linestyle="--", label=f"exact: {truth:,}")
+        value_axes.axvline(truth, color=SPANS["wake"][0], linestyle="--", label=f"exact: {_shown(truth)}")
     value_axes.legend(loc="upper right", frameon=False, fontsize=9)
-    value_axes.set(xlabel=f"sum over the clouds that answered ({release.unit})", ylim=(-0.18, 1.12), yticks=[])
+    value_axes.set(xlabel=f"over the clouds that answered ({release.unit})", ylim=(-0.18, 1.12), yticks=[])
     _whole_ticks(value_axes)
-    certain = f"{100 * (1 - alpha):g} % interval {low:,} to {high:,} {release.unit}"
+    certain = f"{100 * (1 - alpha):g} % interval {_shown(low)} to {_shown(high)} {release.unit}"
     title(
         value_axes,
-        f"{release.kind}: {release.value:,} {release.unit}",
-        f"{certain}; epsilon = {release.epsilon:g}, {noise_of(release)}",
+        f"{release.kind}: {_shown(release.value)} {release.unit}",
+        f"{certain}; {release.cost}, {noise_of(release)}",
     )
     _outcomes(cloud_axes, release)
     return figure
@@ -236,14 +237,20 @@ def _time_axis(axes: Axes, ends_ts: pd.Series[float]) -> None:
         axes.set_xticks([])
 
 
+def _shown(value: float) -> str:
+    return f"{value:,}" if value == int(value) else f"{value:,.6g}"
+
+
 def _law(axes: Axes, release: Release, *, half: int) -> None:
-    """The discrete Laplace law around the value, as a shade: its height at the value is 1."""
-    if not release.noise_scale:
+    """The law of the one noise around the value, as a shade: its height at the value is 1."""
+    scale = release.noise_scale
+    if not scale:
         return
+    power = 2 if isinstance(release.noise[0], Gaussian) else 1
     reach = max(1, round(1.6 * half))
     step = max(1, reach // 400)
     x = range(release.values[0] - reach, release.values[0] + reach + 1, step)
-    y = [math.exp(-abs(k - release.values[0]) / release.noise_scale) for k in x]
+    y = [math.exp(-((abs(k - release.values[0]) / scale) ** power) / power) for k in x]
     axes.fill_between(list(x), y, step="mid", color="#d6dde3", linewidth=0)
     axes.set_ylabel("likelihood of\nthe exact sum", fontsize=9)
 
@@ -267,7 +274,7 @@ def _numbers(release: Release, alpha: float) -> Figure:
     title(
         cell_axes,
         f"{release.kind}: {len(frame)} numbers{rest}",
-        f"all intervals hold together with {100 * (1 - alpha):g} %; epsilon = {release.epsilon:g}, {noise_of(release)}",
+        f"all intervals hold together with {100 * (1 - alpha):g} %; {release.cost}, {noise_of(release)}",
     )
     _outcomes(cloud_axes, release)
     return figure

@@ -47,14 +47,15 @@ def models(releases: Sequence[Release], *, alpha: float = ALPHA, truth: float | 
 def _interval(axes: Axes, at: int, release: Release, alpha: float) -> None:
     ink, marker, line = INKS[release.model]
     low, high = release.interval(alpha)
-    value, half = release.value, (high - low) / 2
-    bar = axes.errorbar([value], [at], xerr=[[half], [half]], color=ink, marker=marker, capsize=4, linewidth=1.8)
+    value = release.value
+    bar = axes.errorbar(
+        [value], [at], xerr=[[value - low], [high - value]], color=ink, marker=marker, capsize=4, linewidth=1.8
+    )
     for part in bar.lines[2]:
         part.set_linestyle(line)
-    said = f"{value:,.6g} ± {half:,.4g}"
+    said = f"{value:,.6g}, {low:,.6g} to {high:,.6g}"
     axes.annotate(said, (value, at), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9, color=INK)
 
 
 def _label(release: Release) -> str:
-    cost = f"epsilon {release.epsilon:g}" if release.epsilon else f"rho {release.loss.rho_nano / 1e9:g}"
-    return f"{release.model}\n{cost}"
+    return f"{release.model}\n{release.cost}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from emlab.errors import BadQuery
-from emlab.query import LOCATION, Part, Query, Reading, Region, as_region, check_times, check_whole
+from emlab.queries.count_users import CountUsers
+from emlab.query import check_whole
 
 MAX_USERS = 1_000_000_000
 Verdict = Literal["yes", "no", "unsure"]
 
 
-class InRange(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="in_range"):
+class InRange(CountUsers, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="in_range"):
     """Whether low..high people were in a region at any time of an interval: a range check.
 
     Each cloud answers 1 if it holds a `background/filtered_location` in the region and interval, else 0. What is
@@ -30,32 +31,15 @@ class InRange(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
     Raises: BadQuery.
     """
 
-    region: Region | None
-    start_ts: float
-    end_ts: float
     low: int
     high: int
 
-    unit: ClassVar[str] = "users"
-    slot_s: ClassVar[float] = 0.25
-
     def __post_init__(self) -> None:
-        as_region(self, "region")
-        check_times(self)
+        super().__post_init__()
         for name in ("low", "high"):
             check_whole(self, name, 0, MAX_USERS, "a whole number of people")
         if self.low >= self.high:
             raise BadQuery(f"a range goes from low to a larger high, not {self.low}..{self.high}")
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """One number: users."""
-        return (Part.number("users", self.unit, 1),)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """The region, if it is not everywhere."""
-        return () if self.region is None else (self.region,)
 
     @property
     def offset(self) -> float:
@@ -64,11 +48,6 @@ class InRange(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
         Source: e-mission's range check, which asks with this error.
         """
         return (self.high - self.low) / 2
-
-    def contribution(self, data: Reading) -> tuple[int]:
-        """0 or 1."""
-        shape = None if self.region is None else self.region.geojson()
-        return (int(data.exists(LOCATION, start_ts=self.start_ts, end_ts=self.end_ts, region=shape)),)
 
     def verdict(self, low: float, high: float) -> Verdict:
         """Whether a number of people within low..high is in the range: "yes", "no", or "unsure" if it may be either.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-from emlab.queries.travel import MAX_TRIP_M, Shares, check_counted, check_shares, earliest, ratio, whole_sum
-from emlab.query import Estimate, Part, Query, Reading, check_whole
+from emlab.queries.amounts import DISTANCE, Amount, MeanOfTrips, Shares
 
 
-class MeanDistance(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_distance"):
+class MeanDistance(MeanOfTrips, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_distance"):
     """The mean distance of the trips that people started in an interval.
 
     Each cloud answers two numbers, of its first `per_person` trips: the sum of their metres, each clamped to
@@ -28,32 +26,9 @@ class MeanDistance(Query, frozen=True, forbid_unknown_fields=True, tag_field="ki
     Raises: BadQuery.
     """
 
-    start_ts: float
-    end_ts: float
-    per_person: int
     cap_m: int
     mode: str | None = None
     shares: Shares = (2, 1)
 
     unit: ClassVar[str] = "metres per trip"
-
-    def __post_init__(self) -> None:
-        check_counted(self)
-        check_whole(self, "cap_m", 1, MAX_TRIP_M, "a whole number of metres")
-        check_shares(self, ("the sum", "the count"))
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Two numbers: metres and trips."""
-        total = Part.number("distance", "metres", self.per_person * self.cap_m, share=self.shares[0])
-        return total, Part.number("trips", "trips", self.per_person, share=self.shares[1])
-
-    def contribution(self, data: Reading) -> tuple[int, int]:
-        """Whole metres and trips, both of the same trips."""
-        amounts = [trip.distance_m for trip in earliest(self, data)]
-        return whole_sum(amounts, each=self.cap_m, cap=self.per_person * self.cap_m), len(amounts)
-
-    def summary(self, cells: Sequence[Estimate]) -> Estimate:
-        """The mean, within 0..cap_m; of no trips at all that is the whole interval."""
-        total, count = cells
-        return ratio(total, count, self.cap_m)
+    amount: ClassVar[Amount] = DISTANCE

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-from emlab.queries.travel import MAX_TRIP_S, Shares, check_counted, check_shares, earliest, ratio, whole_sum
-from emlab.query import Estimate, Part, Query, Reading, check_whole
+from emlab.queries.amounts import DURATION, Amount, MeanOfTrips, Shares
 
 
-class MeanDuration(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_duration"):
+class MeanDuration(MeanOfTrips, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="mean_duration"):
     """The mean duration of the trips that people started in an interval.
 
     Each cloud answers two numbers, of its first `per_person` trips: the sum of their seconds, each clamped to
@@ -28,32 +26,9 @@ class MeanDuration(Query, frozen=True, forbid_unknown_fields=True, tag_field="ki
     Raises: BadQuery.
     """
 
-    start_ts: float
-    end_ts: float
-    per_person: int
     cap_s: int
     mode: str | None = None
     shares: Shares = (2, 1)
 
     unit: ClassVar[str] = "seconds per trip"
-
-    def __post_init__(self) -> None:
-        check_counted(self)
-        check_whole(self, "cap_s", 1, MAX_TRIP_S, "a whole number of seconds")
-        check_shares(self, ("the sum", "the count"))
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Two numbers: seconds and trips."""
-        total = Part.number("duration", "seconds", self.per_person * self.cap_s, share=self.shares[0])
-        return total, Part.number("trips", "trips", self.per_person, share=self.shares[1])
-
-    def contribution(self, data: Reading) -> tuple[int, int]:
-        """Whole seconds and trips, both of the same trips."""
-        amounts = [trip.duration_s for trip in earliest(self, data)]
-        return whole_sum(amounts, each=self.cap_s, cap=self.per_person * self.cap_s), len(amounts)
-
-    def summary(self, cells: Sequence[Estimate]) -> Estimate:
-        """The mean, within 0..cap_s; of no trips at all that is the whole interval."""
-        total, count = cells
-        return ratio(total, count, self.cap_s)
+    amount: ClassVar[Amount] = DURATION

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from emlab.queries.travel import MAX_SUM_M, check_mode, moving, whole_sum
-from emlab.query import Part, Query, Reading, check_times, check_whole
+from emlab.queries.amounts import DISTANCE, Amount, SumOfTrips
 
 
-class SumTripDistance(Query, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sum_trip_distance"):
+class SumTripDistance(SumOfTrips, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="sum_trip_distance"):
     """How many metres people travelled on trips that they started in an interval, each person up to `cap_m`.
 
     Each cloud answers the sum over its trips, as intake found them; with a mode, over the sections of its trips that
@@ -21,24 +20,8 @@ class SumTripDistance(Query, frozen=True, forbid_unknown_fields=True, tag_field=
     Raises: BadQuery.
     """
 
-    start_ts: float
-    end_ts: float
     cap_m: int
     mode: str | None = None
 
     unit: ClassVar[str] = "metres"
-
-    def __post_init__(self) -> None:
-        check_times(self)
-        check_mode(self)
-        check_whole(self, "cap_m", 1, MAX_SUM_M, "a whole number of metres")
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """One number: metres."""
-        return (Part.number("distance", self.unit, self.cap_m),)
-
-    def contribution(self, data: Reading) -> tuple[int]:
-        """Whole metres within 0..cap_m."""
-        amounts = (one.distance_m for one in moving(self, data))
-        return (whole_sum(amounts, each=self.cap_m, cap=self.cap_m),)
+    amount: ClassVar[Amount] = DISTANCE

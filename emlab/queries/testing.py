@@ -19,7 +19,7 @@ from emlab.entries.codes import Mode
 from emlab.errors import BadQuery
 from emlab.privacy import SENSITIVITY_MAX
 from emlab.queries.known import KNOWN, tag, unfit
-from emlab.query import MAX_CELLS, Estimate, Part, Query, Region, Section, Trip, clamp
+from emlab.query import MAX_CELLS, Estimate, Part, Query, Region, Section, Trip, cells, clamp
 
 _BAD_FIELDS: tuple[object, ...] = (math.nan, math.inf, -math.inf, -1, True, 10**400, 1e300, 0.5, "x", "", None, [], {})
 _NUMBERS = (0.0, -1.0, 0.4, 1.5, 999.5, 1e7, 1e12, 1e300, math.inf, -math.inf, math.nan)
@@ -160,7 +160,7 @@ def _check_travels(query: Query) -> None:
 def _check_parts(query: Query) -> None:
     parts = query.parts
     _demand(isinstance(parts, tuple) and all(isinstance(part, Part) for part in parts), "parts is a tuple of Part")
-    _demand(1 <= sum(len(part.labels) for part in parts) <= MAX_CELLS, f"an answer has 1 to {MAX_CELLS} cells")
+    _demand(1 <= cells(query) <= MAX_CELLS, f"an answer has 1 to {MAX_CELLS} cells")
     _demand(len({part.name for part in parts}) == len(parts), "each part has a name of its own")
     for part in parts:
         _demand(len(set(part.labels)) == len(part.labels), f"each cell of {part.name!r} has a label of its own")
@@ -184,8 +184,7 @@ def _checked_answer(query: Query, data: Made) -> tuple[int, ...]:
         raise AssertionError(f"{query!r} raises {type(exc).__name__} for bad data: {exc}") from exc
     _demand(all(type(one) is int for one in found), f"{query!r} answers {list(found)[:5]}, not whole numbers")
     _demand(list(found) == list(again), f"{query!r} answers the same data in two ways")
-    cells = sum(len(part.labels) for part in query.parts)
-    _demand(len(found) == cells, f"{query!r} answers {len(found)} numbers for {cells} cells")
+    _demand(len(found) == cells(query), f"{query!r} answers {len(found)} numbers for {cells(query)} cells")
     _demand(clamp(query, found) == tuple(found), f"{query!r} answers more than its parts say")
     return tuple(found)
 
@@ -210,8 +209,8 @@ def _check_summary(query: Query, answers: Sequence[Sequence[int]]) -> None:
             continue
         for half in (0.0, 1.0, 7.0, 1e6):
             for error in (-half, 0.0, half):
-                cells = [Estimate(one + error, one + error - half, one + error + half) for one in sums]
-                found = query.summary(cells)
+                released = [Estimate(one + error, one + error - half, one + error + half) for one in sums]
+                found = query.summary(released)
                 _demand(found is not None, "a query has a summary always or never")
                 if found is not None:
                     _check_estimate(query, found, certain.value)

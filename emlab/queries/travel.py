@@ -11,20 +11,13 @@ import msgspec
 
 from emlab.entries.codes import Mode
 from emlab.errors import BadQuery
-from emlab.query import Estimate, Query, Reading, Section, Trip, check_times, check_whole
+from emlab.query import Move, Query, Reading, Trip, check_times, check_whole
 
 MAX_PER_PERSON = 1000
 MAX_TRIPS = 100_000
-MAX_SHARE = 100
 MAX_BINS = 256
-MAX_TRIP_M = 1_000_000  # a trip, 1000 km
-MAX_TRIP_S = 1_000_000  # a trip, 11 days
-MAX_SUM_M = 10_000_000
-MAX_SUM_S = 100_000_000  # a person, 3 years
 MAX_EDGE_M = 1_000_000_000
-Moving = Trip | Section
-M = TypeVar("M", Trip, Section)
-Shares = tuple[int, int]
+M = TypeVar("M", bound=Move)
 
 
 def check_mode(query: Query) -> None:
@@ -59,15 +52,6 @@ def _whole_metres(value: object, name: str) -> int:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
-def check_shares(query: Query, names: tuple[str, str]) -> None:
-    """The query's `shares` are two whole numbers, of the parts of these names. Raises BadQuery."""
-    shares = query.shares  # type: ignore[attr-defined]
-    good = isinstance(shares, (tuple, list)) and len(shares) == 2
-    if not good or any(type(one) is not int or not 1 <= one <= MAX_SHARE for one in shares):
-        raise BadQuery(f"shares are those of {names[0]} and {names[1]}: whole numbers within 1..{MAX_SHARE}")
-    msgspec.structs.force_setattr(query, "shares", tuple(shares))
-
-
 def check_one_of(query: Query, name: str, choices: Sequence[str]) -> None:
     """The query's field of this name is one of these words. Raises BadQuery."""
     value = getattr(query, name)
@@ -80,7 +64,7 @@ def trips_of(query: Query, data: Reading) -> Iterator[Trip]:
     return _of_mode(query, data.trips(start_ts=query.start_ts, end_ts=query.end_ts))  # type: ignore[attr-defined]
 
 
-def moving(query: Query, data: Reading) -> Iterator[Moving]:
+def moving(query: Query, data: Reading) -> Iterator[Move]:
     """Trips of any mode; or, if the query has a `mode`, the sections that were travelled in it."""
     if query.mode is None:  # type: ignore[attr-defined]
         return trips_of(query, data)
@@ -100,19 +84,3 @@ def earliest(query: Query, data: Reading) -> Iterator[Trip]:
 def limited(value: float, cap: int) -> float:
     """The value within 0..cap; 0 for what is no finite number."""
     return min(max(value, 0.0), float(cap)) if math.isfinite(value) else 0.0
-
-
-def whole_sum(values: Iterable[float], *, each: int, cap: int) -> int:
-    """The sum of the values, each within 0..each, rounded and within 0..cap."""
-    return min(round(math.fsum(limited(value, each) for value in values)), cap)
-
-
-def ratio(total: Estimate, count: Estimate, cap: int) -> Estimate:
-    """The mean of `count` amounts within 0..cap that add up to `total`, where at least one is counted.
-
-    Its interval holds whenever both do. A count so small that the noise drowns it gives the interval 0..cap.
-    """
-    most, fewest = max(count.high, 1.0), max(count.low, 1.0)
-    low, high = (min(max(end, 0.0), float(cap)) for end in (total.low / most, total.high / fewest))
-    value = max(total.value, 0.0) / max(count.value, 1.0)
-    return Estimate(min(max(value, low), high), low, high)

@@ -64,6 +64,11 @@ class TripHistogram(Query, frozen=True, forbid_unknown_fields=True, tag_field="k
         n = self.per_person
         return (Part(name="trips", unit=self.unit, cap=n, total=n, labels=self._labels()),)
 
+    @property
+    def span_s(self) -> float:
+        """In all, of what one bin counts: over hours a 24th of the interval."""
+        return (self.end_ts - self.start_ts) / (len(_HOURS) if self.over == "hour" else 1)
+
     def _labels(self) -> tuple[str, ...]:
         if self.over == "distance":
             return tuple(f"{low}..{high} m" for low, high in pairwise(self.edges_m))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from emlab.errors import BadQuery
-from emlab.geo import Area
+from emlab.polygon import Area
 from emlab.query import Position, Query, Region
 
 MAX_ZONES = 60  # 3600 pairs, of the 4096 cells that an answer may have

@@ -1,6 +1,6 @@
 """The contract of a store, tested by tests/contract/test_store.py on both; and the checks that they share.
 
-Imports of emlab errors and entries.
+Imports of emlab errors, entries and query.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Entries in this process's memory, for unit tests, documentation and MemoryEngine: the same answers, nothing kept.
 
-Imports bson, shapely where a region is looked at, and of emlab errors and entries.
+Imports bson, shapely where a region is looked at, and of emlab errors, entries, query and store.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class MemoryStore:
         if region is None:
             return any(True for _ in found)
         shape = _shape(region)
-        return any(_covers(shape, entry) for entry in found)
+        return any(_covers(shape, at(entry, "data.loc.coordinates")) for entry in found)
 
     def check_region(self, region: Mapping[str, object]) -> None:
         """Whether a region can be used; see Store."""
@@ -192,7 +192,7 @@ class MemoryStore:
         if region is None:
             return found
         shape = _shape(region)
-        return (fix for fix in found if _covers(shape, {"data": {"loc": {"coordinates": list(fix[1:])}}}))
+        return (fix for fix in found if _covers(shape, fix[1:]))
 
     def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
         """Trips as intake found them; see Store."""
@@ -307,8 +307,7 @@ def _shape(region: Mapping[str, object]) -> BaseGeometry:
     return geometry
 
 
-def _covers(shape: BaseGeometry, entry: JsonObject) -> bool:
+def _covers(shape: BaseGeometry, place: object) -> bool:
     from shapely import Point
 
-    place = at(entry, "data.loc.coordinates")
-    return isinstance(place, list) and bool(shape.covers(Point(place)))
+    return isinstance(place, (list, tuple)) and bool(shape.covers(Point(place)))

@@ -1,4 +1,4 @@
-"""Entries in a mongod, in e-mission's own collections. Imports pymongo, and of emlab errors, entries and mongod."""
+"""Entries in a mongod, in e-mission's own collections. Imports pymongo, and of emlab entries, errors, query, store."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ import bson
 import pymongo
 from bson.codec_options import CodecOptions
 from bson.objectid import ObjectId
-from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import OperationFailure
 
 from emlab.entries import RESULT_PREFIXES, JsonObject, Rejected, StoreReport
 from emlab.errors import BadQuery
 from emlab.mongo_errors import wrapped
-from emlab.mongod import disk_full, free_bytes
 from emlab.query import Section, Trip
 from emlab.store import period, results
 from emlab.store.archive import SINGLE, accept_documents, in_order, page_after
@@ -43,26 +41,29 @@ from emlab.store.base import (
     oid_of,
     order_of,
     path_of,
-    start_of,
 )
 from emlab.store.documents import WIRE, accept, legacy, report, typed, unwritten
-from emlab.store.indexes import COMPOUND, indexes
+from emlab.store.indexes import COMPOUND
+from emlab.store.writing import Writer
 
 if TYPE_CHECKING:
-    from pymongo.collection import Collection
-
-    Documents = Collection[dict[str, object]]
+    from pymongo.cursor import Cursor
 
 T = TypeVar("T")
 
 DATABASE = "Stage_database"
 NOTHING = "Stage_nothing"  # always empty: a query on it is checked and reads nothing
-RESERVE_BYTES = 16 << 20  # stays free: mongod aborts when it cannot write its checkpoint
-_DUPLICATE_KEY = 11000
 _PLAIN: CodecOptions[dict[str, object]] = CodecOptions()  # ids stay as they are kept
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-_INDEXED = frozenset({TIMESERIES, ANALYSIS, USERCACHE})
 _UP = pymongo.ASCENDING
+_FIX = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
+
+
+def _by(time_key: str) -> list[tuple[str, int]]:
+    return [(time_key, _UP), ("_id", _UP)]
+
+
+def _in(region: Mapping[str, object]) -> dict[str, object]:
+    return {"$geoWithin": {"$geometry": region}}
 
 
 def _results(keys: Sequence[str], from_ts: float | None, until_ts: float | None) -> dict[str, object]:
@@ -95,14 +96,13 @@ class MongoStore:
         self._database = client.get_database(DATABASE, codec_options=WIRE, write_concern=concern)
         self._user = legacy(user_id)
         self._data_dir = data_dir
-        self._indexed: set[str] = set()
-        self._unsaved_bytes = 0
+        self._writer = Writer(self._database, self._user, data_dir)
 
     def put(self, entries: Sequence[object], *, partial: bool = False) -> StoreReport:
         """Keep entries; see Store."""
         accepted, rejected = accept(entries, self._user, partial=partial)
         with self._errors("store entries"):
-            inserted = self._write(accepted)
+            inserted = self._writer.write(accepted)
         return report(len(entries), inserted, rejected)
 
     def find(
@@ -117,27 +117,18 @@ class MongoStore:
         """Entries of one key by time; see Store."""
         check_find(time_key, start_ts, end_ts, limit)
         query = self._query(key, start_ts, end_ts, time_key)
-        order = [(time_key, pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
-        found = [
-            self._database[name].find(query).sort(order).limit(limit or 0).batch_size(100)
-            for name in (TIMESERIES, ANALYSIS)
-        ]
+        found = [one.sort(_by(time_key)).limit(limit or 0).batch_size(100) for one in self._formatted(query)]
         merged = heapq.merge(*found, key=lambda entry: order_of(entry, time_key))
         return self._read(itertools.islice(merged, limit))
 
     def pending(self, limit: int | None = None) -> Iterator[JsonObject]:
         """Raw phone entries; see Store."""
-        order = [("metadata.write_ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
         found = self._database[USERCACHE].find({"user_id": self._user}, {CLAIMED: 0})
-        return self._read(found.sort(order).limit(limit or 0))
+        return self._read(found.sort(_by("metadata.write_ts")).limit(limit or 0))
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is one; see Store."""
-        check_find("data.ts", start_ts, end_ts, None)
-        query = self._query(key, start_ts, end_ts, "data.ts")
-        if region is not None:
-            self.check_region(region)
-            query["data.loc"] = {"$geoWithin": {"$geometry": region}}
+        query = self._located(key, start_ts, end_ts, region)
         with self._errors("look for an entry"):
             found = (self._database[name].find_one(query, {"_id": 1}) for name in (TIMESERIES, ANALYSIS))
             return any(entry is not None for entry in found)
@@ -147,7 +138,7 @@ class MongoStore:
         check_shape(region)
         with self._errors("check a region"):
             try:
-                self._database[NOTHING].find_one({"loc": {"$geoWithin": {"$geometry": region}}})
+                self._database[NOTHING].find_one({"loc": _in(region)})
             except OperationFailure as exc:
                 raise BadQuery(
                     f"the region is not acceptable: {str(exc.details and exc.details['errmsg'])[:200]}"
@@ -155,11 +146,8 @@ class MongoStore:
 
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[Fix]:
         """Times and positions only; see Store."""
-        check_find("data.ts", start_ts, end_ts, None)
-        query = {**self._query(key, start_ts, end_ts, "data.ts"), "data.loc.type": "Point"}
-        shown = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
-        order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
-        found = [self._database[name].find(query, shown).sort(order) for name in (TIMESERIES, ANALYSIS)]
+        query = {**self._located(key, start_ts, end_ts, None), "data.loc.type": "Point"}
+        found = [one.sort(_by("data.ts")) for one in self._formatted(query, _FIX)]
         return self._read(heapq.merge(*map(_fixes, found)))
 
     def fixes(
@@ -172,16 +160,10 @@ class MongoStore:
         but: Sequence[Mapping[str, object]] = (),
     ) -> Iterator[Fix]:
         """Times and positions in a region; see Store."""
-        check_find("data.ts", start_ts, end_ts, None)
-        query = {**self._query(key, start_ts, end_ts, "data.ts"), "data.loc.type": "Point"}
-        if region is not None:
-            self.check_region(region)
-            query["data.loc"] = {"$geoWithin": {"$geometry": region}}
+        query = {**self._located(key, start_ts, end_ts, region), "data.loc.type": "Point"}
         if but:
-            query["$nor"] = [{"data.loc": {"$geoWithin": {"$geometry": one}}} for one in but]
-        shown = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
-        found = (self._database[name].find(query, shown) for name in (TIMESERIES, ANALYSIS))
-        return self._read(_fixes(itertools.chain.from_iterable(found)))
+            query["$nor"] = [{"data.loc": _in(one)} for one in but]
+        return self._read(_fixes(itertools.chain.from_iterable(self._formatted(query, _FIX))))
 
     def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
         """Trips as intake found them; see Store."""
@@ -194,8 +176,8 @@ class MongoStore:
     def _shown(self, key: str, fields: Sequence[str], start_ts: float, end_ts: float) -> Iterator[JsonObject]:
         """These fields of the entries of a key that start in the closed interval, by start and id."""
         check_find("data.start_ts", start_ts, end_ts, None)
-        query, order = self._query(key, start_ts, end_ts, "data.start_ts"), [("data.start_ts", _UP), ("_id", _UP)]
-        found = [self._database[name].find(query, list(fields)).sort(order) for name in (TIMESERIES, ANALYSIS)]
+        query = self._query(key, start_ts, end_ts, "data.start_ts")
+        found = [one.sort(_by("data.start_ts")) for one in self._formatted(query, list(fields))]
         return self._read(heapq.merge(*found, key=lambda entry: order_of(entry, "data.start_ts")))
 
     def claim(self, limit: int) -> list[JsonObject]:
@@ -211,7 +193,7 @@ class MongoStore:
         accepted, rejected = accept(formatted, self._user, partial=True)
         bad = {*failed, *(oid_of(formatted[one.position]) for one in rejected)}
         with self._errors("settle raw entries"):
-            self._write(accepted)
+            self._writer.write(accepted)
             pending = self._database[USERCACHE].with_options(_PLAIN)
             for document in pending.find({"_id": {"$in": [ObjectId(oid) for oid in bad]}, CLAIMED: True}, {CLAIMED: 0}):
                 self._database[ERRORS].replace_one({"_id": document["_id"]}, document, upsert=True)
@@ -232,9 +214,8 @@ class MongoStore:
         check_find("data.ts", start_ts, end_ts, limit)
         query = self._query(key, start_ts, end_ts, "data.ts")
         shown: dict[str, object] = {f"c{number}": f"${path_of(field)}" for number, field in enumerate(fields)}
-        order = [("data.ts", pymongo.ASCENDING), ("_id", pymongo.ASCENDING)]
         name = ANALYSIS if key.startswith(RESULT_PREFIXES) else TIMESERIES
-        found = self._database[name].find(query, shown).sort(order).limit(limit or 0)
+        found = self._database[name].find(query, shown).sort(_by("data.ts")).limit(limit or 0)
         rows = list(self._read(found))
         columns = {field: [row.get(f"c{number}") for row in rows] for number, field in enumerate(fields)}
         return {"_id": [oid_of(row) for row in rows], **columns}
@@ -244,7 +225,7 @@ class MongoStore:
         # all of it stands in one index, so no document is read, of however many years
         query = {"user_id": self._user, "metadata.key": {"$in": list(keys)}, time_key: {"$lt": before_ts}}
         with self._errors("count entries"):
-            return self._collection(TIMESERIES).count_documents(query, hint=COMPOUND[TIMESERIES])
+            return self._writer.collection(TIMESERIES).count_documents(query, hint=COMPOUND[TIMESERIES])
 
     def replace_results(
         self, results: Sequence[object], *, keys: Sequence[str], from_ts: float | None, until_ts: float | None
@@ -253,7 +234,7 @@ class MongoStore:
         accepted, _ = accept(results, self._user, partial=False)
         fresh = accepted.get(ANALYSIS, {})
         with self._errors("replace results"):
-            collection = self._collection(ANALYSIS)
+            collection = self._writer.collection(ANALYSIS)
             known = {
                 cast(ObjectId, document["_id"]): document
                 for document in collection.with_options(_PLAIN).find({"_id": {"$in": list(fresh)}})
@@ -263,7 +244,7 @@ class MongoStore:
                 for oid, encoded in fresh.items()
                 if oid not in known or unwritten(known[oid]) != unwritten(bson.decode(encoded))
             ]
-            self._write({ANALYSIS: dict(changed)} if changed else {})
+            self._writer.write({ANALYSIS: dict(changed)})
             query = {"user_id": self._user, "_id": {"$nin": list(fresh)}, **_results(keys, from_ts, until_ts)}
             return Replaced(len(changed), collection.delete_many(query).deleted_count)
 
@@ -311,16 +292,10 @@ class MongoStore:
         """Documents are kept with their ids; see Store."""
         accepted, rejected = accept_documents(collection, documents, self._user, partial=partial)
         with self._errors("restore documents"):
-            self._make_room(sum(map(len, accepted.values())))
-            inserted = 0
-            if accepted:
-                inserted = self._upsert(self._restorable(collection), list(accepted.items()))
+            inserted = self._writer.write({collection: accepted})
             for encoded in accepted.values() if collection in SINGLE else ():
                 self._keep_single(collection, bson.decode(encoded, codec_options=_PLAIN))
         return report(len(documents), inserted, rejected)
-
-    def _restorable(self, collection: str) -> Documents:
-        return self._collection(collection) if collection in _INDEXED else self._database[collection]
 
     def _keep_single(self, collection: str, document: dict[str, object]) -> None:
         """Of what a person has one of, this one stays."""
@@ -359,66 +334,22 @@ class MongoStore:
             query[time_key] = given
         return query
 
-    def _collection(self, name: str) -> Documents:
-        """The collection, with e-mission's indexes since its first write."""
-        collection = self._database[name]
-        if name not in self._indexed:
-            collection.create_indexes(indexes(name))
-            self._indexed.add(name)
-        return collection
+    def _located(
+        self, key: str, start_ts: float, end_ts: float, region: Mapping[str, object] | None
+    ) -> dict[str, object]:
+        """The query of entries of a key by data.ts and where they were. Raises BadQuery."""
+        check_find("data.ts", start_ts, end_ts, None)
+        query = self._query(key, start_ts, end_ts, "data.ts")
+        if region is not None:
+            self.check_region(region)
+            query["data.loc"] = _in(region)
+        return query
 
-    def _write(self, accepted: Mapping[str, Mapping[ObjectId, bytes]]) -> int:
-        """How many of the documents are new."""
-        self._make_room(sum(len(one) for documents in accepted.values() for one in documents.values()))
-        return sum(
-            self._upsert(self._collection(name), list(documents.items())) for name, documents in accepted.items()
-        )
-
-    def _upsert(self, collection: Documents, documents: list[tuple[ObjectId, bytes]]) -> int:
-        """How many are new. Inserting all and replacing what was there is faster than asking first."""
-        raw = [RawBSONDocument(encoded) for _, encoded in documents]
-        try:
-            collection.insert_many(raw, ordered=False)
-        except BulkWriteError as exc:
-            faults = exc.details["writeErrors"]
-            if any(fault["code"] != _DUPLICATE_KEY for fault in faults) or exc.details["writeConcernErrors"]:
-                raise
-        else:
-            return len(raw)
-        known = dict(documents[fault["index"]] for fault in faults)
-        self._replace(collection, known)
-        return len(raw) - len(known)
-
-    def _replace(self, collection: Documents, documents: Mapping[ObjectId, bytes]) -> None:
-        """What was there already is this now; that the pipeline has to look at it again is noted first."""
-        found = collection.with_options(_RAW).find({"_id": {"$in": list(documents)}})
-        old = {document["_id"]: bytes(document.raw) for document in found}
-        changed = {oid: encoded for oid, encoded in documents.items() if old.get(oid) != encoded}
-        if not changed:
-            return
-        if collection.name == TIMESERIES:
-            self._note_change([*changed.values(), *(old[oid] for oid in changed if oid in old)])
-        collection.bulk_write(
-            [pymongo.ReplaceOne({"_id": oid}, RawBSONDocument(one), upsert=True) for oid, one in changed.items()],
-            ordered=False,
-        )
-
-    def _note_change(self, encoded: Iterable[bytes]) -> None:
-        """The pipeline, if it ever ran, has to look at the time of these entries again."""
-        note = {"$min": {CHANGED: min(start_of(bson.decode(one)) for one in encoded)}, "$inc": {CHANGES: 1}}
-        self._database[PIPELINE].update_one({"user_id": self._user, "emlab": {"$exists": True}}, note)
-
-    def _make_room(self, size: int) -> None:
-        """Returns if `size` bytes fit beside what mongod needs to write its next checkpoint. Raises DiskFull."""
-        if self._data_dir is None:
-            return
-        room = free_bytes(self._data_dir) - RESERVE_BYTES
-        if room < 2 * size:  # once in the journal, once in the data files
-            raise disk_full(self._data_dir)
-        self._unsaved_bytes += size
-        if self._unsaved_bytes > room / 4:
-            self._database.client.admin.command("fsync")
-            self._unsaved_bytes = 0
+    def _formatted(
+        self, query: Mapping[str, object], shown: Mapping[str, object] | Sequence[str] | None = None
+    ) -> list[Cursor[dict[str, object]]]:
+        """What matches of the entries that came, and of those that intake computed."""
+        return [self._database[name].find(query, shown) for name in (TIMESERIES, ANALYSIS)]
 
     def _read(self, found: Iterable[T]) -> Iterator[T]:
         with self._errors("read entries"):

@@ -5,13 +5,14 @@ Plain Python, because it runs inside a cloud. Imports of emlab entries, query an
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 from emlab.entries import JsonObject
 from emlab.entries.codes import Mode
-from emlab.query import Position, Section, Trip
+from emlab.query import Move, Position, Section, Trip
 from emlab.store.base import at
 
 TRIPS, SECTIONS = "analysis/confirmed_trip", "analysis/inferred_section"  # what the diary shows
@@ -24,21 +25,22 @@ _Common = tuple[float, float, float, float]
 
 def trips(entries: Iterable[JsonObject], *, before_ts: float) -> Iterator[Trip]:
     """The well-formed ones among these entries of TRIPS, which may hold no more than OF_TRIPS."""
-    for entry in entries:
-        ends = _start_and_end(entry)
-        numbers = _numbers(entry, before_ts)
-        if numbers is not None and ends is not None:
-            yield Trip(*numbers, _main_mode(entry), *ends, _hour(entry))
+    return itertools.starmap(Trip, _moves(entries, before_ts, _main_mode))
 
 
 def sections(entries: Iterable[JsonObject], *, before_ts: float) -> Iterator[Section]:
     """The well-formed ones among these entries of SECTIONS, which may hold no more than OF_SECTIONS."""
+    return itertools.starmap(Section, _moves(entries, before_ts, _sensed_mode))
+
+
+def _moves(
+    entries: Iterable[JsonObject], before_ts: float, mode_of: Callable[[JsonObject], str | None]
+) -> Iterator[Move]:
     for entry in entries:
-        ends = _start_and_end(entry)
-        numbers = _numbers(entry, before_ts)
-        mode = at(entry, "data.sensed_mode")
-        if numbers is not None and ends is not None and type(mode) is int and mode in _MODES:
-            yield Section(*numbers, _MODES[mode], *ends, _hour(entry))
+        numbers, mode = _numbers(entry, before_ts), mode_of(entry)
+        start, end = _position(entry, "start_loc"), _position(entry, "end_loc")
+        if numbers is not None and mode is not None and start is not None and end is not None:
+            yield Move(*numbers, mode, start, end, _hour(entry))
 
 
 _MODES = {int(mode): mode.name for mode in Mode}
@@ -57,11 +59,6 @@ def _numbers(entry: JsonObject, before_ts: float) -> _Common | None:
     return (start_ts, end_ts, distance_m, duration_s) if start_ts <= end_ts and start_ts < before_ts else None
 
 
-def _start_and_end(entry: JsonObject) -> tuple[Position, Position] | None:
-    start, end = _position(entry, "start_loc"), _position(entry, "end_loc")
-    return None if start is None or end is None else (start, end)
-
-
 def _position(entry: JsonObject, name: str) -> Position | None:
     found = at(entry, f"data.{name}.coordinates")
     if not isinstance(found, list) or len(found) != 2 or any(type(one) not in (int, float) for one in found):
@@ -76,6 +73,11 @@ def _main_mode(entry: JsonObject) -> str:
     known = {name: one for name, one in found.items() if _is_amount(one)} if isinstance(found, Mapping) else {}
     mode = max(known, key=lambda name: known[name], default=Mode.UNKNOWN.name)
     return mode if mode in Mode.__members__ else Mode.UNKNOWN.name
+
+
+def _sensed_mode(entry: JsonObject) -> str | None:
+    found = at(entry, "data.sensed_mode")
+    return _MODES.get(found) if type(found) is int else None
 
 
 def _hour(entry: JsonObject) -> int | None:

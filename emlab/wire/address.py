@@ -9,7 +9,7 @@ from emlab.errors import ConfigError
 
 
 def check_url(url: str, whose: str = "a controller") -> str:
-    """The URL of a controller, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
+    """The URL, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {url[:200]!r}")

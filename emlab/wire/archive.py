@@ -64,7 +64,7 @@ class RestoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class AdoptRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Another cloud's ledger: spent becomes the larger of both; its rows are kept. And its policy, if there is one."""
+    """Another cloud's ledger: what it spent in all, and each debit. And its policy, if there is one."""
 
     spent: Spent
     rows: Annotated[list[Row], msgspec.Meta(max_length=MAX_ROWS)]

@@ -76,6 +76,13 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
+class AmendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A policy that was made out of the one of this version."""
+
+    policy: Policy
+    version: int
+
+
 class RunPipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Lines of public transport, a GeoJSON FeatureCollection, for this run and all later ones; null: as before."""
 
@@ -256,6 +263,16 @@ ROUTES: tuple[Route, ...] = (
     Route("policy", "GET", "/policy", "owner", None, Policy, (*_OWNER, errors.ConfigError), "What the owner permits"),
     Route("set_policy", "PUT", "/policy", "owner", Policy, Policy, (*_OWNER, errors.BadQuery), "Permit something else"),
     Route(
+        "amend_policy",
+        "POST",
+        "/policy/amend",
+        "owner",
+        AmendRequest,
+        Policy,
+        (*_OWNER, errors.BadQuery, errors.InUse),
+        "Permit something else, unless the policy is not that of this version any more",
+    ),
+    Route(
         "explain",
         "POST",
         "/policy/explain",
@@ -308,4 +325,3 @@ ROUTES: tuple[Route, ...] = (
     ),
 )
 BY_NAME = {route.name: route for route in ROUTES}
-BY_PATH = {f"{route.method} {route.path}": route for route in ROUTES}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emlab.key import Key
+from emlab.ledger import DATABASE
 from emlab.mongod import Mongod
 from tests.contract.rest import Client
 
@@ -23,6 +24,13 @@ def shared_client(need: Callable[[str], None]) -> Iterator[Client]:
     with Mongod(folder / "db", folder) as server, server.client() as client:
         yield client
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(shared_client: Client) -> Iterator[Client]:
+    """The same, with nothing of another test in its ledger."""
+    yield shared_client
+    shared_client.drop_database(DATABASE)
 
 
 @pytest.fixture

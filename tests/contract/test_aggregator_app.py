@@ -17,6 +17,7 @@ import pytest
 import emlab as em
 from emlab.aggregate import Release
 from emlab.apps import aggregator as program
+from emlab.apps.listening import Address
 from emlab.clock import wait_until
 from emlab.errors import BadReply, ConfigError, EmlabError, NotPermitted, TooFewUsers, Unreachable
 from emlab.key import SealingKey, SigningKey
@@ -24,7 +25,6 @@ from emlab.provider import Provider
 from emlab.releases import KEYS, Releases
 from emlab.remote import ControllerClient
 from emlab.remote_aggregator import AggregatorClient
-from emlab.serving import Address
 from emlab.wire import problem
 from emlab.wire.aggregation import Releasing
 from emlab.wire.table import MAX_BODY_BYTES

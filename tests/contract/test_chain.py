@@ -14,7 +14,7 @@ import pytest
 from pymongo import MongoClient
 
 from emlab.ask import new_id
-from emlab.chain import Chain, MemoryChain, MongoChain, all_of, check, head
+from emlab.chain import Chain, MemoryChain, MongoChain, check, head
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import StoreError
 from emlab.key import SigningKey
@@ -23,6 +23,7 @@ from tests.unit.asks import CLOUD
 
 Client = MongoClient[dict[str, object]]
 KEY = SigningKey()
+ALL = 10_000  # links in a page
 MAX_LINK_BYTES = 800  # of a long one, index included; what RECEIPTS.md says
 
 
@@ -39,7 +40,7 @@ def fresh(client: Client) -> MongoChain:
 
 
 def verdict(chain: Chain) -> object:
-    return check(all_of(chain), head(chain.newest(), CLOUD, KEY, 5.0)).demand()
+    return check(chain.page(0, ALL), head(chain.newest(), CLOUD, KEY, 5.0)).demand()
 
 
 class TestChain:
@@ -62,13 +63,13 @@ class TestChain:
         assert chain.untold([f"ask:{number}" for number in range(2_500)]) == [
             f"ask:{number}" for number in range(2_500) if number != 1
         ]
-        assert [link.kind for link in all_of(chain)] == ["a", "b"]
+        assert [link.kind for link in chain.page(0, ALL)] == ["a", "b"]
 
     def test_threads_that_append_at_once_make_one_chain_without_a_fork(self, chain: Chain) -> None:
         with ThreadPoolExecutor(16) as pool:
             made = list(pool.map(lambda number: chain.append("note", {"number": number}, 1.0), range(120)))
         assert sorted(link.seq for link in made) == list(range(1, 121))
-        assert {link.facts["number"] for link in all_of(chain)} == set(range(120))
+        assert {link.facts["number"] for link in chain.page(0, ALL)} == set(range(120))
         assert verdict(chain)
 
     def test_threads_that_tell_the_same_tell_it_once(self, chain: Chain) -> None:
@@ -81,7 +82,7 @@ def test_two_programs_that_append_at_once_make_one_chain(shared_client: Client) 
     chains = [fresh(shared_client), MongoChain(shared_client, CLOUD)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: chains[number % 2].append("note", {"number": number}, 1.0), range(80)))
-    assert len(list(all_of(chains[0]))) == 80
+    assert len(chains[0].page(0, ALL)) == 80
     assert verdict(chains[0])
 
 
@@ -95,7 +96,7 @@ def test_whoever_changes_a_document_is_found_out(shared_client: Client, change: 
     for number in range(3):
         chain.append("note", {"n": 1}, 1.0 + number)
     shared_client["emlab"]["chain"].update_one({"_id": 2}, {"$set": change})
-    assert not check(all_of(chain), head(chain.newest(), CLOUD, KEY, 5.0))
+    assert not check(chain.page(0, ALL), head(chain.newest(), CLOUD, KEY, 5.0))
 
 
 def test_a_document_that_is_no_link_is_told_from_one(shared_client: Client) -> None:
@@ -155,7 +156,7 @@ def test_what_was_acknowledged_survives_the_death_of_either_program(folder: Path
         chain = MongoChain(client, CLOUD)
         chain.recover()
         assert verdict(chain)
-        kept = {link.seq: link.hash for link in all_of(chain)}
+        kept = {link.seq: link.hash for link in chain.page(0, ALL)}
         assert all(kept[int(seq)] == hash_ for seq, hash_ in said)
         assert len(kept) - len(said) in (0, 1)  # one may have been written and not said
         chain.append("more", {}, 2.0)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from emlab.ask import AskRequest, Envelope
-from emlab.chain import Link, MongoChain, all_of
+from emlab.chain import Link, MongoChain
 from emlab.clock import ManualClock
 from emlab.custodian import Custodian
 from emlab.errors import EmlabError, NotPermitted, PolicyRefused, StoreError
@@ -25,37 +22,13 @@ from emlab.provision import Provision
 from emlab.store import MongoStore
 from emlab.wire.archive import AdoptRequest
 from emlab.wire.log import DeleteRequest, LinksRequest
+from tests.ledgers import cut_after
 from tests.unit.asks import CLOUD, NOW, World
 
 Client = MongoClient[dict[str, object]]
-WRITES = ("insert_one", "update_one", "update_many", "delete_one", "delete_many", "replace_one", "bulk_write")
+ALL = 10_000  # links in a page
 MOST_WRITES = 20  # of anything that is tried here; the last tries end without a crash
 WORLD = World()
-
-
-class Cut(PyMongoError):
-    """The program ended here."""
-
-
-@contextlib.contextmanager
-def cut_after(steps: int) -> Any:
-    """From the n-th write on, every write of the driver fails: what a crash between two writes leaves."""
-    from pymongo.collection import Collection
-
-    counter = itertools.count()
-
-    def failing(real: Callable[..., object]) -> Callable[..., object]:
-        def write(self: object, *args: object, **options: object) -> object:
-            if next(counter) >= steps:
-                raise Cut
-            return real(self, *args, **options)
-
-        return write
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in WRITES:
-            patch.setattr(Collection, name, failing(getattr(Collection, name)))
-        yield
 
 
 class Cloud:
@@ -89,7 +62,7 @@ class Cloud:
         """Those of these kinds, of a log that is whole."""
         from emlab.chain import check
 
-        links = list(all_of(self.chain))
+        links = self.chain.page(0, ALL)
         check(links, self.custodian.head()).demand()
         return [link for link in links if link.kind in kinds]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 import emlab as em
 from emlab import pipeline
 from emlab.errors import BadQuery, StoreError
 from emlab.store import MemoryStore, MongoStore, Store
 from emlab.store.archive import ENTRIES
+from tests.ledgers import cut_after
 
 Client = MongoClient[dict[str, object]]
 USER = uuid.UUID("0123456789abcdef0123456789abcdef")
@@ -152,6 +152,14 @@ def test_another_person_s_documents_stay(shared_client: Client) -> None:
     assert (left(mine), len(left(other))) == ([], 1)
 
 
+def test_of_the_pipeline_s_checkpoints_those_that_reach_beyond_the_start_go(store: Store) -> None:
+    reaches = [(BEFORE, BEFORE), (BEFORE, AFTER), (AFTER, BEFORE), (START, START), (AFTER, AFTER)]
+    marks = [{"checkpoint": {"since_ts": since_ts, "resume_ts": resume_ts}} for since_ts, resume_ts in reaches]
+    store.keep_progress(1, BEFORE, NOON, {"marks": marks})
+    store.delete(START, END)
+    assert store.progress().checkpoint == {"marks": [marks[0], marks[3]]}
+
+
 times = st.none() | st.floats(START - 3, END + 3).map(round).map(float)
 spans = st.fixed_dictionaries({}, optional=dict.fromkeys(("ts", "start_ts", "end_ts", "enter_ts", "exit_ts"), times))
 
@@ -249,31 +257,12 @@ def _data(store: Store, key: str) -> list[dict[str, Any]]:
     return [dict(found["data"]) for found in store.find(key)]  # type: ignore[call-overload]
 
 
-class Cut(PyMongoError):
-    """The program ended here."""
-
-
 @pytest.mark.parametrize("steps", range(5))
-def test_after_a_crash_between_any_two_writes_calling_it_again_ends_it(
-    shared_client: Client, monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
-    from pymongo.collection import Collection
-
+def test_after_a_crash_between_any_two_writes_calling_it_again_ends_it(shared_client: Client, steps: int) -> None:
     store = fresh(shared_client)
     store.put([*GOES.values(), *STAYS.values()])
-    with monkeypatch.context() as patch:
-        counter = itertools.count()
-        for name in ("delete_many", "update_many"):
-            real = getattr(Collection, name)
-
-            def write(self: object, *args: object, _real: Any = real, **options: object) -> object:
-                if next(counter) >= steps:
-                    raise Cut
-                return _real(self, *args, **options)
-
-            patch.setattr(Collection, name, write)
-        with pytest.raises(StoreError):
-            store.delete(START, END)
+    with cut_after(steps), pytest.raises(StoreError):
+        store.delete(START, END)
     store.delete(START, END)
     assert len(left(store)) == len(STAYS)
     assert {str(found["data"]) for found in left(store)} == {str(one["data"]) for one in STAYS.values()}

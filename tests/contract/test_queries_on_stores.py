@@ -15,7 +15,6 @@ from bson.objectid import ObjectId
 import emlab as em
 from emlab import diary, pipeline
 from emlab.clock import ManualClock
-from emlab.custodian import _Hurried
 from emlab.entries import JsonObject
 from emlab.errors import BadQuery
 from emlab.geo import haversine_m
@@ -25,6 +24,7 @@ from emlab.queries.origin_destination import OriginDestination
 from emlab.query import Query, Region, Section, Trip, clamp
 from emlab.store import MemoryStore, MongoStore, Store, results
 from emlab.store.documents import legacy
+from emlab.store.hurried import hurried
 from tests.contract.rest import Client
 from tests.unit.queries.examples import EXAMPLES
 
@@ -154,11 +154,11 @@ class TestReading:
     def test_the_time_of_an_ask_ends_it(self, kind: str, make: Make) -> None:
         store, clock = MemoryStore(USER), ManualClock()
         store.put([make(1), make(2)])
-        hurried = getattr(_Hurried(store, clock.monotonic() + 1.0, clock), kind)(**EVER)
-        assert next(hurried) == expected(1)
+        found = getattr(hurried(store, clock.monotonic() + 1.0, clock), kind)(**EVER)
+        assert next(found) == expected(1)
         clock.advance(1.0)
         with pytest.raises(TimeoutError):
-            next(hurried)
+            next(found)
 
 
 @pytest.mark.parametrize("mode", [None, "CAR", 5.0, -1, 99, True])

@@ -139,7 +139,7 @@ FIXES = st.lists(st.builds(Fix, st.integers(0, STEPS), AT), max_size=12)
 @st.composite
 def moves(draw: st.DrawFn) -> Move:
     first = draw(st.integers(0, STEPS))
-    return Move(draw(st.sampled_from([TRIP, SECTION])), first, first + draw(st.integers(1, 20)), draw(AT), draw(AT))
+    return Move(draw(st.sampled_from([TRIP, SECTION])), first, first + draw(st.integers(0, 20)), draw(AT), draw(AT))
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -215,6 +215,31 @@ def test_queries_count_nothing_of_an_excluded_place(make: Callable[[], Store]) -
     assert inside.contribution(plain) == (1,)
     assert distance.contribution(plain)[0] > 500
     assert (inside.contribution(hidden), distance.contribution(hidden)) == ((0,), (0,))
+
+
+AWAY = (4, 4)
+
+
+@pytest.mark.parametrize("number", [0, 5, 20])
+@pytest.mark.parametrize("section", [Move(SECTION, 15, 18, AWAY, AWAY), Move(SECTION, 0, 0, AWAY, AWAY)], ids=str)
+def test_a_trip_that_passed_an_excluded_place_is_hidden_with_each_of_its_sections(
+    make: Callable[[], Store], number: int, section: Move
+) -> None:
+    """Also one that was elsewhere, of an interval that begins with it, after the trip."""
+    store = stored(make, {0: Move(TRIP, 0, 20, AWAY, AWAY), 1: section, 2: Fix(number, (0, 0))})
+    late = {"start_ts": ts_of(section.first), "end_ts": ts_of(30)}
+    assert (len(list(store.sections(**late))), len(list(store.trips(start_ts=0.0, end_ts=2e9)))) == (1, 1)
+    hidden = restricted(store, POLICIES["place"])
+    assert list(hidden.sections(**late)) == []
+    assert list(hidden.trips(start_ts=0.0, end_ts=2e9)) == []
+
+
+def test_what_lies_beside_a_wide_place_is_seen_where_edges_of_the_sphere_have_it(make: Callable[[], Store]) -> None:
+    """On the sphere the northern edge of a box bends out of it, here by 120 m."""
+    store = make()
+    store.put([location(1, START, 10.5, 53.0005)])
+    data = restricted(store, Policy.open(excluded_places=[Region.box(10.0, 52.0, 11.0, 53.0)]))
+    assert data.exists(LOCATION, start_ts=START, end_ts=START, region=None)
 
 
 def test_an_entry_without_a_position_is_hidden(make: Callable[[], Store]) -> None:

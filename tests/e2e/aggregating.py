@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from emlab import ask as asking
-from emlab import serving
-from emlab.apps.aggregator import ADDRESS_FILE, Address
+from emlab.apps.aggregator import ADDRESS_FILE
+from emlab.apps.listening import Address
 from emlab.ask import Ask, Model, Outcome
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.loss import Loss
@@ -66,7 +66,7 @@ class Aggregating:
         return self.process.wait(30)
 
 
-def settings(path: Path, lab: serving.Address, token: str, **changed: object) -> Path:
+def settings(path: Path, lab: Address, token: str, **changed: object) -> Path:
     """The file of an aggregator for the lab at this address, and its token beside it."""
     secret = path.with_suffix(".token")
     secret.touch(mode=0o600)

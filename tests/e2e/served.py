@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emlab import serving
+from emlab.apps.listening import Address
 from emlab.clock import wait_until
 from emlab.remote import ControllerClient
 
@@ -26,7 +27,7 @@ class Served:
         self.log = log
 
     @property
-    def address(self) -> serving.Address:
+    def address(self) -> Address:
         found = serving.address(self.lab_dir)
         assert found is not None, self.log.read_text()
         return found

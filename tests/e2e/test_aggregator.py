@@ -16,7 +16,8 @@ import pytest
 import emlab as em
 from emlab.aggregate import Release
 from emlab.aggregator import LOCAL
-from emlab.apps.aggregator import ADDRESS_FILE, Address
+from emlab.apps.aggregator import ADDRESS_FILE
+from emlab.apps.listening import Address
 from emlab.clock import wait_until
 from emlab.errors import TooFewUsers
 from emlab.releases import KEYS

@@ -192,12 +192,12 @@ def test_an_archive_does_not_widen_a_policy_unasked(alice: em.UserCloud, bob: em
     assert bob.policy == before
 
 
-def test_what_was_spent_is_the_larger_of_both_and_its_rows_are_kept_once(alice: em.UserCloud) -> None:
+def test_what_was_spent_is_what_all_debits_are_together_and_each_is_kept_once(alice: em.UserCloud) -> None:
     adopt(alice, 500_000, [row("a" * 32, 500_000, ts=2.0)])
     report = adopt(alice, 300_000, [row("a" * 32, 500_000, ts=2.0), row("b" * 32, 300_000, ts=1.0)])
-    assert report.spent_micro == 500_000
+    assert report.spent_micro == 800_000
     assert [one.id for one in report.rows] == ["b" * 32, "a" * 32]
-    assert report.remaining_micro == 3_000_000 - 500_000
+    assert report.remaining_micro == 3_000_000 - 800_000
 
 
 def test_a_ledger_without_bounds_is_refused(alice: em.UserCloud) -> None:

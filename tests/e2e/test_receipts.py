@@ -259,7 +259,11 @@ def test_a_log_that_was_set_back_is_told_from_a_receipt_or_an_earlier_archive(tm
     assert all(verify([true, saved]).values())
     assert verify([forged])[forged]
     assert not verify([forged, saved])[forged]
-    assert not verify([true, forged])[true]  # which goes on from what is not its beginning
+    both = verify([true, forged])
+    assert not both[true]  # which goes on from what is not its beginning
+    assert not both[forged]  # which ends before it did once
+    clock.advance(60)
+    assert not verify([true, later := export(MemoryChain(CLOUD), "later.json")])[later]
 
 
 def _caller(custodian: Custodian) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from emlab.clock import ManualClock
 from emlab.errors import BadQuery, ConfigError, NotPermitted, TooFewUsers, Unreachable
 from emlab.key import SealingKey, SigningKey, seal
 from emlab.queries.sum_distance import SumDistance
+from emlab.queries.trip_histogram import TripHistogram
+from emlab.query import Query, cells
 from tests.unit.asks import NOW, World
 
 replace = msgspec.structs.replace
@@ -120,6 +123,48 @@ def sealed(ask: Ask, clear: bytes, cloud: str) -> Answer:
     return Answer(
         cloud=cloud, envelope=Envelope(stub=stub, sealed=packed, signature=mark, countersignature=countermark)
     )
+
+
+def test_who_refused_is_told_once_for_each_cloud_and_never_of_one_that_answered() -> None:
+    setting = Setting(exact=True)
+    ask = setting.world.ask()
+    answers = setting.answers(ask, [1, 1])
+    liar = [Refusal(cloud=answer.cloud, kind="PolicyRefused") for answer in answers]
+    lie = Refusal(cloud="e" * 32, kind="PolicyRefused")
+    more: list[Outcome] = [Failure(cloud="e" * 32, kind="Unreachable"), lie, lie]
+    release = setting.release(ask, [*liar, *answers, *more])
+    assert (release.asked, release.answered, release.refused, release.failed) == (3, 2, 0, 1)
+    assert release.receipt is not None
+    assert release.receipt.verify(release)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Refusal(cloud="e" * 32, kind="x" * 65),
+        Failure(cloud="e" * 32, kind="<b>"),
+        Failure(cloud="e" * 32, kind=""),
+        Refusal(cloud="elsewhere", kind="PolicyRefused"),
+    ],
+)
+def test_an_outcome_that_could_stand_in_no_receipt_is_refused_and_the_ask_goes_on(outcome: Outcome) -> None:
+    setting = Setting(exact=True)
+    ask = setting.world.ask()
+    answers = setting.answers(ask, [1, 1])
+    with pytest.raises(BadQuery, match="an outcome"):
+        setting.release(ask, [*answers, outcome])
+    assert setting.release(ask, answers).value == 2
+
+
+def test_what_is_exact_says_so_in_its_table_its_verdict_and_its_aggregator() -> None:
+    setting = Setting(exact=True)
+    ask = setting.world.ask()
+    release = setting.release(ask, setting.answers(ask, [1, 1]))
+    assert release.frame()["trust"].str.contains("NOT PRIVATE").all()
+    assert release.receipt is not None
+    assert "NOT PRIVATE" in str(release.receipt.verify(release))
+    assert "NOT PRIVATE" in repr(Aggregator(exact=True))
+    assert "NOT PRIVATE" not in repr(Aggregator())
 
 
 def test_an_answer_given_twice_altered_or_of_a_stranger_counts_as_failed_by_name() -> None:
@@ -257,3 +302,14 @@ def test_the_interval_of_a_release_follows_from_its_noise() -> None:
     low, high = release.interval(0.05)
     assert (high - low) / 2 == 3  # P(|X| > 3) = 2 e^-4 / (1 + 1/e) = 0.027, P(|X| > 2) = 0.073
     assert release.value == (low + high) / 2
+
+
+@pytest.mark.parametrize("alpha", [-0.05, 0.0, 1e-13, 1.0, 2.0, math.nan])
+@pytest.mark.parametrize("query", [SumDistance(0.0, 2e9, 50_000), TripHistogram("hour", 0.0, 2e9, 10)])
+def test_no_interval_is_given_for_a_risk_that_cannot_be_promised(query: Query, alpha: float) -> None:
+    setting = Setting()
+    ask = setting.world.ask(query)
+    answer = asking.enclose(ask, [0] * cells(query), *next(iter(CLOUDS.items())), seq=1, version=0, ts=1.7e9)
+    release = setting.release(ask, [Answer(cloud=next(iter(CLOUDS)), envelope=answer)])
+    with pytest.raises(BadQuery, match="alpha"):
+        release.estimates(alpha)

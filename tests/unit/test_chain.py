@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from emlab.chain import MAX_FACT, Head, Link, MemoryChain, all_of, check, following, head, root, tells
+from emlab.chain import MAX_FACT, Head, Link, MemoryChain, check, following, head, root, tells
 from emlab.clock import ManualClock
 from emlab.errors import NotPermitted
 from emlab.key import SigningKey
@@ -20,6 +20,7 @@ from emlab.wire.log import DeleteRequest, LinksRequest
 from tests.unit.asks import CLOUD, NOW, World
 
 KEY = SigningKey()
+ALL = 10_000  # links in a page
 WHOLE, ENDS = "each link is whole, and follows the one before", "it ends where its head says"
 SIGNED = "the cloud signed the head"
 
@@ -32,7 +33,7 @@ def logged(found: list[tuple[str, dict[str, str | int], float]]) -> list[Link]:
     chain = MemoryChain(CLOUD)
     for kind, told, ts in found:
         chain.append(kind, told, ts)
-    return list(all_of(chain))
+    return chain.page(0, ALL)
 
 
 def ended(links: list[Link]) -> Head:
@@ -92,6 +93,14 @@ def test_a_log_that_was_rewritten_from_some_link_on_is_told_by_whoever_remembers
     assert wrong(other, ended(other), earlier=[ended(links[:1])]) == set()
 
 
+def test_of_two_heads_of_one_length_the_log_that_forked_has_lost_one() -> None:
+    links = logged([("a", {}, 1.0), ("b", {}, 2.0)])
+    other = logged([("a", {}, 1.0), ("x", {}, 2.0)])
+    for earlier in ([ended(links), ended(other)], [ended(other), ended(links)]):
+        assert wrong(links, ended(links), earlier=earlier) == {"it goes on from 2 earlier heads"}
+    assert wrong(links, ended(links), earlier=[ended(links), ended(links)]) == set()
+
+
 def test_another_cloud_s_log_or_head_is_told() -> None:
     links = logged([("a", {}, 1.0)])
     assert WHOLE in wrong(links, replace(ended(links), cloud="f" * 32))
@@ -117,7 +126,7 @@ def test_a_link_of_which_is_told_once_is_not_doubled() -> None:
     first = chain.append("a", {}, 1.0, once="a")
     assert chain.append("b", {}, 2.0, once="a") == first
     assert chain.untold(["a", "b"]) == ["b"]
-    assert list(all_of(chain)) == [first]
+    assert chain.page(0, ALL) == [first]
 
 
 # -- the logbook -----------------------------------------------------------------------------------------------
@@ -142,7 +151,7 @@ class Cloud:
         return {"Stage_timeseries": 2, "Stage_usercache": 1}
 
     def kinds(self) -> list[str]:
-        return [link.kind for link in all_of(self.chain)]
+        return [link.kind for link in self.chain.page(0, ALL)]
 
 
 def test_each_start_and_each_policy_is_told_once() -> None:
@@ -160,7 +169,7 @@ def test_a_debit_that_a_crash_kept_from_the_log_is_told_at_the_next_start() -> N
     cloud.ledger.reserve("a" * 32, "d" * 64, Loss(epsilon_micro=5), terms, note)
     cloud.start()
     cloud.start()
-    debits = [link for link in all_of(cloud.chain) if link.kind == "debited"]
+    debits = [link for link in cloud.chain.page(0, ALL) if link.kind == "debited"]
     assert [(one.facts["ask"], one.facts["epsilon_micro"], one.facts["answered"]) for one in debits] == [
         ("a" * 32, 5, 0)
     ]
@@ -184,7 +193,7 @@ def test_the_same_answer_is_told_once_and_another_one_to_the_same_ask_besides() 
     first, second = (asking.enclose(ask, [1], CLOUD, KEY, seq=1, version=0, ts=NOW) for _ in range(2))
     for envelope in (first, first, second, second):
         cloud.book.answered(ask, envelope)
-    links = [link for link in all_of(cloud.chain) if link.kind == "answered"]
+    links = [link for link in cloud.chain.page(0, ALL) if link.kind == "answered"]
     assert [link.facts["stub"] for link in links] == [first.stub.digest(), second.stub.digest()]
     assert tells(links, {"x": first.stub.digest()}).holds
     assert not tells(links, {"x": "0" * 64}).holds
@@ -195,7 +204,7 @@ def test_a_refusal_is_told_once_for_each_reason_however_often_it_comes() -> None
     ask = cloud.world.ask()
     for why in ("PolicyRefused", "PolicyRefused", "BudgetExhausted"):
         cloud.book.refused(ask, why)
-    found = [link.facts["why"] for link in all_of(cloud.chain) if link.kind == "refused"]
+    found = [link.facts["why"] for link in cloud.chain.page(0, ALL) if link.kind == "refused"]
     assert found == ["PolicyRefused", "BudgetExhausted"]
 
 
@@ -217,7 +226,7 @@ def test_a_deletion_that_was_begun_is_ended_at_the_next_start_and_told_once() ->
     cloud.start()
     cloud.start()
     assert cloud.deleted == [(1.0, 2.0)]
-    links = [link.facts for link in all_of(cloud.chain) if link.kind == "deleted"]
+    links = [link.facts for link in cloud.chain.page(0, ALL) if link.kind == "deleted"]
     assert links == [{"documents": 3}]
 
 
@@ -225,6 +234,6 @@ def test_a_page_of_the_log_comes_with_a_signed_head() -> None:
     cloud = Cloud()
     page = cloud.book.page(LinksRequest(after=1, limit=1))
     assert [link.seq for link in page.links] == [2]
-    assert check(list(all_of(cloud.chain)), page.head, public=KEY.public).demand()
+    assert check(cloud.chain.page(0, ALL), page.head, public=KEY.public).demand()
     with pytest.raises(NotPermitted, match="ends where"):
         check(page.links[:0], page.head).demand()

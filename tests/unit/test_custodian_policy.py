@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import pytest
 
 from emlab.ask import disclose
-from emlab.clock import ManualClock
+from emlab.clock import ManualClock, wait_until
 from emlab.custodian import Custodian
 from emlab.entries import JsonObject
-from emlab.errors import BadQuery, BudgetExhausted, ConfigError, PolicyRefused
+from emlab.errors import BadQuery, BudgetExhausted, ConfigError, InUse, PolicyRefused
 from emlab.key import token_hash
-from emlab.ledger import MemoryLedger
+from emlab.ledger import MemoryLedger, Row
+from emlab.loss import NOTHING, Loss, Spent
 from emlab.policy import Policy, Published
 from emlab.provision import OwnerToken, Provision
 from emlab.queries.count_users import CountUsers
+from emlab.queries.sum_trip_distance import SumTripDistance
 from emlab.query import LOCATION, Query, Region
 from emlab.store import MemoryStore
-from emlab.wire.table import RunPipeline
+from emlab.wire.archive import AdoptRequest
+from emlab.wire.table import AmendRequest, RunPipeline
 from tests.unit.asks import ALIAS, CLOUD, NOW, World
 
 DAY_S = 86_400.0
@@ -193,3 +199,133 @@ def test_without_retention_nothing_is_deleted(cloud: Cloud) -> None:
     custodian.run_pipeline(RunPipeline())
     cloud.start()
     assert len(list(cloud.store.track(LOCATION, start_ts=0.0, end_ts=2e9))) == 1
+
+
+class Meeting(MemoryStore):
+    """A store of which a query's reading meets with something else that happens at this moment."""
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        super().__init__(uuid.UUID(CLOUD))
+        self.then = then
+
+    def exists(self, key: str, **where: Any) -> bool:
+        self.then()
+        return super().exists(key, **where)
+
+
+class Held(ManualClock):
+    """A clock whose first wait lasts until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(NOW)
+        self.waiting, self.let_go = threading.Event(), threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        first = not self.waiting.is_set()
+        self.waiting.set()
+        if first:
+            assert self.let_go.wait(10)
+        super().wait(seconds)
+
+
+EVER = CountUsers(None, 0.0, 2e9)
+
+
+class TestWhileAnAskIsComputed:
+    """Nothing that a provider sees depends on how long that takes, and what its owner does holds at once."""
+
+    def test_the_debits_of_others_meanwhile_are_not_in_its_stub(self) -> None:
+        cloud = Cloud(store=(store := Meeting()))
+        custodian = cloud.start()
+        custodian.set_policy(Policy.open())
+        first, later = (cloud.world.ask(EVER, ask_id=f"{number:032x}") for number in (1, 2))
+
+        def meanwhile() -> None:
+            store.then = lambda: None
+            custodian.ask(cloud.world.request(later))
+
+        store.then = meanwhile
+        stubs = [custodian.ask(cloud.world.request(ask)).stub for ask in (first, later)]
+        assert [stub.ledger_seq for stub in stubs] == [1, 2]
+
+    def test_who_shares_its_stripe_waits_until_its_slot_is_over_whatever_it_took(self) -> None:
+        clock = Held()
+        cloud = Cloud(clock=clock)
+        custodian = cloud.start()
+        custodian.set_policy(Policy.open(queries=["count_users"]))
+        first = cloud.world.ask(EVER, ask_id=f"{1:032x}")
+        refused = cloud.world.ask(SumTripDistance(0.0, 2e9, 10), ask_id=f"{1 + 64:032x}")
+        with ThreadPoolExecutor(2) as pool:
+            answer = pool.submit(custodian.ask, cloud.world.request(first))
+            assert clock.waiting.wait(10)
+            refusal = pool.submit(custodian.ask, cloud.world.request(refused))
+            assert not wait_until(lambda: bool(cloud.ledger.denials()), 0.2)
+            clock.let_go.set()
+            assert answer.result(10).stub.ledger_seq == 1
+            with pytest.raises(PolicyRefused):
+                refusal.result(10)
+
+    @pytest.mark.parametrize("policy", [Policy.closed(), Policy.open(excluded_places=[HOME])])
+    def test_another_policy_prevents_its_answer_which_costs_nothing_then(self, policy: Policy) -> None:
+        cloud = Cloud(store=(store := Meeting()))
+        custodian = cloud.start()
+        custodian.set_policy(Policy.open())
+        store.then = lambda: custodian.set_policy(policy)
+        with pytest.raises(PolicyRefused, match="changed the policy meanwhile"):
+            cloud.answer(custodian, EVER)
+        assert cloud.ledger.balance().spent == NOTHING
+        assert [denial.kind for denial in cloud.ledger.denials()] == ["PolicyRefused"]
+        assert [row.outcome for row in cloud.ledger.rows()] == ["refunded"]
+
+    def test_a_query_that_fails_on_what_it_reads_answers_zeros_and_is_paid_for(
+        self, cloud: Cloud, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise BadQuery("a secret of the data")
+
+        cloud.store = Meeting(fail)
+        custodian = cloud.start()
+        custodian.set_policy(Policy.open())
+        assert cloud.answer(custodian, EVER) == (0,)
+        assert cloud.ledger.balance().spent.micro == 100_000
+        assert "CountUsers failed with BadQuery" in caplog.text
+        assert "secret" not in caplog.text
+
+
+class TestAmending:
+    def test_a_policy_that_is_not_the_one_it_was_made_of_is_not_replaced(self, cloud: Cloud) -> None:
+        custodian = cloud.start()
+        before = custodian.set_policy(Policy.open())
+        custodian.set_policy(Policy.closed())
+        with pytest.raises(InUse, match="changed meanwhile: it is version 2 now"):
+            custodian.amend_policy(AmendRequest(policy=before, version=before.version))
+        assert custodian.policy().providers == ()
+        assert custodian.amend_policy(AmendRequest(policy=before, version=2)).version == 3
+
+
+class TestAdopting:
+    """Rows of other clouds' ledgers; `spent` may say more than they do, of what was carried there."""
+
+    def row(self, ask: int, micro: int) -> Row:
+        loss = Loss(epsilon_micro=micro)
+        return Row(id=f"{ask:032x}", provider="p", query="CountUsers", purpose="", ts=5.0, loss=loss, answered=True)
+
+    def adopt(self, custodian: Custodian, spent: int, *rows: Row) -> int:
+        return custodian.adopt(AdoptRequest(spent=Spent(micro=spent), rows=list(rows))).spent_micro
+
+    def test_debits_of_different_clouds_add_up_and_each_counts_once(self, cloud: Cloud) -> None:
+        custodian = cloud.start()
+        custodian.set_policy(Policy.open())
+        cloud.answer(custodian, EVER)
+        assert self.adopt(custodian, 250_000, self.row(1, 250_000)) == 350_000
+        assert self.adopt(custodian, 250_000, self.row(1, 250_000)) == 350_000
+        assert self.adopt(custodian, 300_000, self.row(1, 250_000), self.row(2, 50_000)) == 400_000
+
+    def test_what_no_row_explains_counts_as_the_larger_of_both(self, cloud: Cloud) -> None:
+        custodian = cloud.start()
+        assert self.adopt(custodian, 900_000, self.row(1, 100_000)) == 900_000
+        assert self.adopt(custodian, 600_000, self.row(2, 100_000)) == 900_000
+
+    def test_what_was_refunded_there_does_not_count(self, cloud: Cloud) -> None:
+        refunded = msgspec.structs.replace(self.row(1, 250_000), answered=False, refunded=True)
+        assert self.adopt(cloud.start(), 0, refunded) == 0

@@ -7,11 +7,10 @@ import math
 import random
 
 import pytest
-import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab.geo import EARTH_RADIUS_M, Area, haversine_m, path_length_m
+from emlab.geo import EARTH_RADIUS_M, haversine_m, path_length_m
 
 DEGREE_M = EARTH_RADIUS_M * math.pi / 180
 lons, lats = st.floats(-180, 180), st.floats(-90, 90)
@@ -131,70 +130,3 @@ def test_noise_on_a_walk_adds_about_what_the_docstring_says() -> None:
 def test_a_step_that_is_no_length_is_refused(step_m: float) -> None:
     with pytest.raises(ValueError, match="step_m"):
         path_length_m([(0.0, 0.0)], step_m=step_m)
-
-
-coordinates = st.floats(-2, 2, allow_subnormal=False) | st.integers(-2, 2).map(float)
-corners = st.tuples(coordinates, coordinates)
-
-
-def star(radii: list[float], scale: float = 1.0) -> list[tuple[float, float]]:
-    """A ring around the null island with corners so far from it, in equal angles."""
-    angles = [2 * math.pi * number / len(radii) for number in range(len(radii))]
-    ring = [
-        (scale * radius * math.cos(angle), scale * radius * math.sin(angle))
-        for radius, angle in zip(radii, angles, strict=True)
-    ]
-    return [*ring, ring[0]]
-
-
-@pytest.mark.parametrize("hollow", [False, True])
-@given(radii=st.lists(st.floats(0.2, 2), min_size=3, max_size=9), asked=st.lists(corners, min_size=1, max_size=20))
-def test_what_an_area_holds_is_what_shapely_says(
-    hollow: bool,
-    radii: list[float],
-    asked: list[tuple[float, float]],
-) -> None:
-    rings = [star(radii), star(radii, 0.4)] if hollow else [star(radii)]
-    expected = shapely.Polygon(rings[0], rings[1:])
-    area = Area([rings])
-    for point in map(shapely.Point, asked):
-        if expected.boundary.distance(point) > 1e-9:
-            assert area.holds(point.x, point.y) == expected.contains(point)
-
-
-@given(
-    st.lists(coordinates, min_size=3, max_size=6, unique=True),
-    st.lists(corners, min_size=1, max_size=20),
-    st.integers(0, 5),
-)
-def test_each_point_of_two_areas_side_by_side_is_in_one(
-    heights: list[float], asked: list[tuple[float, float]], seed: int
-) -> None:
-    north_south = sorted(heights)
-    chance = random.Random(seed)
-    border = [(chance.uniform(-1, 1), lat) for lat in north_south]
-    west = Area([[[(-3.0, border[0][1]), *border, (-3.0, border[-1][1]), (-3.0, border[0][1])]]])
-    east = Area([[[(3.0, border[-1][1]), *reversed(border), (3.0, border[0][1]), (3.0, border[-1][1])]]])
-    for lon, lat in [*asked, *border[:-1]]:
-        if north_south[0] <= lat < north_south[-1]:
-            assert west.holds(lon, lat) + east.holds(lon, lat) == 1
-
-
-def test_a_box_holds_its_west_and_south_edge_and_not_the_others() -> None:
-    box = Area([[[(0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0), (0.0, 0.0)]]])
-    assert box.holds(0.0, 0.0)
-    assert box.holds(0.0, 0.5)
-    assert box.holds(1.0, 0.0)
-    assert not any(box.holds(*point) for point in [(2.0, 0.5), (1.0, 1.0), (2.0, 1.0), (-0.1, 0.5), (1.0, -0.1)])
-
-
-@pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf"), 1e300])
-def test_no_area_holds_what_is_nowhere(strange: float) -> None:
-    box = Area([[[(0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0), (0.0, 0.0)]]])
-    assert not box.holds(strange, 0.5)
-    assert not box.holds(0.5, strange)
-
-
-def test_polygons_that_overlap_hold_what_both_have() -> None:
-    box = [[(0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0), (0.0, 0.0)]]
-    assert Area([box, box]).holds(1.0, 0.5)

@@ -24,7 +24,7 @@ from emlab.loss import Loss
 from emlab.parts import emlab_home
 from emlab.registry import Registry, Tombstone
 from emlab.state import Handle
-from emlab.usercloud import ONE_REQUEST_BYTES
+from emlab.wire.batches import ONE_REQUEST_BYTES
 from emlab.wire.client import CloudClient
 from emlab.wire.table import MAX_BODY_BYTES
 from tests.e2e.clouds import entry
@@ -115,7 +115,7 @@ def test_one_cloud_s_failure_at_the_end_is_named_and_stops_no_other(
 def test_a_sign_up_that_broke_off_early_spoils_neither_the_table_nor_the_end(lab: em.Lab) -> None:
     lab.controller.signup("ann")
     clouds = lab.controller.clouds()
-    lab.controller._lives.pop("ann")  # as if it had ended before there was a cloud
+    lab.controller._lives.by_user.pop("ann")  # as if it had ended before there was a cloud
     assert clouds.frame()["state"].tolist() == ["absent"]
     assert "ann" in lab._repr_html_()
     lab.close()
@@ -463,6 +463,14 @@ def test_what_is_asked_while_a_person_is_forgotten_is_not_lost(lab: em.Lab, monk
         patch.setattr(lab.controller._registry, "bury", ask_first)
         lab.controller.forget("ann")
     assert lab.controller.signup("ann", policy=policy).ledger.spent_micro == 2_000_000
+
+
+def test_a_forgotten_cloud_is_found_by_nobody_any_more(lab: em.Lab) -> None:
+    lab.controller.signup("ann")
+    cloud = lab.controller.status("ann").cloud
+    assert lab.controller.life_of(cloud) is lab.controller.life("ann")
+    lab.controller.forget("ann")
+    assert lab.controller.life_of(cloud) is None
 
 
 def test_a_refusal_costs_a_forgotten_person_nothing(lab: em.Lab) -> None:

@@ -16,11 +16,12 @@ Sources = Mapping[str, str]  # module, as it is named below emlab ("engines.base
 # A module belongs to the layer that names it or its folder. A new module must be entered here.
 LAYERS = {
     0: "errors entries state key clock record geo polygon verdict",
-    1: "arguments gate limits query queries loss noise tails ask receipt privacy policy explanation wishes profile "
-    "restricted idle aggregate placement provision intake simulate planning models",
+    1: "arguments gate turns limits query queries loss noise tails ask receipt privacy policy explanation wishes "
+    "profile restricted idle aggregate placement provision intake simulate planning models",
     2: "engines vaults store mongo_errors mongod ledger chain registry tokens audit tls images wire files releases",
-    3: "admission archive controller lease usercloud clouds lifecycle "
-    "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service waking",
+    3: "admission archive controller lease usercloud clouds lifecycle lives "
+    "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service "
+    "session waking",
     4: "apps",
     5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served "
     "cli_verify verifying demo measure __main__",

@@ -78,6 +78,17 @@ def test_costs_and_what_remains_are_told_by_provider_and_in_all(owner: Owner) ->
     assert [(one.why, one.purpose) for one in me.refusals] == [("BudgetExhausted", "test")]
 
 
+def test_who_bears_the_name_of_another_is_shown_apart(owner: Owner) -> None:
+    first, second = owner.world, World()
+    second.controller = first.controller
+    owner.custodian.set_policy(Policy.open())
+    owner.ask(epsilon_micro=100_000)
+    owner.world = second
+    owner.ask(epsilon_micro=300_000)
+    uses = {use.key: (use.provider, use.asked, use.epsilon) for use in gather(owner.call, "ann").providers}
+    assert uses == {first.provider.public: ("planner", 1, 0.1), second.provider.public: ("planner", 1, 0.3)}
+
+
 def test_gaussian_noise_is_accounted_for_as_rho(owner: Owner) -> None:
     owner.custodian.set_policy(replace(owner.custodian.policy(), accounting="zcdp"))
     assert owner.ask(rho_nano=1_000) == "answered"

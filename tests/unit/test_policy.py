@@ -1,33 +1,30 @@
+"""Policies: what each preset and field permits, what is refused when it is said, and what outlives the wire."""
+
 from __future__ import annotations
 
 import itertools
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import emlab as em
 from emlab import policy as policies
 from emlab.ask import Ask
 from emlab.errors import BadQuery, BudgetExhausted, ConfigError, PolicyRefused
-from emlab.explanation import Explanation
 from emlab.key import SealingKey, SigningKey
 from emlab.ledger import MemoryLedger, Note
-from emlab.loss import Left, Spent
 from emlab.policy import Hours, Policy
 from emlab.queries.count_users import CountUsers
 from emlab.queries.heatmap import Heatmap
 from emlab.queries.sum_distance import SumDistance
+from emlab.queries.trip_histogram import Over, TripHistogram
 from emlab.query import Region
 from emlab.wishes import Changes, around
 from tests.unit.asks import NOW, World
 
-PAGE = (Path(__file__).parents[2] / "POLICIES.md").read_text(encoding="utf-8")
 PRESETS: dict[str, Callable[[], Policy]] = {
     "open": Policy.open,
     "research": Policy.research,
@@ -37,6 +34,11 @@ PRESETS: dict[str, Callable[[], Policy]] = {
 KM = Region.box(0.0, 0.0, 0.008993, 0.008993)  # 1000 m wide, at the equator
 DAY_S = 86_400.0
 replace = msgspec.structs.replace
+
+
+def reserve(ledger: MemoryLedger, policy: Policy, ask: Ask, now: float = NOW) -> None:
+    note = Note(provider="planner", query="count_users", purpose="test", ts=now)
+    ledger.reserve(ask.id, "0" * 64, ask.loss, policy.terms(ask.provider, now), note)
 
 
 def test_the_open_policy_allows_anyone() -> None:
@@ -59,7 +61,7 @@ def test_the_closed_policy_allows_nobody_even_whom_it_permits() -> None:
     policy.check(world.ask(min_users=10))
     ledger = MemoryLedger()
     with pytest.raises(BudgetExhausted):
-        _reserve(ledger, policy, world.ask(min_users=10, epsilon_micro=1))
+        reserve(ledger, policy, world.ask(min_users=10, epsilon_micro=1))
 
 
 def test_pinned_keys_let_nobody_else_in() -> None:
@@ -150,6 +152,18 @@ def test_cells_of_a_grid_are_places_too() -> None:
     policy.check(grid(22))
     with pytest.raises(PolicyRefused, match="m wide"):
         policy.check(grid(23))
+
+
+def test_hours_of_the_day_are_times_too() -> None:
+    world, policy = World(), Policy.open(min_span_s=86_400.0)
+
+    def over(kind: Over, days: int) -> Ask:
+        return world.ask(TripHistogram(kind, 0.0, days * 86_400.0, 1))
+
+    policy.check(over("mode", 1))
+    policy.check(over("hour", 24))
+    with pytest.raises(PolicyRefused, match="it asks about 82800 s"):
+        policy.check(over("hour", 23))
 
 
 def test_a_question_about_everywhere_is_not_too_narrow() -> None:
@@ -325,139 +339,6 @@ def test_neither_a_repr_nor_an_error_shows_a_place() -> None:
 def test_the_controller_reads_no_more_than_who_may_ask_and_how_long_a_cloud_idles() -> None:
     published = msgspec.json.decode(msgspec.json.encode(FULL.published))
     assert published == {"providers": list(FULL.providers), "pause_after_s": 300.0, "lock_after_s": 86400.0}
-
-
-# -- in words --------------------------------------------------------------------------------------------------
-
-
-def _reserve(ledger: MemoryLedger, policy: Policy, ask: Ask, now: float = NOW) -> None:
-    note = Note(provider="planner", query="count_users", purpose="test", ts=now)
-    ledger.reserve(ask.id, "0" * 64, ask.loss, policy.terms(ask.provider, now), note)
-
-
-def test_a_policy_tells_everything_about_itself() -> None:
-    told = FULL.explain()
-    for text in ("planning", "count_users, sum_distance", "50 or more", "22:00 to 06:00 (Europe/Berlin)", "2 places"):
-        assert text in told
-    for text in ("365 days", "gocryptfs", "paused after 300 s", "in this cloud", "epsilon 1 in all", "every 1 days"):
-        assert text in told
-    assert FULL.providers[0][:12] in told
-    assert "<b>" not in Policy.open(purposes=["<b>"])._repr_html_()
-
-
-def test_every_reason_is_told_and_not_only_the_first() -> None:
-    world = World()
-    narrow = CountUsers(Region.box(0.0, 0.0, 0.001, 0.001), 0.0, 10.0)
-    policy = Policy.careful(
-        purposes=["planning"], queries=[SumDistance], models=["local"], total_epsilon=0.1, quota_epsilon=0.01
-    )
-    said = policy.explain(world.ask(narrow, epsilon_micro=200_000))
-    parts = ("provider planner", "aggregator", "groups of 50", "purpose 'test'", "query count_users", "central model")
-    for part in (*parts, "m wide", "about 10 s", "epsilon 0.2, and epsilon 0.1 is left"):
-        assert any(part in reason for reason in said.reasons), part
-    assert len(said.reasons) == 9
-    assert not said.permitted
-    assert "no" in str(said)
-    assert "Because" in said._repr_html_()
-
-
-def test_a_quota_is_a_reason_of_its_own() -> None:
-    world = World()
-    policy = Policy.open(quota_epsilon=0.05)
-    (why,) = policy.explain(world.ask()).reasons
-    assert "provider's quota" in why
-    own = policy.but(quotas={world.provider.public: 0.1})
-    assert own.explain(world.ask()).permitted
-
-
-def test_gaussian_noise_has_no_cost_in_epsilon() -> None:
-    world = World()
-    (why,) = Policy.open().explain(world.ask(rho_nano=1000)).reasons
-    assert "Gaussian" in why
-    assert Policy.open(accounting="zcdp").explain(world.ask(rho_nano=1000)).permitted
-
-
-def test_what_is_permitted_says_what_it_leaves() -> None:
-    said = Policy.open(total_epsilon=1.0).explain(World().ask(), Left(limit=300_000))
-    assert (said.permitted, said.cost, said.leaves) == (True, 100_000, 200_000)
-    assert "Left afterwards: epsilon 0.2" in str(said)
-    assert msgspec.json.decode(msgspec.json.encode(said), type=Explanation) == said
-
-
-@given(
-    total=st.integers(1, 300_000),
-    quota=st.none() | st.integers(1, 300_000),
-    least=st.integers(1, 3),
-    zcdp=st.booleans(),
-    asked=st.lists(st.tuples(st.integers(1, 200_000), st.booleans(), st.booleans(), st.integers(1, 3)), max_size=8),
-)
-def test_an_ask_is_explained_as_permitted_if_and_only_if_it_is(
-    total: int, quota: int | None, least: int, *, zcdp: bool, asked: list[tuple[int, bool, bool, int]]
-) -> None:
-    worlds = (World(), World())
-    policy = replace(Policy.open(), total_epsilon_micro=total, quota_epsilon_micro=quota, min_users=least)
-    policy = replace(policy, accounting="zcdp" if zcdp else "pure")
-    ledger = MemoryLedger()
-    for amount, second, gaussian, users in asked:
-        ask = worlds[second].ask(epsilon_micro=amount, rho_nano=amount if gaussian else None, min_users=users)
-        said = policy.explain(ask, ledger.left(policy.terms(ask.provider, NOW)))
-        before = ledger.balance().spent
-        try:
-            policy.check(ask)
-            _reserve(ledger, policy, ask)
-        except (PolicyRefused, BudgetExhausted):
-            assert not said.permitted
-            assert said.reasons
-            assert ledger.balance().spent == before
-        else:
-            assert said.permitted
-            assert said.reasons == ()
-            assert said.leaves == ledger.left(policy.terms("", NOW)).limit
-            assert ledger.balance().spent == before + Spent.of(ask.loss)
-
-
-# -- the page --------------------------------------------------------------------------------------------------
-
-
-def _table(heading: str) -> list[list[str]]:
-    text = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-def test_the_page_tells_of_every_field() -> None:
-    told = {name for row in _table("Fields")[2:] for name in re.findall(r"`(\w+)`", row[0])}
-    assert told == set(Policy.__struct_fields__)
-
-
-def test_the_page_shows_the_presets_as_they_are() -> None:
-    head, _, *rows = _table("Presets")
-    names = head[1:]
-    assert names == [f"`{name}`" for name in PRESETS]
-    made = [make() for make in PRESETS.values()]
-    said = {row[0].strip("`"): row[1:] for row in rows}
-    differing = {
-        name
-        for name in Policy.__struct_fields__
-        if name not in ("name", "version", "schema") and len({repr(getattr(one, name)) for one in made}) > 1
-    }
-    assert set(said) == differing
-    for name, cells in said.items():
-        assert cells == [_shown(getattr(policy, name)) for policy in made], name
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(value) or "nobody"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def test_each_test_that_the_page_names_exists() -> None:
-    from tests.unit.test_threats_page import names_of_tests
-
-    named = set(re.findall(r"`(test_\w+)`", PAGE))
-    assert len(named) >= 7
-    assert named - names_of_tests() == set()
 
 
 def test_policies_are_taken_from_the_package() -> None:

@@ -83,7 +83,42 @@ def ask(lab: Lab, **how: Any) -> Release:
     return lab.provider.ask(EVER, epsilon=1.0, min_users=1, progress=False, **how)
 
 
+def test_the_way_to_one_cloud_that_breaks_costs_no_other_its_answer() -> None:
+    def act(number: int) -> str:
+        if number == 2:
+            raise em.errors.Unreachable("the controller cannot be reached")
+        return "answer"
+
+    release = ask(Lab(5, act))
+    assert (release.asked, release.answered, release.failed, release.reasons) == (5, 4, 1, {"Unreachable": 1})
+
+
+def test_a_token_that_is_wrong_is_wrong_for_every_cloud() -> None:
+    def act(number: int) -> str:
+        raise em.errors.NotPermitted("this is not a token of the provider")
+
+    with pytest.raises(em.errors.NotPermitted, match="not a token"):
+        ask(Lab(3, act))
+
+
+@pytest.mark.parametrize("purpose", ["two\nlines", "\ud800", b"bytes", None])
+def test_a_purpose_is_a_line_of_text(purpose: Any) -> None:
+    with pytest.raises(em.BadQuery, match="line of text"):
+        ask(Lab(3), purpose=purpose)
+
+
+@pytest.mark.parametrize("min_users", [1.0, True, 1j, "1", None])
+def test_a_group_is_counted_in_whole_people(min_users: Any) -> None:
+    with pytest.raises(em.BadQuery, match="min_users is an int"):
+        Lab(3).provider.ask(EVER, epsilon=1.0, min_users=min_users, progress=False)
+
+
 class TestPrices:
+    def test_noise_of_a_law_that_is_none_is_not_planned(self) -> None:
+        law: Any = "cauchy"
+        with pytest.raises(em.BadQuery, match="laplace or gaussian, not 'cauchy'"):
+            Lab(3).provider.plan(EVER, error=5, confidence=0.95, law=law)
+
     @pytest.mark.parametrize("law", ["laplace", "gaussian"])
     @pytest.mark.parametrize("draws", [1, 40])
     @pytest.mark.parametrize("error", [9, 100])
@@ -145,6 +180,8 @@ class TestPlan:
         central, local = (one.plan(EVER, error=20, confidence=0.95, model=model) for model in ("central", "local"))
         assert local.epsilon > 3 * central.epsilon  # about the root of 40
         assert local.half_width["users"] <= 20
+        loss = Loss(epsilon_micro=round(local.epsilon * 1e6))
+        assert local.half_width == {"users": noises(EVER, loss)[0].half_width(0.05, 40)}
         assert noises(EVER, Loss(epsilon_micro=int(local.epsilon * 1e6)))[0].half_width(0.05, 40) <= 20
 
     def test_gaussian_noise_is_paid_in_rho(self) -> None:

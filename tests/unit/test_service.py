@@ -8,16 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import emlab as em
+from emlab import ask as asking
 from emlab.audit import Audit
 from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
 from emlab.errors import ConfigError
 from emlab.key import SigningKey
+from emlab.loss import Loss
 from emlab.registry import Registry
 from emlab.remote import ControllerClient
 from emlab.service import Service, SignupMode
+from emlab.wire.aggregation import Releasing
 from emlab.wire.control import CONTROL_ROUTES, Opening
 from emlab.wire.transport import MemoryTransport
 
@@ -280,6 +284,18 @@ def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: st
             planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1)
     rows = [(row["actor"], row["action"], row["outcome"]) for row in caller.ask(ann, "/audit")]
     assert rows.count(("provider planner", "ask", "ok")) == rows.count(("provider planner", "ask", "Locked")) == 1
+
+
+def test_a_provider_gets_no_release_of_another_s_ask(caller: Caller, ann: str, lab: em.Lab) -> None:
+    planner, other = (lab.controller.register_provider(name) for name in ("planner", "other"))
+    ask = planner._ask(em.CountUsers(None, 0.0, 2e9), Loss(epsilon_micro=1_000_000), "central", 1, "")
+    ask = msgspec.structs.replace(ask, expires_ts=SYSTEM_CLOCK.now() + 60.0)
+    signature = asking.sign(ask, planner.key)
+    (alias,) = lab.controller.roster(planner.token, planner.public)
+    answer = lab.controller.put(ask, signature, alias, token=planner.token, timeout_s=30.0)
+    request = msgspec.to_builtins(Releasing(ask=ask, signature=signature, outcomes=[answer]))
+    assert caller.refused(other.token, "/releases", request) == (403, "NotPermitted")
+    assert caller.ask(planner.token, "/releases", **request)["answered"] == 1
 
 
 def test_an_admin_names_whose_cloud_is_meant(caller: Caller, admin: str, ann: str) -> None:
