@@ -66,13 +66,7 @@ class Front:
             await too_many(exc)(scope, receive, send)
             return
 
-        async def watched(message: Message) -> None:
-            refused = message["type"] == "http.response.start" and message["status"] in FAILURES
-            if refused and not message.get(OF_CLOUD, False):  # what a cloud answers its owner is no refusal
-                self._count_failure(address)
-            await send(message)
-
-        await self._route(scope)(scope, receive, watched)
+        await self._route(scope)(scope, receive, self._counting_refusals(address, scope, receive, send))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -83,16 +77,32 @@ class Front:
 
     def _limit(self, address: str, scope: Scope) -> None:
         now = time.monotonic()
-        self._failures.check(address, now)
         self._requests.take(address, now)
         if scope["path"] == "/signup":
             self._signups.take(address, now)
 
-    def _count_failure(self, address: str) -> None:
-        try:
-            self._failures.take(address, time.monotonic())
-        except TooMany:  # others of the same address have filled the bucket meanwhile
-            return
+    def _counting_refusals(self, address: str, scope: Scope, receive: Receive, send: Send) -> Send:
+        """Sends what it is given; of an address with too many refusals another one is 429, whatever it was.
+
+        Who is not refused passes: others may stand behind the same address.
+        """
+        replaced = False
+
+        async def watched(message: Message) -> None:
+            nonlocal replaced
+            if replaced:
+                return
+            refused = message["type"] == "http.response.start" and message["status"] in FAILURES
+            if refused and not message.get(OF_CLOUD, False):  # what a cloud answers its owner is no refusal
+                try:
+                    self._failures.take(address, time.monotonic())
+                except TooMany as exc:
+                    replaced = True
+                    await too_many(exc, ends=True)(scope, receive, send)
+                    return
+            await send(message)
+
+        return watched
 
     def _route(self, scope: Scope) -> ASGIApp:
         if CLOUD_PATH.match(scope.get("raw_path") or b""):
@@ -127,20 +137,13 @@ class Front:
             session = self._service.session(CONTROL_BY_NAME["events"], request.headers)
             mine = session.actor
             if self._streams.total() >= MAX_STREAMS or self._streams[mine] >= MAX_STREAMS_EACH:
-                return too_many(TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S))
+                raise TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S)
         except EmlabError as exc:
             return refusal(problem.encode(exc))
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
 
-        async def lines() -> AsyncIterator[bytes]:
-            self._streams[mine] += 1
-            try:
-                async for line in self._lines(session.own, after, request.headers):
-                    yield line
-            finally:
-                self._streams[mine] -= 1
-
-        return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._streams[mine] += 1  # at once: many may come before the first of them begins
+        return _Stream(self._lines(session.own, after, request.headers), lambda: self._streams.subtract([mine]))
 
     async def _lines(self, own: str | None, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
         recorder = self._service.controller.recorder
@@ -164,3 +167,18 @@ class Front:
                 self._service.session(CONTROL_BY_NAME["events"], headers)
             except EmlabError:
                 return
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; `ended` is called when nobody gets them any more, also if nobody ever did."""
+
+    def __init__(self, lines: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The events, until the client goes."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()

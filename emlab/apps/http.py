@@ -33,6 +33,7 @@ REST_S = 1.0
 BODY_S, BODY_BYTES_PER_S = 10.0, 16 << 10  # until a body is there, and one more second for so much of it as has come
 FULL = "there are too many large requests at once: ask again soon"
 UNREAD_S = 30.0
+UNSENT_BYTES = 128 << 10
 SMALL_BODY_BYTES = 1 << 20  # is always read
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
 
@@ -76,12 +77,16 @@ class BoundedHead(HttpToolsProtocol):
 
     UNREAD_S: ClassVar[float] = UNREAD_S
     _in_head = False
-    _head_bytes = _unread_bytes = 0
+    _head_bytes = _drained = 0
+    _unread: tuple[int, int] | None = None  # when it was looked at last: how often it had drained, and what was left
     _looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """From now on it is looked at now and then."""
         super().connection_made(transport)
+        line = transport.get_extra_info("socket")
+        if line.family != socket.AF_UNIX:  # or who reads slowly seems not to read at all
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._looking = self.loop.call_later(self.UNREAD_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -90,16 +95,22 @@ class BoundedHead(HttpToolsProtocol):
             self._looking.cancel()
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        """The client has read most of what waited for it."""
+        self._drained += 1
+        super().resume_writing()
+
     def _look(self) -> None:
         """The connection of a client that has read nothing since the last time ends, whatever it is still to get."""
         waits = self.transport.is_closing() or self.flow.write_paused
         size = self.transport.get_write_buffer_size() if waits else 0
-        if size and size >= self._unread_bytes > 0:
+        unread = (self._drained, size) if size else None
+        if unread is not None and unread == self._unread:
             line = self.transport.get_extra_info("socket")
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the kernel forgets it, too
             self.transport.abort()
             return
-        self._unread_bytes = size
+        self._unread = unread
         self._looking = self.loop.call_later(self.UNREAD_S, self._look)
 
     def on_message_begin(self) -> None:
@@ -138,9 +149,10 @@ def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
     return Response(body, status, media_type="application/problem+json", headers=headers)
 
 
-def too_many(error: TooMany) -> Response:
-    """A refusal that says when to ask again."""
-    return refusal(problem.encode(error), {"retry-after": str(math.ceil(error.retry_after_s))})
+def too_many(error: TooMany, *, ends: bool = False) -> Response:
+    """A refusal that says when to ask again. `ends`: the connection, too."""
+    wait = {"retry-after": str(math.ceil(error.retry_after_s))}
+    return refusal(problem.encode(error), wait | ({"connection": "close"} if ends else {}))
 
 
 def _refusing(reply: Reply) -> Response:
@@ -197,11 +209,13 @@ class Pace:
 
     def __init__(self, first_s: float, bytes_per_s: float) -> None:
         self.until = asyncio.get_running_loop().time() + first_s
+        self._first_s = first_s
         self._bytes_per_s = bytes_per_s
 
     def earn(self, part: bytes) -> None:
-        """The part has come."""
-        self.until += len(part) / self._bytes_per_s
+        """The part has come. What came early earns no more than the first part had."""
+        now = asyncio.get_running_loop().time()
+        self.until = min(self.until + len(part) / self._bytes_per_s, now + self._first_s)
 
 
 class Reading:

@@ -7,8 +7,9 @@ import json
 import ssl
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import emlab as em
 from emlab import tls
+from emlab.apps.controller import MAX_STREAMS_EACH
+from emlab.clock import wait_until
 from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany
 from emlab.parts import make_engine
 from emlab.remote import ControllerClient
@@ -273,6 +276,23 @@ def test_events_stream_and_figures_are_for_those_who_may(
     assert "ann" not in text
 
 
+@PROCESS
+def test_an_owner_has_so_many_streams_however_many_are_wanted_at_once(
+    lab: Served, admin: ControllerClient, connect: Callable[[], http.client.HTTPSConnection]
+) -> None:
+    ann = admin.signup("ann")
+
+    def wanted() -> Counter[int]:
+        with ExitStack() as stack:
+            lines = [stack.enter_context(closing(connect())) for _ in range(3 * MAX_STREAMS_EACH)]
+            for line in lines:
+                line.request("GET", "/events/stream", headers={"Authorization": f"Bearer {ann.token}"})
+            return Counter(line.getresponse().status for line in lines)
+
+    assert wanted() == {200: MAX_STREAMS_EACH, 429: 2 * MAX_STREAMS_EACH}
+    assert wait_until(lambda: wanted()[200] == MAX_STREAMS_EACH, 20)  # the server has seen that they went
+
+
 def _next_event(stream: http.client.HTTPResponse) -> dict[str, object]:
     while True:
         line = stream.readline()
@@ -284,7 +304,9 @@ def _next_event(stream: http.client.HTTPResponse) -> dict[str, object]:
 
 
 @PROCESS
-def test_who_guesses_tokens_is_made_to_wait(lab: Served) -> None:
+def test_who_guesses_tokens_is_made_to_wait_and_nobody_else_behind_that_address(
+    lab: Served, admin: ControllerClient
+) -> None:
     with ControllerClient(lab.address.url, "emo_guess", ca=lab.address.ca) as guesser:
         refused: list[em.EmlabError] = []
         for _ in range(80):
@@ -294,6 +316,7 @@ def test_who_guesses_tokens_is_made_to_wait(lab: Served) -> None:
     assert isinstance(refused[0], em.NotPermitted)
     assert isinstance(refused[-1], TooMany)
     assert "ask again in" in str(refused[-1])
+    assert admin.me().kind == "admin"
 
 
 @PROCESS
