@@ -66,7 +66,10 @@ class NamedLeases:
         for row in registry.run("SELECT * FROM leases"):
             left_s = min(row["until_ts"] - now, MAX_LEASE_S)  # more than was asked for, if the clock went back
             with suppress(UnknownUser):  # whose cloud was forgotten
-                self._held[row["name"]] = (row["user"], make(row["user"], left_s))
+                lease = make(row["user"], left_s)
+                self._held[row["name"]] = (row["user"], lease)
+                if lease.until_ts < row["until_ts"]:
+                    registry.run("UPDATE leases SET until_ts = ? WHERE name = ?", lease.until_ts, row["name"])
 
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
         """A new lease, or that one, holds at least so long from now; its name and until when. Raises ConfigError."""

@@ -124,12 +124,8 @@ class Session:
         if self._caller is None or self._caller.kind != "invitation":
             yield
             return
-        self._controller.tokens.use_up(self._caller.id)
-        try:
+        with self._controller.tokens.used_up(self._caller.id):
             yield
-        except BaseException:
-            self._controller.tokens.give_back(self._caller.id)
-            raise
 
     def me(self) -> Me:
         """Who the caller is."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -35,6 +37,7 @@ class Tokens:
         self._registry = registry
         self._clock = clock
         self._lock = threading.Lock()
+        self._in_use: set[str] = set()  # while it is being used up; without those that were revoked meanwhile
         registry.run(_SCHEMA)
         rows = registry.run(
             "SELECT hash, id, kind, subject, created_ts, expires_ts, revoked_ts FROM tokens ORDER BY rowid"
@@ -102,14 +105,29 @@ class Tokens:
             if found is None:
                 raise ConfigError(f"there is no token {id_[:80]!r}")
             hash_, token = found
+            self._in_use.discard(id_)
             if token.revoked_ts is None:
                 token = msgspec.structs.replace(token, revoked_ts=self._clock.now())
                 self._registry.run("UPDATE tokens SET revoked_ts = ? WHERE id = ?", token.revoked_ts, id_)
                 self._by_hash[hash_] = token
             return token
 
-    def use_up(self, id_: str) -> None:
-        """That token has been good for one time. Raises NotPermitted if it was used up before."""
+    @contextmanager
+    def used_up(self, id_: str) -> Iterator[None]:
+        """That token has been good for the block, and is for nothing more, unless the block fails or it was revoked.
+
+        Raises: NotPermitted: it was used up before.
+        """
+        self._use_up(id_)
+        try:
+            yield
+        except BaseException:
+            self._give_back(id_)
+            raise
+        finally:
+            self._in_use.discard(id_)
+
+    def _use_up(self, id_: str) -> None:
         with self._lock:
             now = self._clock.now()
             sql = "UPDATE tokens SET revoked_ts = ? WHERE id = ? AND revoked_ts IS NULL RETURNING hash"
@@ -117,10 +135,12 @@ class Tokens:
             if not done:
                 raise NotPermitted("the invitation has been used")
             self._by_hash[done[0]["hash"]] = msgspec.structs.replace(self._by_hash[done[0]["hash"]], revoked_ts=now)
+            self._in_use.add(id_)
 
-    def give_back(self, id_: str) -> None:
-        """What that token was good for has failed: it is good for it once more."""
+    def _give_back(self, id_: str) -> None:
         with self._lock:
+            if id_ not in self._in_use:
+                return
             done = self._registry.run("UPDATE tokens SET revoked_ts = NULL WHERE id = ? RETURNING hash", id_)
             for row in done:
                 self._by_hash[row["hash"]] = msgspec.structs.replace(self._by_hash[row["hash"]], revoked_ts=None)

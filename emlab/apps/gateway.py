@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from emlab.apps import head
 from emlab.apps.head import Asked, Turned
-from emlab.apps.http import BODY_BYTES_PER_S, BODY_S, Pace, Reading
+from emlab.apps.http import BODY_BYTES_PER_S, BODY_S, RETRY_AFTER_S, UNKNOWN_S, Pace, Reading
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
 from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SMALL_BODY_BYTES = 64 << 10  # is sent while the cloud wakes, and again if the cloud had to be started
 PART_BYTES = 64 << 10
-RETRY_AFTER_S = 2.0
 AGAIN_S = (0.0, 0.0, 0.05, 0.2, 0.5)  # before each try: to its engine, a cloud that is dying still runs
 OF_CLOUD = "emlab.cloud"  # in the message that begins an answer: whether it is the cloud's own, or a refusal of ours
 _CUT = (errno.ECONNRESET, errno.EPIPE)
@@ -47,6 +46,7 @@ class Limits:
         suspect_s: without an answer for so long, the engine is asked whether the cloud runs at all.
         answer_s: until a running cloud has begun to answer. stall_s: until the next part of an answer has passed on.
         body_s: until a body is there; one more second for each `body_bytes_per_s` of it that have come.
+        unknown_s: until all is there of a body that says itself who sends it.
         under_way: requests at once.
     """
 
@@ -56,6 +56,7 @@ class Limits:
     stall_s: float = 60.0
     body_s: float = BODY_S
     body_bytes_per_s: float = BODY_BYTES_PER_S
+    unknown_s: float = UNKNOWN_S
     under_way: int = 512
 
     def whole_s(self, size: int) -> float:
@@ -143,13 +144,13 @@ class Gateway:
 
     async def _pass(self, asked: Asked, life: Lifecycle, line: _Line, client: str) -> None:
         """Who may is passed on to the cloud."""
-        line.expect(asked.size)
+        line.expect(asked.size, whole_s=self._limits.unknown_s if asked.by_user else math.inf)
         if not asked.by_user:
             self._door.admit(life.spec.cloud, asked.token, client)
             return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
         with ExitStack() as stack:
             try:
-                reading = stack.enter_context(self._reading.of(asked.size))
+                reading = stack.enter_context(self._reading.of(asked.size, client))
                 body = b"".join([reading.keep(part) async for part in line.parts()])
             except Unreachable as exc:
                 raise Turned(exc, 503) from None
@@ -194,10 +195,10 @@ class _Line:
         self._pace: Pace
         self._answering = False
 
-    def expect(self, size: int) -> None:
-        """A body of that size is to come."""
+    def expect(self, size: int, *, whole_s: float) -> None:
+        """A body of that size is to come, within that time."""
         self._left = size
-        self._pace = Pace(self._limits.body_s, self._limits.body_bytes_per_s)
+        self._pace = Pace(self._limits.body_s, self._limits.body_bytes_per_s, whole_s=whole_s)
 
     async def whole(self) -> bytes:
         """What is left of the body. Raises Gone, Turned."""

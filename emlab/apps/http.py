@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import gc
 import math
 import socket
 import struct
+import sys
+import termios
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -31,11 +35,14 @@ GRACE_S = 5
 MAX_CONNECTIONS = 256
 REST_S = 1.0
 BODY_S, BODY_BYTES_PER_S = 10.0, 16 << 10  # until a body is there, and one more second for so much of it as has come
+UNKNOWN_S = 180.0  # until the whole of a body is there that may tell by itself who sends it
+RETRY_AFTER_S = 2.0
 FULL = "there are too many large requests at once: ask again soon"
 UNREAD_S = 30.0
 UNSENT_BYTES = 128 << 10
 SMALL_BODY_BYTES = 1 << 20  # is always read
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
+MAX_READING_EACH = MAX_BODY_BYTES  # of those from one address
 
 
 def server(app: App, path: Path) -> uvicorn.Server:
@@ -78,7 +85,7 @@ class BoundedHead(HttpToolsProtocol):
     UNREAD_S: ClassVar[float] = UNREAD_S
     _in_head = False
     _head_bytes = _drained = 0
-    _unread: tuple[int, int] | None = None  # when it was looked at last: how often it had drained, and what was left
+    _unread: tuple[int, int, int] | None = None  # when it was looked at last: see `_look`
     _looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -104,7 +111,8 @@ class BoundedHead(HttpToolsProtocol):
         """The connection of a client that has read nothing since the last time ends, whatever it is still to get."""
         waits = self.transport.is_closing() or self.flow.write_paused
         size = self.transport.get_write_buffer_size() if waits else 0
-        unread = (self._drained, size) if size else None
+        # how much is unread does not tell: more of the answer takes the place of what was read
+        unread = (self._drained, size, _in_kernel(self.transport)) if size else None
         if unread is not None and unread == self._unread:
             line = self.transport.get_extra_info("socket")
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the kernel forgets it, too
@@ -139,6 +147,15 @@ class BoundedHead(HttpToolsProtocol):
                 self.transport.close()
 
 
+def _in_kernel(transport: asyncio.Transport) -> int:
+    """How many bytes the kernel holds that the other side has not taken; 0 where it does not tell."""
+    try:
+        found = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # such as one that was closed meanwhile
+        return 0
+    return int.from_bytes(found, sys.byteorder)
+
+
 def _too_long_head() -> Reply:
     return problem.encode(BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes"), status=431)
 
@@ -157,7 +174,12 @@ def too_many(error: TooMany, *, ends: bool = False) -> Response:
 
 def _refusing(reply: Reply) -> Response:
     """Answers so and then closes the connection, whatever is still to be read from it."""
-    return refusal(reply, {"connection": "close"})
+    return refusal(reply, {"connection": "close", **_when_again(reply[0])})
+
+
+def _when_again(status: int) -> dict[str, str]:
+    """The header that says when what cannot be answered now may be asked again."""
+    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status == 503 else {}
 
 
 def asgi(app: App) -> Starlette:
@@ -174,23 +196,26 @@ def asgi(app: App) -> Starlette:
         if refused is not None:
             return _refusing(refused)
         try:
-            with reading.of(size) as read:
+            with reading.of(size, request.client.host if request.client else "") as read:
                 body = await _whole(request, read)
                 status, reply = await run_in_threadpool(app.handle, method, path, headers, body)
         except TimeoutError:
             return _refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
         except Unreachable as exc:
             return _refusing(problem.encode(exc, status=503))
+        except ClientDisconnect:
+            return _refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
-        return Response(reply, status, media_type=media)
+        return Response(reply, status, media_type=media, headers=_when_again(status))
 
     return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
 
 
 async def _whole(request: Request, read: Read) -> bytes:
-    """The body. Raises TimeoutError, Unreachable."""
+    """The body. Raises TimeoutError, Unreachable, ClientDisconnect."""
     parts: list[bytes] = []
-    stream, pace = request.stream(), Pace(BODY_S, BODY_BYTES_PER_S)
+    whole_s = UNKNOWN_S if request.client else math.inf  # behind a socket, somebody else has let the sender in
+    stream, pace = request.stream(), Pace(BODY_S, BODY_BYTES_PER_S, whole_s=whole_s)
     while True:
         async with asyncio.timeout_at(pace.until):
             part = await anext(stream, None)
@@ -203,44 +228,69 @@ async def _whole(request: Request, read: Read) -> bytes:
 class Pace:
     """Until when the next part of a body has to be there: each part earns the time that it may take.
 
+    Args:
+        whole_s: for all parts, whatever they earn.
     Attributes:
         until: by the clock of the running loop.
     """
 
-    def __init__(self, first_s: float, bytes_per_s: float) -> None:
-        self.until = asyncio.get_running_loop().time() + first_s
+    def __init__(self, first_s: float, bytes_per_s: float, *, whole_s: float = math.inf) -> None:
+        now = asyncio.get_running_loop().time()
+        self.until = now + min(first_s, whole_s)
+        self._end = now + whole_s
         self._first_s = first_s
         self._bytes_per_s = bytes_per_s
 
     def earn(self, part: bytes) -> None:
-        """The part has come. What came early earns no more than the first part had."""
+        """The part has come. What came early earns no more than three times what the first part had."""
         now = asyncio.get_running_loop().time()
-        self.until = min(self.until + len(part) / self._bytes_per_s, now + self._first_s)
+        self.until = min(self.until + len(part) / self._bytes_per_s, now + 3 * self._first_s, self._end)
 
 
 class Reading:
-    """How much memory large bodies may take at once. For one event loop."""
+    """How much memory large bodies may take at once, and those from one address. For one event loop."""
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self._bytes: Counter[str] = Counter()
 
     @contextmanager
-    def of(self, size: int) -> Iterator[Read]:
-        """The parts of a body of that size that are kept in the block are in memory. Raises Unreachable: no room."""
-        if size > SMALL_BODY_BYTES and self.bytes + size > MAX_READING_BYTES:
-            raise Unreachable(FULL)
-        read = Read(self)
+    def of(self, size: int, address: str = "") -> Iterator[Read]:
+        """The parts of a body of that size that are kept in the block are in memory. Raises Unreachable: no room.
+
+        Args:
+            address: of the sender; "" on a socket, where none has one.
+        """
+        if size > SMALL_BODY_BYTES:
+            self._check(size, address)
+        read = Read(self, address)
         try:
             yield read
         finally:
-            self.bytes -= read.counted
+            self.give(read.counted, address)
+
+    def take(self, size: int, address: str) -> None:
+        """So much more from there is in memory. Raises Unreachable: no room."""
+        self._check(size, address)
+        self._bytes[address] += size
+
+    def give(self, size: int, address: str) -> None:
+        """So much from there is not in memory any more."""
+        self._bytes[address] -= size
+        if not self._bytes[address]:
+            del self._bytes[address]
+
+    def _check(self, size: int, address: str) -> None:
+        full = self._bytes.total() + size > MAX_READING_BYTES
+        if full or (address and self._bytes[address] + size > MAX_READING_EACH):
+            raise Unreachable(FULL)
 
 
 class Read:
     """What has come of one body. Who only says that much will come takes no room from others."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, address: str) -> None:
         self._reading = reading
+        self._address = address
         self._bytes = 0
         self.counted = 0
 
@@ -248,9 +298,7 @@ class Read:
         """The part, which is in memory from now on; small bodies are not counted. Raises Unreachable: all is full."""
         self._bytes += len(part)
         if self._bytes > SMALL_BODY_BYTES:
-            if self._reading.bytes + self._bytes - self.counted > MAX_READING_BYTES:
-                raise Unreachable(FULL)
-            self._reading.bytes += self._bytes - self.counted
+            self._reading.take(self._bytes - self.counted, self._address)
             self.counted = self._bytes
         return part
 

@@ -115,7 +115,8 @@ def _crowd(lab: Lab, clouds: int) -> Iterator[_Crowd]:
             stack.enter_context(cloud_of(lab, user))
         wakes = [stack.enter_context(_woken(lab.engine, lab.controller.life(user).handle)) for user in users]
         crowd = _Crowd(lab, users, lab.controller.register_provider("measuring"), wakes)
-        crowd.ask()  # what is loaded at the first ask is no part of the others
+        crowd.ask()  # what is loaded at the first ask is no part of the others, nor is what each raw wake opens
+        crowd.pause()
         crowd.wake()
         yield crowd
 

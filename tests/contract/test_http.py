@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emlab.apps.http import MAX_CONNECTIONS, MAX_READING_BYTES, Pace, server
+from emlab.apps.http import MAX_CONNECTIONS, MAX_READING_BYTES, server
 from emlab.clock import wait_until
 from emlab.errors import NotPermitted
 from emlab.wire import problem
@@ -157,14 +156,3 @@ def test_connections_beyond_the_bound_are_turned_away(path: Path, to: UnixTransp
             stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)).connect(str(path))
         assert send(to, PLEASE)[0] == 503
     assert wait_until(lambda: send(to, PLEASE)[0] == 200, PATIENCE_S)
-
-
-def test_a_body_that_came_early_may_take_no_longer_for_the_rest_than_it_had_at_first() -> None:
-    async def left_s(*parts: bytes) -> float:
-        pace = Pace(10.0, 1000.0)
-        for part in parts:
-            pace.earn(part)
-        return pace.until - asyncio.get_running_loop().time()
-
-    assert asyncio.run(left_s()) == pytest.approx(10.0, abs=0.5)
-    assert asyncio.run(left_s(bytes(10**6))) == pytest.approx(10.0, abs=0.5)

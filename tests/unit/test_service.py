@@ -191,6 +191,8 @@ class TestOwners:
         again = Service(lab.controller, lab.registry)
         assert lab.controller.status("ann").leases == 1
         assert len(again.leases._held) == 1
+        (until_ts,) = [row["until_ts"] for row in lab.registry.run("SELECT * FROM leases")]
+        assert until_ts <= SYSTEM_CLOCK.now() + 86_400  # and does not hold longer after the next start
 
     def test_has_leases_that_outlive_the_service(self, caller: Caller, ann: str, lab: em.Lab) -> None:
         lease, short = caller.ask(ann, "/leases", ttl_s=60), caller.ask(ann, "/leases", ttl_s=60)

@@ -120,3 +120,40 @@ def test_a_subject_has_so_many_tokens_and_old_ones_are_forgotten(tokens: Tokens,
     kept = tokens.of("owner", "ann")
     assert (len(kept), kept[-1]) == (MAX_EACH + 1, last)
     assert len(tokens.of("owner", "bob")) == 1
+
+
+class Failed(Exception):
+    """What a token was used for did not come about."""
+
+
+def test_a_token_that_is_used_up_is_good_again_if_that_fails(tokens: Tokens, registry: Registry) -> None:
+    text, token = tokens.issue("invitation", "bob")
+
+    def fail() -> None:
+        with tokens.used_up(token.id):
+            with pytest.raises(NotPermitted, match="has been used"), tokens.used_up(token.id):
+                pass
+            raise Failed
+
+    with pytest.raises(Failed):
+        fail()
+    with tokens.used_up(token.id):
+        pass
+    for one in (tokens, Tokens(registry)):
+        with pytest.raises(NotPermitted):
+            one.who(text)
+
+
+def test_a_token_that_was_revoked_while_it_was_used_up_stays_revoked(tokens: Tokens, registry: Registry) -> None:
+    text, token = tokens.issue("invitation", "bob")
+
+    def fail() -> None:
+        with tokens.used_up(token.id):
+            tokens.revoke(token.id)
+            raise Failed
+
+    with pytest.raises(Failed):
+        fail()
+    for one in (tokens, Tokens(registry)):
+        with pytest.raises(NotPermitted):
+            one.who(text)

@@ -1,0 +1,136 @@
+"""The controller's whole application, without a socket: who is counted, and who is told to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from starlette.types import Message
+
+import emlab as em
+from emlab.apps.controller import MAX_STREAMS_EACH, Front
+from emlab.apps.gateway import Gateway
+from emlab.service import Service
+from emlab.waking import Waker
+
+PATIENCE_S = 20.0
+WRONG = "emo_" + "A" * 43
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with em.Lab("memory", home=tmp_path, default_policy=em.Policy.open(), idle=None) as lab:
+        yield Service(lab.controller, lab.registry)
+
+
+@pytest.fixture
+def front(service: Service) -> Iterator[Front]:
+    with closing(Waker()) as waker:
+        yield Front(service, Gateway(service, waker))
+
+
+class Asking:
+    """One request, and the start of its answer."""
+
+    def __init__(self, front: Front, path: str, token: str, *, address: str = "192.0.2.1") -> None:
+        self.start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+        self._body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "method": "GET",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "client": (address, 1),
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+        }
+        self._task = asyncio.get_running_loop().create_task(front(scope, self._receive, self._send))
+
+    async def _receive(self) -> Message:
+        if self._body:
+            return self._body.pop()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.start.set_result(message)
+
+    async def status(self) -> int:
+        return int((await self.start)["status"])
+
+    async def end(self) -> None:
+        """The client is gone, and the application has noticed."""
+        self._gone.set()
+        await self._task
+
+
+@asynccontextmanager
+async def asking(front: Front, path: str, *tokens: str) -> AsyncIterator[list[int]]:
+    """The statuses of so many requests at once, of which none ends before the block does."""
+    async with asyncio.timeout(PATIENCE_S):
+        asked = [Asking(front, path, token) for token in tokens]
+        try:
+            yield [await one.status() for one in asked]
+        finally:
+            for one in asked:
+                await one.end()
+
+
+def test_of_many_streams_at_once_only_so_many_of_one_token_begin(front: Front, service: Service) -> None:
+    admin, other = service.issue("admin", "root").token, service.issue("admin", "eve").token
+    path = "/events/stream"
+
+    async def story() -> None:
+        async with asking(front, path, *[admin] * 40, other) as found:
+            assert Counter(found) == {200: MAX_STREAMS_EACH + 1, 429: 40 - MAX_STREAMS_EACH}
+        assert front._streams.total() == 0
+        async with asking(front, path, admin) as again:
+            assert again == [200]
+
+    asyncio.run(story())
+
+
+def test_a_stream_whose_client_is_gone_before_it_begins_is_not_counted_any_more(front: Front, service: Service) -> None:
+    admin = service.issue("admin", "root").token
+
+    async def story() -> None:
+        for _ in range(MAX_STREAMS_EACH + 1):
+            one = Asking(front, "/events/stream", admin)
+            one._gone.set()
+            one._body.clear()
+            await one.end()
+        async with asking(front, "/events/stream", admin) as found:
+            assert found == [200]
+
+    asyncio.run(story())
+
+
+def test_who_is_refused_too_often_waits_and_others_behind_the_address_do_not(front: Front, service: Service) -> None:
+    admin = service.issue("admin", "root").token
+
+    async def story() -> None:
+        refused: list[int] = []
+        for _ in range(80):
+            async with asking(front, "/me", WRONG) as found:
+                refused += found
+        assert refused[0] == 403
+        assert refused[-1] == 429
+        async with asking(front, "/me", admin) as valid, asking(front, "/events/stream", admin) as stream:
+            assert valid == stream == [200]
+        last = Asking(front, "/me", WRONG)
+        headers = dict((await last.start)["headers"])
+        assert int(headers[b"retry-after"]) >= 1
+        assert headers[b"connection"] == b"close"
+        await last.end()
+        elsewhere = Asking(front, "/me", WRONG, address="192.0.2.2")
+        assert await elsewhere.status() == 403
+        await elsewhere.end()
+
+    asyncio.run(story())
