@@ -13,8 +13,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
-
 from emlab import ask as asking
 from emlab import sweeping
 from emlab.admission import Admission
@@ -152,7 +150,7 @@ class Controller:
             generation=row.generation,
             owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", user).items()],
             controller=self._signing.public,
-            policy=msgspec.json.decode(row.policy, type=Policy),
+            policy=Policy.closed(),
             spent=row.carried,
             ledger_seq=row.ledger_seq,
             marker=row.marker,
@@ -195,8 +193,8 @@ class Controller:
                 token, _ = self.tokens.issue("owner", user, ttl_s=token_ttl_s)
                 life.create(key, row.marker)
                 with life.using() as client:
-                    # only now, by the owner's route into the vault: the registry and the provisioning file, which lie
-                    # outside, have a closed policy, and if this process dies before, the cloud goes
+                    # only now, by the owner's route into the vault: the provisioning file, which lies outside, has a
+                    # closed policy, and if this process dies before, the cloud goes
                     client.call("set_policy", Policy, policy, token=token)
                     health = client.call("health", Health)
                 self._registry.born(user, health.public)
@@ -214,7 +212,6 @@ class Controller:
             cloud=cloud,
             generation=before.generation + 1,
             marker=new_marker(),
-            policy=msgspec.json.encode(Policy.closed()),
             created_ts=self._clock.now(),
             carried=before.spent,
             intent="signup",

@@ -41,7 +41,7 @@ SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
   user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL,
-  marker TEXT NOT NULL, policy BLOB NOT NULL, public TEXT NOT NULL, ledger_seq INTEGER NOT NULL,
+  marker TEXT NOT NULL, public TEXT NOT NULL, ledger_seq INTEGER NOT NULL,
   granted BLOB NOT NULL, carried BLOB NOT NULL, intent TEXT NOT NULL, created_ts REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
@@ -85,7 +85,7 @@ class CloudRow:
 
     Attributes:
         marker: what the open vault's marker file holds.
-        policy: as provisioned, JSON. public: the cloud's Ed25519 key, empty until its first start.
+        public: the cloud's Ed25519 key, empty until its first start.
         ledger_seq: the newest ledger head that was seen; an older one is refused at start.
         granted: sum of all asks that the controller admitted; the ledger never spent more than this and `carried`, what
             the person had spent in earlier clouds.
@@ -96,7 +96,6 @@ class CloudRow:
     cloud: str
     generation: int
     marker: str
-    policy: bytes
     created_ts: float
     public: str = ""
     ledger_seq: int = 0

@@ -18,7 +18,7 @@ from emlab.errors import ConfigError, LabInUse
 from emlab.loss import MOST, NOTHING, Loss, Spent
 from emlab.registry import CloudRow, Registry, Tombstone, owner_of
 
-ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", policy=b"{}", created_ts=1.0, intent="signup")
+ROW = CloudRow(user="ann", cloud="0" * 32, generation=1, marker="m", created_ts=1.0, intent="signup")
 FIVE = Loss(epsilon_micro=5)
 
 
