@@ -142,7 +142,7 @@ class TestRelease:
         for part in (
             "CountUsers: 42 users",
             f"95 % interval {low} to {high} users",
-            "epsilon = 0.5",
+            "epsilon 0.5",
             "noise scale 2.00 users",
             "asked 60",
             "trust: simulated",
