@@ -367,6 +367,7 @@ class Lifecycle:
         self.runs = True
 
     def _resume(self, timeout_s: float | None) -> None:
+        self._close_client()  # the time for which the cloud keeps a connection ran on while it slept
         with self._span("wake"), CALLS.through(timeout_s):
             self._engine.resume(self.handle)
         self.runs = True

@@ -123,11 +123,12 @@ def _crowd(lab: Lab, clouds: int) -> Iterator[_Crowd]:
 
 @contextmanager
 def _woken(engine: str, handle: Handle) -> Iterator[Callable[[], None]]:
-    with raw_verbs(engine, handle) as (_pause, wake), asked_directly(handle.run_dir) as health:
+    with raw_verbs(engine, handle) as (_pause, wake):
 
         def woken() -> None:
             wake()
-            health()
+            with asked_directly(handle.run_dir) as health:
+                health()
             SYSTEM_CLOCK.wait(QUESTION.slot_s)
 
         yield woken
@@ -181,12 +182,14 @@ def _custodian(engine: str, handle: Handle) -> int:
     if engine != "docker":
         return int(handle.ref)
     import docker
+    import psutil
 
     client = docker.from_env()
     try:
-        return int(client.containers.get(handle.ref).attrs["State"]["Pid"])
+        init = psutil.Process(int(client.containers.get(handle.ref).attrs["State"]["Pid"]))
     finally:
         client.close()
+    return int(init.children()[0].pid)
 
 
 def _own_mb(pid: int) -> float:

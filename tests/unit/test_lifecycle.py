@@ -143,6 +143,16 @@ def test_a_cloud_that_signs_up_is_busy_until_it_runs(lab: em.Lab, monkeypatch: p
     assert lab.recorder.frame()["span"].tolist().count("start") == 1
 
 
+def test_after_a_sleep_no_connection_of_before_is_used(lab: em.Lab, ann: em.UserCloud) -> None:
+    """The cloud may close it at any moment: its time to keep it ran on meanwhile."""
+    life = lab.controller.life(ann.user)
+    with life.using() as before, life.using() as beside:
+        assert beside is before
+    ann.pause()
+    with life.using() as after:
+        assert after is not before
+
+
 def test_unlocking_an_open_vault_checks_the_key_and_wakes_a_paused_cloud(lab: em.Lab, ann: em.UserCloud) -> None:
     for expected in (CloudState.RUNNING, CloudState.PAUSED):
         if expected is CloudState.PAUSED:
