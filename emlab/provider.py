@@ -175,17 +175,21 @@ class Provider:
         if deadline_s is not None:
             _check_number("deadline_s", deadline_s, least_s, MAX_DEADLINE_S)
         wave = self._wave(model, at_once)
-        if len(roster) < min_users:
-            raise TooFewUsers(
-                f"the owners of {len(roster)} clouds permit {self.name} to ask, which demands {min_users} answers; "
-                "nothing was spent; an owner permits a provider with cloud.permit(provider)"
-            )
+        self._check_group(len(roster), min_users)
         lasts_s = min((timeout_s + STARTING_S) * (1 + len(roster) // wave), deadline_s or math.inf)
         expires_ts = self._clock.now() + min(lasts_s + RELEASING_S, asking.MAX_ASK_S)
         ask = msgspec.structs.replace(ask, expires_ts=expires_ts)
         signature = asking.sign(ask, self._key)
         outcomes = self._put(ask, signature, roster, timeout_s, deadline_s, wave, progress=progress)
         return self._aggregator.release(ask, outcomes, signature=signature)
+
+    def _check_group(self, clouds: int, min_users: int) -> None:
+        """Returns if so many could be enough. Raises TooFewUsers."""
+        if clouds < min_users:
+            raise TooFewUsers(
+                f"the owners of {clouds} clouds permit {self.name} to ask, which demands {min_users} answers; "
+                "nothing was spent; an owner permits a provider with cloud.permit(provider)"
+            )
 
     def _put(
         self,

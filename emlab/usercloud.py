@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -125,15 +126,12 @@ class UserCloud:
 
     def _amend(self, change: Callable[[Policy], Policy]) -> Policy:
         """The policy with this change, and with whatever others change at the same time."""
-        for left in reversed(range(AMENDMENTS)):
+        for _ in range(AMENDMENTS):
             policy = self.policy
-            try:
-                request = AmendRequest(policy=change(policy), version=policy.version)
+            request = AmendRequest(policy=change(policy), version=policy.version)
+            with suppress(InUse):
                 return self._call("amend_policy", Policy, request)
-            except InUse:
-                if not left:
-                    raise
-        raise AssertionError
+        raise InUse(f"others changed the policy of {self.user} {AMENDMENTS} times meanwhile")
 
     def explain(self, ask: Ask) -> Explanation:
         """Whether the policy and what is left of the budget permit this ask, each reason why not, and its cost.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import plots, report
-from emlab.measure.ratio import compare
+from emlab.measure.ratio import TARGETS, Target, compare
 from emlab.measure.samples import as_events
 
 if TYPE_CHECKING:
@@ -16,24 +16,31 @@ if TYPE_CHECKING:
 
 
 def write_report(
-    out_dir: str, samples: pd.DataFrame, params: Mapping[str, object], conditions: Mapping[str, object]
+    out_dir: str,
+    samples: pd.DataFrame,
+    params: Mapping[str, object],
+    conditions: Mapping[str, object],
+    *,
+    targets: Mapping[tuple[str, str], Target] = TARGETS,
+    title: str = "What emlab costs",
 ) -> list[Path]:
     """The folder holds the samples (events.parquet), their comparison (ratios.csv), its figure and report.html.
 
     Args:
         out_dir: "" writes nothing. params: what the run was told. conditions: as `conditions()` found them before it.
+        targets: as for `compare`. title: of the page.
     Returns: the files.
     """
     if not out_dir:
         return []
-    table = compare(samples)
+    table = compare(samples, targets=targets)
     return write_run(
         Path(out_dir),
         samples,
         {"ratios.csv": table},
         params=params,
         figures={"ratios": plots.ratios(table)},
-        title="What emlab costs",
+        title=title,
         environment=report.environment(" ".join(filter(None, samples["engine"].unique())), "plain", **conditions),
     )
 

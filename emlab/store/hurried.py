@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from emlab.clock import Clock
 from emlab.query import Section, Trip
@@ -30,16 +30,8 @@ class _Hurried:
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[tuple[float, float, float]]:
         return self._in_time(self._store.track(key, start_ts=start_ts, end_ts=end_ts))
 
-    def fixes(
-        self,
-        key: str,
-        *,
-        start_ts: float,
-        end_ts: float,
-        region: Mapping[str, object] | None,
-        but: Sequence[Mapping[str, object]] = (),
-    ) -> Iterable[tuple[float, float, float]]:
-        return self._in_time(self._store.fixes(key, start_ts=start_ts, end_ts=end_ts, region=region, but=but))
+    def fixes(self, key: str, **where: Any) -> Iterable[tuple[float, float, float]]:
+        return self._in_time(self._store.fixes(key, **where))
 
     def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
         return self._in_time(self._store.trips(start_ts=start_ts, end_ts=end_ts))

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -650,3 +651,11 @@ def test_idle_rules_that_make_no_sense(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(em.ConfigError):
         em.Lab.load(file)
+
+
+def test_what_an_owner_permits_on_several_devices_at_once_all_holds(lab: em.Lab) -> None:
+    cloud = lab.controller.signup("busy", policy=em.Policy.closed())
+    keys = [f"{number:064x}" for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(cloud.permit, keys))
+    assert set(keys) <= set(cloud.policy.providers)
