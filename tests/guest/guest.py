@@ -56,7 +56,7 @@ def run(
     *,
     timeout_s: float = 60.0,
     memory_mb: int = 1024,
-    disk_mb: int = 0,
+    disk: Path | None = None,
     env: Mapping[str, str] | None = None,
     modules: Sequence[str] = ECRYPTFS,
     boot_s: float = BOOT_S,
@@ -68,7 +68,7 @@ def run(
             when this process dies or is interrupted meanwhile.
         timeout_s: how long the command may run; then it ends with the guest, and the status is TIMED_OUT.
         memory_mb: the guest's memory; the host gives what is used.
-        disk_mb: size of an ext4 disk for the command's scratch ($TMPDIR, $HOME); 0 for a scratch in memory.
+        disk: a file with an ext4 file system for the command's scratch ($TMPDIR, $HOME); None for one in memory.
         env: more variables for the command.
         modules: what is loaded, in order: paths below the kernel's modules, without ".ko".
         boot_s: how long all but the command may take.
@@ -80,7 +80,7 @@ def run(
     job = {
         "command": list(command),
         "cwd": str(TREE),
-        "disk": disk_mb > 0,
+        "disk": disk is not None,
         "env": {"LANG": "C.UTF-8", "PATH": PROGRAMS, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
         "modules": [f"{_modules()}/{name}.ko" for name in modules],
         "timeout_s": timeout_s,
@@ -89,13 +89,20 @@ def run(
     first = shared / "init"
     first.write_text(f"#!{Path(sys.executable).resolve()} -IS\n{(HERE / 'init.py').read_text()}")
     first.chmod(0o700)
-    disk = [_disk(shared, disk_mb)] if disk_mb else []
     ended = _watch(_machine(shared, memory_mb, disk), shared, boot_s + timeout_s)
     try:
         status = int((shared / "status").read_text())
     except FileNotFoundError:
         raise GuestError(f"the guest {ended}; its console ends:\n{_last_words(shared / 'console')}") from None
     return Result(status, *((shared / name).read_text(errors="replace") for name in ("stdout", "stderr")))
+
+
+def make_disk(file: Path, size_mb: int) -> Path:
+    """The file, which is an empty ext4 file system of that size now."""
+    file.touch()
+    os.truncate(file, size_mb << 20)
+    subprocess.run([str(_mkfs()), "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(file)], check=True)
+    return file
 
 
 def _last_words(console: Path) -> str:
@@ -115,22 +122,13 @@ def _mkfs() -> str | None:
     return shutil.which("mkfs.ext4", path=PROGRAMS)
 
 
-def _machine(shared: Path, memory_mb: int, disk: Sequence[str]) -> list[str]:
+def _machine(shared: Path, memory_mb: int, disk: Path | None) -> list[str]:
     """The command line of the kernel; of its root, only what is mounted over can be written."""
     return [
         *("linux.uml", f"uml_dir={shared}/", "umid=guest", f"mem={memory_mb}M", "quiet", "con=null", "con0=null,fd:2"),
-        *disk,
+        *([f"ubd0={disk}"] if disk else []),
         *("root=none", "rootfstype=hostfs", "rootflags=/", "ro", f"init={shared}/init", "--", str(shared)),
     ]
-
-
-def _disk(shared: Path, size_mb: int) -> str:
-    """An empty file system of that size, as an argument of the kernel."""
-    image = shared / "disk"
-    image.touch()
-    os.truncate(image, size_mb << 20)
-    subprocess.run([str(_mkfs()), "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(image)], check=True)
-    return f"ubd0={image}"
 
 
 def _watch(machine: Sequence[str], shared: Path, limit_s: float) -> str:

@@ -81,6 +81,8 @@ class Outside:
 
     def _runs_inside(self, item: pytest.Item) -> bool:
         others = (needs(item) & self._missing.keys()) - {"ecryptfs"} | {"guest"}
+        if "docker" in others:
+            others.add("mounting")  # the image is put on the guest's disk
         return belongs_inside(item) and all(self._missing[name]() is None for name in others)
 
     def _in_same_guest(self, one: pytest.Item, other: pytest.Item) -> bool:
@@ -127,15 +129,16 @@ def _inside(shared: Path, tests: list[str], *, docker: bool) -> tuple[str, int |
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"@{shared / 'tests'}"]
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {REPORTS: str(shared / "reports")}
     try:
+        disk = guest.make_disk(shared / "disk", DISK_MB)
         if docker:
-            dockerd.save_image(shared / "image.tar")
-            command = [sys.executable, "-m", "tests.guest.dockerd", str(shared / "image.tar"), *command]
+            dockerd.put_image(disk)
+            command = [sys.executable, "-m", "tests.guest.dockerd", *command]
         result = guest.run(
             command,
             shared,
             timeout_s=LIMIT_S,
             memory_mb=MEMORY_MB,
-            disk_mb=DISK_MB,
+            disk=disk,
             env=env,
             modules=(*guest.ECRYPTFS, *guest.DOCKER),
         )

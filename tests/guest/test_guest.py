@@ -50,7 +50,7 @@ def test_what_it_writes_elsewhere_never_reaches_the_host(shared: Path, tmp_path:
     mark = tmp_path / "mark"
     mark.touch()
     script = f'echo more > "{mark}" || df --output=fstype,size "$TMPDIR" && touch "$TMPDIR/x" "$HOME/x"'
-    result = guest.run(["sh", "-c", script], shared, disk_mb=64)
+    result = guest.run(["sh", "-c", script], shared, disk=guest.make_disk(shared / "disk", 64))
     assert (result.status, result.stdout.split()[2]) == (0, "ext4"), result.stderr
     assert mark.read_text() == ""
 
