@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,6 +17,7 @@ from emlab.registry import Registry
 from emlab.wire.control import MAX_ROWS, AuditRow
 
 OK = "ok"
+NOBODY = "nobody"
 USE = "use"
 MAX_PENDING = 10_000  # kinds of uses that wait to be written together
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
@@ -25,6 +28,27 @@ _SCHEMA = (
     f"CREATE TRIGGER IF NOT EXISTS audit_update BEFORE UPDATE ON audit {_NO_CHANGE}",
     f"CREATE TRIGGER IF NOT EXISTS audit_delete BEFORE DELETE ON audit {_NO_CHANGE}",
 )
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A request from elsewhere, while it is answered.
+
+    Attributes:
+        address: whence it came. refused: whether a refusal of it is on record.
+    """
+
+    address: str
+    refused: bool = False
+
+
+INCOMING: ContextVar[Incoming | None] = ContextVar("incoming", default=None)
+
+
+def nobody(address: str = "") -> str:
+    """The actor who shows no token that holds: at this address, or at that of the request that is being answered."""
+    incoming = INCOMING.get()
+    return f"{NOBODY} {address or (incoming.address if incoming is not None else '')}".strip()
 
 
 class Audit:
@@ -44,11 +68,12 @@ class Audit:
 
     def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK, n: int = 1) -> None:
         """The row is on disk. Arguments as of AuditRow."""
-        values = (self._clock.now(), actor, action, user, outcome, n)
-        self._registry.run("INSERT INTO audit (ts, actor, action, user, outcome, n) VALUES (?, ?, ?, ?, ?, ?)", *values)
+        _is_refused(outcome)
+        self._add(actor, action, user, outcome, n)
 
     def count(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
         """The same for what happens often: it is on disk, together with others like it, after the next `flush`."""
+        _is_refused(outcome)
         with self._lock:
             self._pending[actor, action, user, outcome] += 1
             full = len(self._pending) >= MAX_PENDING
@@ -59,8 +84,14 @@ class Audit:
         """What was counted is on disk: a row for each kind, with how often."""
         with self._lock:
             counted, self._pending = self._pending, Counter()
-        for (actor, action, user, outcome), n in counted.items():
-            self.note(actor, action, user=user, outcome=outcome, n=n)
+
+        def write() -> bool:
+            for kind, n in counted.items():
+                self._add(*kind, n)
+            return True
+
+        if counted:
+            self._registry.together(write)
 
     def rows(self, *, user: str | None = None, after: int = 0, limit: int = MAX_ROWS) -> list[AuditRow]:
         """Rows after that number, oldest first; those about one user's cloud only if a user is named."""
@@ -68,3 +99,14 @@ class Audit:
         where, values = ("user = ? AND", (user,)) if user is not None else ("", ())
         sql = f"SELECT * FROM audit WHERE {where} seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 (no value is in it)
         return [msgspec.convert(dict(row), AuditRow) for row in self._registry.run(sql, *values, after, limit)]
+
+    def _add(self, *row: str | int) -> None:
+        sql = "INSERT INTO audit (ts, actor, action, user, outcome, n) VALUES (?, ?, ?, ?, ?, ?)"
+        self._registry.run(sql, self._clock.now(), *row)
+
+
+def _is_refused(outcome: str) -> None:
+    """If that is a refusal of the request that is being answered, it is on record from now on."""
+    incoming = INCOMING.get()
+    if incoming is not None and outcome != OK:
+        incoming.refused = True

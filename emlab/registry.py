@@ -197,7 +197,7 @@ class Registry:
                     raise ConfigError(clash) from exc
                 raise ConfigError(f"the registry of the lab {self._dir.name} failed: {exc}") from exc
 
-    def _together(self, change: Callable[[], bool]) -> bool:
+    def together(self, change: Callable[[], bool]) -> bool:
         """What the change gave. It is on disk, with those of all threads that came while others' were written.
 
         Many clouds are asked side by side, and a commit of each one's own would make all of them wait for the disk.
@@ -294,12 +294,12 @@ class Registry:
             self.run("UPDATE clouds SET granted = ? WHERE user = ?", msgspec.json.encode(change(row.granted)), user)
             return True
 
-        return self._together(regrant)
+        return self.together(regrant)
 
     def seen(self, user: str, ledger_seq: int) -> None:
         """The user's ledger has come to this head."""
         sql = "UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?"
-        self._together(lambda: not self.run(sql, ledger_seq, user))
+        self.together(lambda: not self.run(sql, ledger_seq, user))
 
     def drop(self, user: str) -> None:
         """The cloud is not remembered. Idempotent."""

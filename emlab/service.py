@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from emlab.arguments import check_name
-from emlab.audit import USE, Audit
+from emlab.audit import USE, Audit, nobody
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
-from emlab.errors import EmlabError, NoToken, NotPermitted
+from emlab.errors import NoToken, NotPermitted
 from emlab.idle import IdleRule
 from emlab.key import TokenKind
 from emlab.lease import NamedLeases
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
-from emlab.session import NOBODY, Session
+from emlab.session import Session
 from emlab.wire.control import (
+    CONTROL_BY_NAME,
     CONTROL_ROUTES,
     Issued,
     Token,
@@ -26,6 +28,12 @@ from emlab.wire.openapi import describe
 from emlab.wire.serve import Entrance, Server, bearer
 from emlab.wire.table import Route
 
+OTHER = "request"  # for nothing that there is
+EVENTS = replace(CONTROL_BY_NAME["events"], method="GET", path="/events/stream")  # as they happen
+METRICS = replace(CONTROL_BY_NAME["idle"], name="metrics", path="/metrics")  # for who may see the idle rule
+ROUTE_NAMES: dict[tuple[str, str], str] = {
+    (route.method, route.path): route.name for route in (*CONTROL_ROUTES, EVENTS, METRICS)
+}
 SignupMode = Literal["open", "invitation", "admin"]
 
 
@@ -70,7 +78,7 @@ class Service:
             if caller.kind not in self._kinds(route):
                 raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
         except NotPermitted as exc:
-            self.audit.count(NOBODY, route.name, outcome=exc.kind)
+            self.audit.count(nobody(), route.name, outcome=exc.kind)
             raise
         return Session(self, caller)
 
@@ -85,12 +93,8 @@ class Service:
         """The life of the cloud with this id; None if there is none. Does not block."""
         return self.controller.life_of(cloud)
 
-    def admit(self, cloud: str, token: str | None, client: str) -> None:
-        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted. Does not block.
-
-        Args:
-            client: the address of who asks.
-        """
+    def admit(self, cloud: str, token: str | None) -> None:
+        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted. Does not block."""
         life = self.life(cloud)
         user = "" if life is None else life.spec.user
         if token is None:
@@ -100,12 +104,24 @@ class Service:
             raise NotPermitted("this is not a token of the cloud's owner")
         self.audit.count(f"owner {user}", USE, user=user)
 
-    def refused(self, cloud: str, client: str, error: EmlabError) -> None:
-        """Somebody at this address was not let through to the cloud, which is put on record. Does not block."""
-        life = self.life(cloud)
-        self.audit.count(
-            f"{NOBODY} {client}".strip(), USE, user="" if life is None else life.spec.user, outcome=error.kind
-        )
+    def refused(self, method: str, path: str, token: str | None, kind: str) -> None:
+        """A request was refused for that, which is put on record. Does not block."""
+        try:
+            caller = None if token is None else self.controller.tokens.who(token)
+        except NotPermitted:
+            caller = None
+        life = self.life(path[1:33])
+        if life is not None:
+            action, user = USE, life.spec.user
+        else:
+            action = ROUTE_NAMES.get((method, path), OTHER)
+            user = caller.subject if caller is not None and caller.kind == "owner" else ""
+        actor = nobody() if caller is None else f"{caller.kind} {caller.subject}"
+        self.audit.count(actor, action, user=user, outcome=kind)
+
+    def turned_away(self, address: str, kind: str) -> None:
+        """What came from this address was refused before it was a request, which is put on record. Does not block."""
+        self.audit.count(nobody(address), OTHER, outcome=kind)
 
     def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> Issued:
         """A further token. An owner's cloud starts anew at its next use, and knows it then.

@@ -73,6 +73,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     # before the lab sweeps: until there is a service, it does not know the leases that were kept
     from emlab.apps import controller as app
     from emlab.apps.gateway import Gateway
+    from emlab.apps.recording import Recording
     from emlab.waking import Waker
 
     listening.check(chosen)
@@ -88,7 +89,8 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         _first_token(lab, service, say)
         announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", url, certificate, say)
         with closing(waker), _flushing(service.audit), announced:
-            server = listening.server(front, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
+            recorded = Recording(front, service)
+            server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
             server.run(sockets=[listener])
 
 

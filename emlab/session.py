@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emlab.aggregate import Release
 from emlab.ask import Answer, Outcome
-from emlab.audit import OK
+from emlab.audit import OK, nobody
 from emlab.errors import ConfigError, NotPermitted
 from emlab.idle import RULES, rule_of
 from emlab.key import OwnerSecret
@@ -54,7 +54,6 @@ from emlab.wire.control import (
 if TYPE_CHECKING:
     from emlab.service import Service
 
-NOBODY = "nobody"
 MAX_ASK_S = 600.0
 
 
@@ -69,7 +68,7 @@ class Session:
         self._service = service
         self._controller = service.controller
         self._caller = caller
-        self.actor = NOBODY if caller is None else f"{caller.kind} {caller.subject}"
+        self.actor = nobody() if caller is None else f"{caller.kind} {caller.subject}"
 
     @contextmanager
     def _noted(self, action: str, user: str = "") -> Iterator[None]:
@@ -149,7 +148,9 @@ class Session:
 
     def logs(self, request: LogRequest) -> str:
         """What a cloud printed."""
-        return self._controller.logs(self._user(request.user), request.lines)
+        user = self._user(request.user)
+        self._service.audit.count(self.actor, "logs", user=user)
+        return self._controller.logs(user, request.lines)
 
     # -- pausing and waking ------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import uvicorn
 import uvloop
 
 import emlab as em
-from emlab.apps import http
+from emlab.apps import http, recording
+from emlab.apps.controller import Front
 from emlab.apps.gateway import Gateway, Limits
 from emlab.apps.head import TimedHead
 from emlab.apps.http import server
@@ -27,6 +28,7 @@ from emlab.service import Service
 from emlab.waking import Waker
 from emlab.wire.transport import Reply
 
+MOST = 1024  # connections at once
 PATIENCE_S = 20.0  # only a failing test waits for so long
 
 
@@ -184,14 +186,17 @@ def unread(line: socket.socket) -> None:
 
 
 @contextmanager
-def gateway(lab: em.Lab, *, limits: Limits | None = None, hurried: bool = False) -> Iterator[Client]:
-    """A gateway to the lab's clouds on a port of its own."""
+def gateway(
+    lab: em.Lab, *, limits: Limits | None = None, hurried: bool = False, whole: bool = False
+) -> Iterator[Client]:
+    """A gateway to the lab's clouds on a port of its own; the whole controller's application with `whole`."""
     waker = Waker()
     service = Service(lab.controller, lab.registry)
     app = Gateway(service, waker, limits=limits)
+    recorded = recording.Recording(Front(service, app) if whole else app, service)
     protocol = HurriedHead if hurried else TimedHead
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        running = uvicorn.Server(http.config(app, limit_concurrency=1024, protocol=protocol))
+        running = uvicorn.Server(http.config(recorded, limit_concurrency=MOST, protocol=protocol))
 
         async def serve() -> None:
             await running.serve(sockets=[listener])

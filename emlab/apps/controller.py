@@ -24,9 +24,8 @@ from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
 from emlab.limits import Limit
-from emlab.service import Service
+from emlab.service import EVENTS, METRICS, Service
 from emlab.wire import problem
-from emlab.wire.control import CONTROL_BY_NAME
 
 CLOUD_PATH = re.compile(rb"/[0-9a-f]{32}(/|\Z)")
 FAILURES = (401, 403, 404, 429)
@@ -108,8 +107,8 @@ class Front:
         if CLOUD_PATH.match(scope.get("raw_path") or b""):
             return self._gateway
         streams: Mapping[str, Callable[[Request], Awaitable[Response]]] = {
-            "/events/stream": self._stream,
-            "/metrics": self._figures,
+            EVENTS.path: self._stream,
+            METRICS.path: self._figures,
         }
         special = streams.get(scope["path"]) if scope["method"] == "GET" else None
         if special is None:
@@ -124,7 +123,7 @@ class Front:
     async def _figures(self, request: Request) -> Response:
         """What Prometheus collects; for admins."""
         try:
-            self._service.session(CONTROL_BY_NAME["idle"], request.headers)
+            self._service.session(METRICS, request.headers)
         except EmlabError as exc:
             return refusal(problem.encode(exc))
         text, media = await run_in_threadpool(self._metrics.render)
@@ -134,7 +133,7 @@ class Front:
         """What happens, as server-sent events, each as `events` says it; `Last-Event-ID` continues a stream."""
         last = request.headers.get("last-event-id", "")
         try:
-            session = self._service.session(CONTROL_BY_NAME["events"], request.headers)
+            session = self._service.session(EVENTS, request.headers)
             mine = session.actor
             if self._streams.total() >= MAX_STREAMS or self._streams[mine] >= MAX_STREAMS_EACH:
                 raise TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S)
@@ -164,7 +163,7 @@ class Front:
                 yield b": still here\n\n"
             await asyncio.sleep(POLL_S)
             try:  # the token may have been revoked, or have expired
-                self._service.session(CONTROL_BY_NAME["events"], headers)
+                self._service.session(EVENTS, headers)
             except EmlabError:
                 return
 

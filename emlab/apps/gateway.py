@@ -70,16 +70,8 @@ class Door(Protocol):
     def life(self, cloud: str) -> Lifecycle | None:
         """The life of the cloud with this id; None if there is none."""
 
-    def admit(self, cloud: str, token: str | None, client: str) -> None:
-        """Returns if that is a token of the cloud's owner, and puts the use on record.
-
-        Args:
-            client: the address that asks.
-        Raises: NoToken, NotPermitted, TooMany.
-        """
-
-    def refused(self, cloud: str, client: str, error: EmlabError) -> None:
-        """Puts on record that a request got this error instead of the cloud's answer: one of `admit`, or another."""
+    def admit(self, cloud: str, token: str | None) -> None:
+        """Returns if that is a token of the cloud's owner, and puts the use on record. Raises NoToken, NotPermitted."""
 
 
 class Gone(Exception):
@@ -136,17 +128,13 @@ class Gateway:
         if life is None:
             raise UnknownUser("there is no such cloud")
         client = scope["client"][0] if scope["client"] else ""
-        try:
-            await self._pass(head.read(scope, path), life, line, client)
-        except (EmlabError, Turned) as exc:
-            self._door.refused(cloud, client, exc.error if isinstance(exc, Turned) else exc)
-            raise
+        await self._pass(head.read(scope, path), life, line, client)
 
     async def _pass(self, asked: Asked, life: Lifecycle, line: _Line, client: str) -> None:
         """Who may is passed on to the cloud."""
         line.expect(asked.size, whole_s=self._limits.unknown_s if asked.by_user else math.inf)
         if not asked.by_user:
-            self._door.admit(life.spec.cloud, asked.token, client)
+            self._door.admit(life.spec.cloud, asked.token)
             return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
         with ExitStack() as stack:
             try:
@@ -154,7 +142,7 @@ class Gateway:
                 body = b"".join([reading.keep(part) async for part in line.parts()])
             except Unreachable as exc:
                 raise Turned(exc, 503) from None
-            self._door.admit(life.spec.cloud, user_token(asked.path, body), client)
+            self._door.admit(life.spec.cloud, user_token(asked.path, body))
             await self._carry(asked, life, line, body)
 
     async def _carry(self, asked: Asked, life: Lifecycle, line: _Line, body: bytes | None) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from emlab.apps.http import BoundedHead
 from emlab.errors import BadQuery, EmlabError, NotPermitted, UnknownUser
-from emlab.wire import problem
 from emlab.wire.emission import EMISSION_ROUTES
 from emlab.wire.serve import bearer
 from emlab.wire.table import BY_NAME, MAX_BODY_BYTES
@@ -173,16 +172,10 @@ class TimedHead(BoundedHead):
         super().connection_lost(exc)
 
     def _hurry(self) -> None:
-        self._late = self.loop.call_later(self.HEAD_S, self._refuse)
+        late = BadQuery("the head of the request came too slowly")
+        self._late = self.loop.call_later(self.HEAD_S, self.turn_away, late, 408)
 
     def _calm(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
-
-    def _refuse(self) -> None:
-        if not self.transport.is_closing():
-            status, reply = problem.encode(BadQuery("the head of the request came too slowly"), status=408)
-            head = f"HTTP/1.1 {status} Request Timeout\r\nConnection: close\r\nContent-Length: {len(reply)}\r\n\r\n"
-            self.transport.write(head.encode() + reply)
-            self.transport.close()

@@ -14,8 +14,9 @@ import termios
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -26,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from emlab.errors import BadQuery, TooMany, Unreachable
+from emlab.errors import BadQuery, EmlabError, TooMany, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from emlab.wire.transport import App, Reply
@@ -76,6 +77,14 @@ def config(
     )
 
 
+@runtime_checkable
+class Record(Protocol):
+    """An app that keeps a record of what never became a request of it."""
+
+    def turned_away(self, address: str, kind: str) -> None:
+        """What came from there was refused with an error of that kind. Does not block."""
+
+
 class BoundedHead(HttpToolsProtocol):
     """HTTP whose heads (request line and headers) have at most MAX_HEADER_BYTES, for clients that read their answers.
 
@@ -87,6 +96,11 @@ class BoundedHead(HttpToolsProtocol):
     _head_bytes = _drained = 0
     _unread: tuple[int, int, int] | None = None  # when it was looked at last: see `_look`
     _looking: asyncio.TimerHandle | None = None
+
+    def __init__(self, config: uvicorn.Config, *rest: Any, **named: Any) -> None:
+        super().__init__(config, *rest, **named)
+        # uvicorn's own refusal of what is too many says neither what it is nor when to ask again
+        self._most, self.limit_concurrency = self.limit_concurrency, None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """From now on it is looked at now and then."""
@@ -130,8 +144,14 @@ class BoundedHead(HttpToolsProtocol):
         """A head that came in one piece is bounded too."""
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        refused: EmlabError | None = None
         if size > MAX_HEADER_BYTES:
-            self.app = _refusing(_too_long_head())
+            refused, status = _too_long_head(), 431
+        elif self._most is not None and max(len(self.connections), len(self.tasks)) >= self._most:
+            refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
+        if refused is not None:
+            self.app = _refusing(problem.encode(refused, status=status))
+            self._record(refused.kind)
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -140,11 +160,26 @@ class BoundedHead(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data) if began_before else 0
-            if self._head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                status, reply = _too_long_head()
-                head = f"HTTP/1.1 {status} Request Header Fields Too Large\r\nConnection: close\r\n"
-                self.transport.write(f"{head}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
-                self.transport.close()
+            if self._head_bytes > MAX_HEADER_BYTES:
+                self.turn_away(_too_long_head(), 431)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        self.turn_away(BadQuery("this is no HTTP request"), 400)
+
+    def turn_away(self, error: EmlabError, status: int) -> None:
+        """The error is the answer to what did not become a request, and the connection ends."""
+        if not self.transport.is_closing():
+            _, reply = problem.encode(error, status=status)
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+            media = "Content-Type: application/problem+json\r\n"
+            self.transport.write(f"{head}{media}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
+            self.transport.close()
+            self._record(error.kind)
+
+    def _record(self, kind: str) -> None:
+        if isinstance(self.config.app, Record):
+            self.config.app.turned_away(self.client[0] if self.client else "", kind)
 
 
 def _in_kernel(transport: asyncio.Transport) -> int:
@@ -156,8 +191,8 @@ def _in_kernel(transport: asyncio.Transport) -> int:
     return int.from_bytes(found, sys.byteorder)
 
 
-def _too_long_head() -> Reply:
-    return problem.encode(BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes"), status=431)
+def _too_long_head() -> BadQuery:
+    return BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes")
 
 
 def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

@@ -181,7 +181,8 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seq: its number, from 1. ts: UTC seconds.
         actor: kind and name of who did it, or "nobody" and an address.
-        action: a route's name, or "use" of a cloud through the gateway. user: whose cloud; "" if nobody's.
+        action: a route's name, "use" of a cloud through the gateway, or "request" for nothing that there is.
+        user: whose cloud; "" if nobody's.
         outcome: "ok", or the kind of the error. n: how often.
     """
 

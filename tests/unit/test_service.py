@@ -13,7 +13,7 @@ import pytest
 
 import emlab as em
 from emlab import ask as asking
-from emlab.audit import Audit
+from emlab.audit import INCOMING, Audit, Incoming
 from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
 from emlab.errors import ConfigError
 from emlab.key import SigningKey
@@ -328,19 +328,20 @@ def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) ->
 def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
     cloud, service = caller.service.controller.status("ann").cloud, caller.service
     for _ in range(3):
-        service.admit(cloud, ann, "192.0.2.1")
+        service.admit(cloud, ann)
+    INCOMING.set(Incoming("192.0.2.1"))
     for where, token in ((cloud, None), (cloud, "emo_x"), ("0" * 32, ann)):
         with pytest.raises(em.NotPermitted) as refused:
-            service.admit(where, token, "192.0.2.1")
-        service.refused(where, "192.0.2.1", refused.value)
+            service.admit(where, token)
+        service.refused("GET", f"/{where}/policy", token, refused.value.kind)
     caller.refused("emo_x", "/me", method="GET")
     assert set(caller.audit()) == {
         ("admin root", "signup", "ann", "ok", 1),
         ("owner ann", "use", "ann", "ok", 3),
         ("nobody 192.0.2.1", "use", "ann", "NoToken", 1),
         ("nobody 192.0.2.1", "use", "ann", "NotPermitted", 1),
-        ("nobody 192.0.2.1", "use", "", "NotPermitted", 1),
-        ("nobody", "me", "", "NotPermitted", 1),
+        ("owner ann", "request", "ann", "NotPermitted", 1),
+        ("nobody 192.0.2.1", "me", "", "NotPermitted", 1),
     }
 
 

@@ -1,0 +1,59 @@
+"""Every refusal is on record: whatever an application answers with an error of ours goes through here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from emlab.apps.gateway import OF_CLOUD
+from emlab.audit import INCOMING, Incoming
+from emlab.service import Service
+from emlab.wire.problem import Problem
+from emlab.wire.serve import bearer
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Recording:
+    """An ASGI application that puts on record what the one within refuses, unless that has done so itself."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the server's own life."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        incoming = Incoming(scope["client"][0] if scope["client"] else "")
+        INCOMING.set(incoming)
+        refused = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                refused = 0 if message.get(OF_CLOUD, False) or message["status"] < 400 else message["status"]
+            elif refused and not incoming.refused:
+                incoming.refused = True
+                self._refused(scope, _kind(refused, message.get("body", b"")))
+            await send(message)
+
+        await self._app(scope, receive, watched)
+
+    def turned_away(self, address: str, kind: str) -> None:
+        """What came from this address was refused before it was a request: see `http.Record`."""
+        self._service.turned_away(address, kind)
+
+    def _refused(self, scope: Scope, kind: str) -> None:
+        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._service.refused(scope["method"], scope["path"], bearer(sent), kind)
+
+
+def _kind(status: int, body: bytes) -> str:
+    """Of the error in the answer; its status where there is none."""
+    try:
+        return msgspec.json.decode(body, type=Problem).kind
+    except msgspec.DecodeError:
+        return str(status)
