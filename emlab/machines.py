@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from emlab.errors import ConfigError
+from emlab.serving import Settings
+from emlab.wire.address import is_loopback
 
 MAX_BYTES = 1 << 20
 NAMES = {
@@ -13,7 +15,6 @@ NAMES = {
     "service_router_ip": "host",
     "controller_port": "port",
     "service_router_port": "port",
-    "certificate_bundle_path": "certificate",
 }
 IGNORED = {
     "machines": "all clouds run on this host; weights mean nothing then",
@@ -21,6 +22,7 @@ IGNORED = {
     "upc_port": "clouds have no port; they are reached through the gateway",
     "upc_mode": "the engine is a setting of the lab",
     "kill_ticks": "there are no queriers that run on",
+    "certificate_bundle_path": "a certificate comes with its key here: `certificate` and `key` in the table [serve]",
     "machines_use_tls": "clouds have no port",
 }
 
@@ -43,9 +45,12 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, object], list[str]]:
         serve["port"] = _number(path, "port", serve["port"])
     lab = _idle(path, given)
     tls = given.pop("service_router_use_tls", given.pop("controller_use_tls", True))
-    if tls is False and serve.get("host") in ("localhost", "127.0.0.1"):
+    remarks = [_remark(name) for name in given]
+    if tls is False and is_loopback(host := str(serve.get("host", Settings().host))):
         serve["tls"] = False
-    return lab, serve, [_remark(name) for name in given]
+    elif tls is False:
+        remarks.append(f"use_tls: plain HTTP is for this host only, and {host} is reached from others: it is HTTPS")
+    return lab, serve, remarks
 
 
 def _idle(path: Path, given: dict[str, object]) -> dict[str, object]:

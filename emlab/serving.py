@@ -91,7 +91,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         with closing(waker), _flushing(service.audit), announced:
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
-            server.run(sockets=[listener])
+            listening.run(server, listener)
 
 
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:

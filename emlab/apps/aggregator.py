@@ -148,7 +148,7 @@ def serve(chosen: Settings, say: Callable[[str], None]) -> None:
         with listening.announced(Path(chosen.folder) / ADDRESS_FILE, name, url, certificate, say):
             say(f"policies pin its key {aggregator.public}")
             app = Limited(http.asgi(Desk(aggregator).server()))
-            listening.server(app, certificate, limit_concurrency=MAX_CONNECTIONS).run(sockets=[listener])
+            listening.run(listening.server(app, certificate, limit_concurrency=MAX_CONNECTIONS), listener)
 
 
 def _token(path: Path) -> str:

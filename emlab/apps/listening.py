@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -101,6 +102,12 @@ def announced(
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """It has answered there until SIGTERM or Ctrl-C, which is how it is meant to end."""
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 def server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import ssl
 import subprocess
 import sys
@@ -62,6 +63,15 @@ def connect(lab: Served) -> Callable[[], http.client.HTTPSConnection]:
     where = lab.address.url.removeprefix("https://")
     trusting = ssl.create_default_context(cafile=lab.address.ca)
     return lambda: http.client.HTTPSConnection(where, context=trusting, timeout=30)
+
+
+@REAL
+def test_it_ends_in_order_when_it_is_interrupted(lab: Served, admin: ControllerClient) -> None:
+    cloud = admin.signup("ann", policy=em.Policy.open(), key=WORDS)
+    lab.process.send_signal(signal.SIGINT)
+    assert lab.process.wait(60) == 0
+    assert "interrupted" not in lab.log.read_text()
+    assert cloud.user == "ann"
 
 
 @REAL

@@ -53,15 +53,20 @@ def test_the_second_generation(file: Path) -> None:
     file.write_text(json.dumps(SECOND))
     lab, serve, remarks = machines.load(file)
     assert lab == {}
-    assert serve == {"host": "lab.example", "port": 4430, "certificate": ""}
+    assert serve == {"host": "lab.example", "port": 4430}
     listening.check(serving.settings(serve))
-    assert len(remarks) == 4
+    assert len(remarks) == 5
 
 
 def test_plain_http_is_taken_over_on_this_host_only(file: Path) -> None:
     for host, tls in (("localhost", {"tls": False}), ("lab.example", {})):
         file.write_text(json.dumps({**SECOND, "service_router_ip": host, "service_router_use_tls": False}))
-        assert machines.load(file)[1] == {"host": host, "port": 4430, "certificate": "", **tls}
+        _, serve, remarks = machines.load(file)
+        assert serve == {"host": host, "port": 4430, **tls}
+        listening.check(serving.settings(serve))
+        assert any(remark.startswith("use_tls: ") for remark in remarks) is not bool(tls)
+    file.write_text('{"controller-port": 4041, "controller-use-tls": false}')
+    assert machines.load(file)[1] == {"port": 4041, "tls": False}  # where there is no address, it is this host
 
 
 @pytest.mark.parametrize(
