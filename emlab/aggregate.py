@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The noisy aggregate that leaves; the exact total is not in it.
 
     Attributes:

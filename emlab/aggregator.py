@@ -8,6 +8,7 @@ averaged away.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
@@ -21,6 +22,7 @@ from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import SealingKey, SigningKey
+from emlab.query import Query
 
 log = logging.getLogger(__name__)
 SIMULATED = "simulated: the aggregator ran in the provider's process"
@@ -77,6 +79,10 @@ class Aggregator:
     def signing_public(self) -> str:
         """The public key of its signatures of receipts, in hex."""
         return self._signing.public
+
+    def room(self, query: Query) -> int:
+        """How many clouds' answers to it one release can be made of: any number."""
+        return sys.maxsize
 
     def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
         """The release of one ask; what was released for it before is given again, whatever is handed in.

@@ -20,6 +20,7 @@ OK = "ok"
 NOBODY = "nobody"
 USE = "use"
 MAX_PENDING = 10_000  # kinds of uses that wait to be written together
+MANY = 200  # of those that wait; from then on strangers are not told apart
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, actor TEXT NOT NULL, "
@@ -35,20 +36,34 @@ class Incoming:
     """A request from elsewhere, while it is answered.
 
     Attributes:
-        address: whence it came. refused: whether a refusal of it is on record.
+        address: whence it came. actor: who sent it, once a token told. refused: whether a refusal of it is on record.
     """
 
     address: str
+    actor: str = ""
     refused: bool = False
 
 
 INCOMING: ContextVar[Incoming | None] = ContextVar("incoming", default=None)
 
 
-def nobody(address: str = "") -> str:
-    """The actor who shows no token that holds: at this address, or at that of the request that is being answered."""
+def nobody(address: str) -> str:
+    """The actor of whom no more is known than this address."""
+    return f"{NOBODY} {address}".strip()
+
+
+def actor() -> str:
+    """Who sent the request that is being answered, as far as is known now."""
     incoming = INCOMING.get()
-    return f"{NOBODY} {address or (incoming.address if incoming is not None else '')}".strip()
+    return NOBODY if incoming is None else incoming.actor or nobody(incoming.address)
+
+
+def knows(kind: str, name: str) -> str:
+    """The actor who showed a token of that kind; whom a request that is being answered is of from now on."""
+    incoming, found = INCOMING.get(), f"{kind} {name}"
+    if incoming is not None:
+        incoming.actor = found
+    return found
 
 
 class Audit:
@@ -75,6 +90,8 @@ class Audit:
         """The same for what happens often: it is on disk, together with others like it, after the next `flush`."""
         _is_refused(outcome)
         with self._lock:
+            if actor.startswith(NOBODY) and len(self._pending) >= MANY:
+                actor = f"{NOBODY} (of many addresses)"  # nobody without a token makes the log grow faster than that
             self._pending[actor, action, user, outcome] += 1
             full = len(self._pending) >= MAX_PENDING
         if full:

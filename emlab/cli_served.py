@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
@@ -242,7 +243,7 @@ def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
             print(json.dumps(msgspec.to_builtins(row)))
         return
     table = [[*type(row).__struct_fields__] for row in rows[:1]]
-    table += [[_cell(value) for value in msgspec.structs.astuple(row)] for row in rows]
+    table += [[_cell(*item) for item in msgspec.structs.asdict(row).items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -250,7 +251,9 @@ def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
         print("none")
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, float) and name.endswith("ts"):
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%SZ}"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

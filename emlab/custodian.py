@@ -364,7 +364,7 @@ class Custodian:
         """A refusal is on record."""
         try:
             yield
-        except Refused as exc:
+        except (Refused, BadQuery) as exc:
             self._ledger.refuse(ask.id, exc.kind, note)
             self._log.refused(ask, exc.kind)
             raise

@@ -48,7 +48,7 @@ class NoNoise(Noise, frozen=True, tag_field="law", tag="none"):
         return 0
 
 
-class Laplace(Noise, frozen=True, tag_field="law", tag="laplace"):
+class Laplace(Noise, frozen=True, forbid_unknown_fields=True, tag_field="law", tag="laplace"):
     """Discrete Laplace noise; see `privacy`."""
 
     scale: float
@@ -62,7 +62,7 @@ class Laplace(Noise, frozen=True, tag_field="law", tag="laplace"):
         return tails.laplace_sum_half_width(alpha, self.scale, n)
 
 
-class Gaussian(Noise, frozen=True, tag_field="law", tag="gaussian"):
+class Gaussian(Noise, frozen=True, forbid_unknown_fields=True, tag_field="law", tag="gaussian"):
     """Discrete Gaussian noise; see `privacy`."""
 
     sigma: float

@@ -52,6 +52,9 @@ class Releasing(Protocol):
     def public(self) -> str:
         """The public key to which answers are sealed, in hex."""
 
+    def room(self, query: Query) -> int:
+        """How many clouds' answers to it one release can be made of."""
+
     def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
         """The release of one ask, which its provider has signed."""
 
@@ -98,7 +101,7 @@ class Provider:
         rho: float | None = None,
         offset: float | None = None,
         alpha: float | None = None,
-        law: Law = "laplace",
+        law: Law | None = None,
         model: Model = "central",
         min_users: int = 10,
     ) -> Plan:
@@ -109,15 +112,19 @@ class Provider:
                 (in the query's unit, or a mapping by part) with this probability at least; in the local model that of
                 all clouds that could answer.
             epsilon, rho, offset, alpha: instead, as for `ask`; with epsilon or rho `alpha` is the risk of the interval.
-            law: of the noise that `error` is about: "laplace" costs epsilon, "gaussian" rho.
+            law: of the noise that `error` or `offset` is about: "laplace" (if nothing is said) costs epsilon,
+                "gaussian" rho.
         Raises: BadQuery.
         """
         if (error is None) != (confidence is None) or (error is not None and (offset is not None or alpha is not None)):
             raise BadQuery("say error and confidence together, or epsilon, or rho, or offset and alpha")
+        if law is not None and error is None and offset is None:
+            raise BadQuery("an epsilon is of laplace noise and a rho of gaussian: law is said of an error or an offset")
         alpha = alpha if confidence is None else alpha_of(confidence)
         wanted: Error | None = offset if error is None else error
         clouds = len(self._controller.roster(self.token, self.public))
-        loss = _loss(query, epsilon, rho, wanted, alpha, law=law, draws=max(clouds, 1) if model == "local" else 1)
+        draws = max(clouds, 1) if model == "local" else 1
+        loss = _loss(query, epsilon, rho, wanted, alpha, law=law or "laplace", draws=draws)
         ask = self._ask(query, loss, model, min_users, "")
         return planning.plan(
             query,
@@ -175,7 +182,7 @@ class Provider:
         if deadline_s is not None:
             _check_number("deadline_s", deadline_s, least_s, MAX_DEADLINE_S)
         wave = self._wave(model, at_once)
-        self._check_group(len(roster), min_users)
+        self._check_group(query, len(roster), min_users)
         lasts_s = min((timeout_s + STARTING_S) * (1 + len(roster) // wave), deadline_s or math.inf)
         expires_ts = self._clock.now() + min(lasts_s + RELEASING_S, asking.MAX_ASK_S)
         ask = msgspec.structs.replace(ask, expires_ts=expires_ts)
@@ -183,8 +190,13 @@ class Provider:
         outcomes = self._put(ask, signature, roster, timeout_s, deadline_s, wave, progress=progress)
         return self._aggregator.release(ask, outcomes, signature=signature)
 
-    def _check_group(self, clouds: int, min_users: int) -> None:
-        """Returns if so many could be enough. Raises TooFewUsers."""
+    def _check_group(self, query: Query, clouds: int, min_users: int) -> None:
+        """Returns if so many could be enough, and are not too many. Raises TooFewUsers, BadQuery."""
+        if clouds > (room := self._aggregator.room(query)):
+            raise BadQuery(
+                f"{clouds} clouds permit {self.name} to ask, and the aggregator takes the answers of {room} to a query "
+                "with so many cells; nothing was spent; ask for fewer cells"
+            )
         if clouds < min_users:
             raise TooFewUsers(
                 f"the owners of {clouds} clouds permit {self.name} to ask, which demands {min_users} answers; "

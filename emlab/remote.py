@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -357,6 +358,10 @@ class RemoteLease:
         self._id = report.id
         self.until_ts = report.until_ts
         self._released = False
+
+    def __repr__(self) -> str:
+        until = "released" if self._released else f"until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ}"
+        return f"RemoteLease(user={self._user!r}, {until})"
 
     def extend(self, ttl_s: float) -> None:
         """It lasts at least that long from now."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from emlab.aggregate import Release
 from emlab.ask import Ask, Id, Outcome, Public
 from emlab.errors import BadReply, ConfigError, NotPermitted
+from emlab.query import Query
 from emlab.releases import Releases
 from emlab.wire.address import check_url
-from emlab.wire.aggregation import AGGREGATOR_BY_NAME, About, Releasing
+from emlab.wire.aggregation import AGGREGATOR_BY_NAME, About, Releasing, room
 from emlab.wire.client import CloudClient
 from emlab.wire.control import AggregatorReport, DirectoryRequest
 from emlab.wire.transport import HttpTransport, Transport
@@ -30,6 +31,10 @@ class LabAggregator:
     def public(self) -> str:
         """The public key to which answers are sealed."""
         return self._client.call("aggregator", AggregatorReport, token=self._token).public
+
+    def room(self, query: Query) -> int:
+        """How many clouds' answers to it one release can be made of."""
+        return room(query)
 
     def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
         """The release of one ask."""
@@ -85,6 +90,10 @@ class AggregatorClient:
     def signing_public(self) -> str:
         """The public key with which it signs receipts, in hex."""
         return self.about.signing
+
+    def room(self, query: Query) -> int:
+        """How many clouds' answers to it one release can be made of."""
+        return room(query)
 
     def release(self, ask: Ask, outcomes: Sequence[Outcome], *, signature: bytes) -> Release:
         """The release of one ask, whose receipt is the aggregator's; asked again, the same one.

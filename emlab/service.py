@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from emlab.arguments import check_name
-from emlab.audit import USE, Audit, nobody
+from emlab.audit import USE, Audit, actor, knows, nobody
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
 from emlab.errors import NoToken, NotPermitted
@@ -70,23 +71,24 @@ class Service:
         """What serves a route for who sends these headers. Raises NotPermitted."""
         text = bearer(headers)
         if route.who == "anyone" or (route.who == "newcomer" and self.mode == "open"):
-            return Session(self, None)
+            return Session(self, None, route.name)
         try:
             if text is None:
                 raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN`")
             caller = self.controller.tokens.who(text)
+            knows(caller.kind, caller.subject)
             if caller.kind not in self._kinds(route):
                 raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
         except NotPermitted as exc:
-            self.audit.count(nobody(), route.name, outcome=exc.kind)
+            self.audit.count(actor(), route.name, outcome=exc.kind)
             raise
-        return Session(self, caller)
+        return Session(self, caller, route.name)
 
     def _kinds(self, route: Route) -> tuple[str, ...]:
         if route.who == "newcomer":
             return ("admin",) if self.mode == "admin" else ("admin", "invitation")
         if route.who == "any token":
-            return ("owner", "provider", "admin")
+            return ("owner", "provider", "aggregator", "admin")
         return tuple(route.who.split(" or "))
 
     def life(self, cloud: str) -> Lifecycle | None:
@@ -99,25 +101,27 @@ class Service:
         user = "" if life is None else life.spec.user
         if token is None:
             raise NoToken("a cloud is used with its owner's token")
-        owner = self.controller.tokens.who(token, "owner")
-        if life is None or owner.subject != user:
+        owner = self.controller.tokens.who(token)
+        shown = knows(owner.kind, owner.subject)
+        if life is None or (owner.kind, owner.subject) != ("owner", user):
             raise NotPermitted("this is not a token of the cloud's owner")
-        self.audit.count(f"owner {user}", USE, user=user)
+        self.audit.count(shown, USE, user=user)
 
-    def refused(self, method: str, path: str, token: str | None, kind: str) -> None:
-        """A request was refused for that, which is put on record. Does not block."""
-        try:
-            caller = None if token is None else self.controller.tokens.who(token)
-        except NotPermitted:
-            caller = None
-        life = self.life(path[1:33])
-        if life is not None:
-            action, user = USE, life.spec.user
+    def refused(self, method: str, path: str, cloud: str | None, token: str | None, kind: str) -> None:
+        """A request was refused for that, which is put on record. Does not block.
+
+        Args:
+            cloud: the id in a path through the gateway. token: of the head; None without one.
+        """
+        life = None if cloud is None else self.life(cloud)
+        with suppress(NotPermitted):
+            if token is not None:
+                caller = self.controller.tokens.who(token)
+                knows(caller.kind, caller.subject)
+        if cloud is not None:
+            self.audit.count(actor(), USE, user="" if life is None else life.spec.user, outcome=kind)
         else:
-            action = ROUTE_NAMES.get((method, path), OTHER)
-            user = caller.subject if caller is not None and caller.kind == "owner" else ""
-        actor = nobody() if caller is None else f"{caller.kind} {caller.subject}"
-        self.audit.count(actor, action, user=user, outcome=kind)
+            self.audit.count(actor(), ROUTE_NAMES.get((method, path), OTHER), outcome=kind)
 
     def turned_away(self, address: str, kind: str) -> None:
         """What came from this address was refused before it was a request, which is put on record. Does not block."""

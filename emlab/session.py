@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emlab.aggregate import Release
 from emlab.ask import Answer, Outcome
-from emlab.audit import OK, nobody
+from emlab.audit import OK, actor, knows
 from emlab.errors import ConfigError, NotPermitted
 from emlab.idle import RULES, rule_of
 from emlab.key import OwnerSecret
@@ -61,14 +61,15 @@ class Session:
     """What one caller may do. The entrance has checked that a token of this kind may call the route.
 
     Args:
-        caller: whose token it is; None if none was needed.
+        caller: whose token it is; None if none was needed. action: the route's name.
     """
 
-    def __init__(self, service: Service, caller: Token | None) -> None:
+    def __init__(self, service: Service, caller: Token | None, action: str) -> None:
         self._service = service
         self._controller = service.controller
         self._caller = caller
-        self.actor = nobody() if caller is None else f"{caller.kind} {caller.subject}"
+        self._action = action
+        self.actor = actor() if caller is None else knows(caller.kind, caller.subject)
 
     @contextmanager
     def _noted(self, action: str, user: str = "") -> Iterator[None]:
@@ -94,7 +95,7 @@ class Session:
                 raise ConfigError("name the user whose cloud is meant")
             return named
         if named not in (None, own):
-            self._service.audit.count(self.actor, "other cloud", outcome=NotPermitted.__name__)
+            self._service.audit.count(self.actor, self._action, user=named, outcome=NotPermitted.__name__)
             raise NotPermitted("a token of an owner is for the own cloud only")
         return own
 
@@ -244,7 +245,7 @@ class Session:
         about = mine.get(request.id)
         with self._noted("revoke", about.subject if about is not None and about.kind == "owner" else ""):
             if about is None:
-                raise ConfigError(f"there is no token {request.id[:80]!r}")
+                raise ConfigError("there is no token with this id; `tokens` lists them")
             return self._service.revoke(about)
 
     def events(self, request: EventsRequest) -> EventPage:

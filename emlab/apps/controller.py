@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emlab.apps import http
 from emlab.apps.gateway import OF_CLOUD, Gateway
+from emlab.apps.head import cloud_of
 from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
@@ -27,7 +27,6 @@ from emlab.limits import Limit
 from emlab.service import EVENTS, METRICS, Service
 from emlab.wire import problem
 
-CLOUD_PATH = re.compile(rb"/[0-9a-f]{32}(/|\Z)")
 FAILURES = (401, 403, 404, 429)
 POLL_S = 0.25
 BEAT_S = 15.0
@@ -104,7 +103,7 @@ class Front:
         return watched
 
     def _route(self, scope: Scope) -> ASGIApp:
-        if CLOUD_PATH.match(scope.get("raw_path") or b""):
+        if cloud_of(scope) is not None:
             return self._gateway
         streams: Mapping[str, Callable[[Request], Awaitable[Response]]] = {
             EVENTS.path: self._stream,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONTINUE = b"100-continue"
 Headers = Sequence[tuple[bytes, bytes]]  # with names in lower case
+_OF_CLOUD = re.compile(rb"/([0-9a-f]{32})(?:/|\Z)")
 _CLOUD = re.compile(rb"/[0-9a-f]{32}/")
 _SEGMENT = rb"(?!\.\.?(?:/|\Z))[\w.~!$&'()*+,;=:@-]+"
 _PATH = re.compile(rb"/([0-9a-f]{32})(/(?:" + _SEGMENT + rb"/)*(?:" + _SEGMENT + rb")?)")
@@ -65,6 +66,12 @@ class Asked:
     def by_user(self) -> bool:
         """Whether the caller is known by the field `user` of the body, as with e-mission's clients."""
         return self.token is None and self.method == "POST" and _is_of_emission(self.path)
+
+
+def cloud_of(scope: Scope) -> str | None:
+    """The id of a cloud at the beginning of the path; None if the request is for the controller itself."""
+    found = _OF_CLOUD.match(scope.get("raw_path") or b"")
+    return None if found is None else found[1].decode()
 
 
 def where(scope: Scope) -> tuple[str, str]:

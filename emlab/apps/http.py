@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import fcntl
 import gc
+import logging
 import math
 import socket
 import struct
@@ -61,6 +62,7 @@ def config(
     **listen: Any,
 ) -> uvicorn.Config:
     """How every server of ours speaks HTTP. The other arguments are uvicorn's, and say where it listens."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -226,7 +228,7 @@ def asgi(app: App) -> Starlette:
         rest.put_off()
         headers = dict(request.headers)
         method, path = request.method, request.scope["path"]  # that of `url` depends on what the head calls the host
-        size = int(headers.get("content-length", 0))
+        size = _size(headers)
         refused = _unreadable(headers) or app.refusal(method, path, headers)
         if refused is not None:
             return _refusing(refused)
@@ -356,10 +358,16 @@ def _tidy() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
+def _size(headers: Mapping[str, str]) -> int:
+    """How long the body is to be; more than any may have if that is no number that there could be."""
+    said = headers.get("content-length", "0")
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 20 else MAX_BODY_BYTES + 1
+
+
 def _unreadable(headers: Mapping[str, str]) -> Reply | None:
     """The refusal of a body that is too large or does not say its length (chunks end in headers without bound)."""
     if "transfer-encoding" in headers:
         return problem.encode(BadQuery("a request says the length of its body"), status=411)
-    if int(headers.get("content-length", 0)) > MAX_BODY_BYTES:
+    if _size(headers) > MAX_BODY_BYTES:
         return problem.encode(BadQuery(f"a request has at most {MAX_BODY_BYTES} bytes"))
     return None

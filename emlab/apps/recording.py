@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from emlab.apps.gateway import OF_CLOUD
+from emlab.apps.head import cloud_of
 from emlab.audit import INCOMING, Incoming
 from emlab.service import Service
 from emlab.wire.problem import Problem
@@ -48,7 +49,7 @@ class Recording:
 
     def _refused(self, scope: Scope, kind: str) -> None:
         sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        self._service.refused(scope["method"], scope["path"], bearer(sent), kind)
+        self._service.refused(scope["method"], scope["path"], cloud_of(scope), bearer(sent), kind)
 
 
 def _kind(status: int, body: bytes) -> str:

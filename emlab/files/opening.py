@@ -37,8 +37,11 @@ class BoundedReader:
     """A file read from its beginning, unpacked if need be, up to a bound; its own errors as BadEntry."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
-        packed = file.read(2) == _GZIP
-        file.seek(0)
+        try:
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+        except OSError as exc:  # such as some of /proc, which only look like files
+            raise ConfigError(f"{name} cannot be read: {exc.strerror}") from exc
         self.name = name
         self._file = cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if packed else file
         self._left = max(FREE_BYTES, size * MAX_RATIO) if packed else MAX_FILE_BYTES

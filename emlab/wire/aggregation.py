@@ -9,9 +9,12 @@ import msgspec
 from emlab import errors
 from emlab.aggregate import Release
 from emlab.ask import Ask, Outcome
-from emlab.wire.table import Route
+from emlab.query import Query, cells
+from emlab.wire.table import MAX_BODY_BYTES, Route
 
 MAX_OUTCOMES = 100_000
+ANSWER_BYTES, CELL_BYTES = 760, 11  # of an answer in a request, at most: without its cells, and for each of them
+ASK_BYTES = 1 << 20  # of the ask in it, at most
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,11 @@ class Releasing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ask: Ask
     signature: bytes
     outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
+
+
+def room(query: Query) -> int:
+    """How many clouds' answers to it fit into one request."""
+    return min(MAX_OUTCOMES, (MAX_BODY_BYTES - ASK_BYTES) // (ANSWER_BYTES + CELL_BYTES * cells(query)))
 
 
 _RELEASE = (

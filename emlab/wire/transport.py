@@ -179,6 +179,10 @@ class HttpTransport:
         except requests.Timeout as exc:
             raise Unreachable(f"no answer from {self._url} within {timeout_s:g} s") from exc
         except OSError as exc:  # of requests, or a file of certificates that has gone
+            if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+                raise Unreachable(
+                    f"{self._url} shows a certificate that nobody here trusts: give its authority's as `ca`"
+                ) from exc
             raise Unreachable(f"cannot reach {self._url}: {type(exc).__name__}") from exc
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Making, int, Row]] = {
     "no route, with a token": (
         lambda c, a, t: request("GET", "/x", f"Authorization: Bearer {a.token}"),
         404,
-        ("owner ann", "request", "ann", "BadQuery"),
+        ("owner ann", "request", "", "BadQuery"),
     ),
     "no method": (lambda c, a, t: request("PUT", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
     "a method that nobody has": (lambda c, a, t: request("TRACE", "/clouds"), 405, (NOBODY, "request", "", "405")),
@@ -97,7 +97,30 @@ REFUSED: dict[str, tuple[Making, int, Row]] = {
     "a cloud that is not there": (
         lambda c, a, t: request("GET", f"/{'0' * 32}/policy"),
         404,
-        (NOBODY, "request", "", "UnknownUser"),
+        (NOBODY, "use", "", "UnknownUser"),
+    ),
+    "a length of many digits": (
+        lambda c, a, t: request("POST", "/leases", f"Content-Length: {'0' * 5000}3", f"Authorization: Bearer {t}"),
+        400,
+        ("admin root", "lease", "", "BadQuery"),
+    ),
+    "what is for admins": (
+        lambda c, a, t: request("GET", "/metrics", f"Authorization: Bearer {a.token}"),
+        403,
+        ("owner ann", "metrics", "", "NotPermitted"),
+    ),
+    "a route for somebody else's cloud": (
+        lambda c, a, t: (
+            request("POST", "/cloud/pause", "Content-Length: 14", f"Authorization: Bearer {a.token}")
+            + b'{"user":"bob"}'
+        ),
+        403,
+        ("owner ann", "pause", "bob", "NotPermitted"),
+    ),
+    "a path that only begins as a cloud's": (
+        lambda c, a, t: request("GET", f"{c.path('ann', '')}zzz"),
+        404,
+        (NOBODY, "request", "", "BadQuery"),
     ),
     "somebody else's cloud": (
         lambda c, a, t: request("GET", c.path("ann", "/policy"), f"Authorization: Bearer {t}"),
@@ -136,6 +159,20 @@ def test_what_is_refused_leaves_one_row(client: Client, ann: em.UserCloud, admin
     reply = client.raw(make(client, ann, admin))
     assert status(reply) == code
     assert since(client, before) == {row: 1}
+
+
+def test_a_use_that_was_let_in_and_failed_is_both_on_record(client: Client, ann: em.UserCloud) -> None:
+    """Whichever way the token came."""
+    ann.lock()
+    user: dict[str, object] = {"user": ann.token, "key_list": [], "start_time": 0, "end_time": 1}
+    for path, token, body in (("/policy", ann.token, None), ("/datastreams/find_entries/timestamp", None, user)):
+        before = last(client)
+        method = "GET" if body is None else "POST"
+        assert client.send(method, client.path("ann", path), token=token, body=body).status == 409
+        assert since(client, before) == {
+            ("owner ann", "use", "ann", "ok"): 1,
+            ("owner ann", "use", "ann", "Locked"): 1,
+        }
 
 
 def test_who_comes_too_often_leaves_a_row(client: Client) -> None:

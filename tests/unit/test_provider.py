@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from emlab import ask as asking
 from emlab import planning
 from emlab.aggregate import Release
 from emlab.aggregator import Aggregator
-from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
+from emlab.ask import MAX_SEQ, Answer, Ask, Envelope, Failure, Outcome, Refusal
 from emlab.clock import wait_until
 from emlab.fanout import Deadline, fan_out
 from emlab.key import SigningKey
@@ -26,6 +27,8 @@ from emlab.noise import noises
 from emlab.planning import Accuracy, DropOuts, alpha_of, loss_for
 from emlab.provider import MAX_AT_ONCE, Provider
 from emlab.query import Part, Query, cells
+from emlab.wire.aggregation import ASK_BYTES, room
+from emlab.wire.table import MAX_BODY_BYTES
 
 EVER = em.CountUsers(None, 0.0, 2e9)
 
@@ -113,7 +116,34 @@ def test_a_group_is_counted_in_whole_people(min_users: Any) -> None:
         Lab(3).provider.ask(EVER, epsilon=1.0, min_users=min_users, progress=False)
 
 
+def test_answers_that_would_not_fit_into_a_request_are_not_asked_for() -> None:
+    lab = Lab(3)
+    lab.aggregator.room = lambda query: 2  # type: ignore[method-assign]
+    with pytest.raises(em.BadQuery, match="answers of 2 to a query with so many cells; nothing was spent"):
+        ask(lab)
+    assert lab.asked == []
+
+
+@pytest.mark.parametrize("columns", [1, 2, 100, 4096])
+def test_as_many_answers_fit_into_a_request_as_are_said_to(columns: int) -> None:
+    """Of the longest that there are; and little room is left."""
+    query = em.Heatmap(8.0, 47.0, 9.0, 48.0, 1, columns, 0.0, 2e9, 1)
+    made = Lab(1).provider._ask(query, Loss(epsilon_micro=1_000_000), "local", 10, "")
+    cloud, key = "f" * 32, SigningKey()
+    envelope = asking.enclose(made, [-1] * columns, cloud, key, seq=MAX_SEQ, version=MAX_SEQ, ts=MAX_SEQ)
+    size = len(msgspec.json.encode(Answer(cloud=cloud, envelope=envelope))) + 1
+    needed = room(query) * size + ASK_BYTES
+    assert needed <= MAX_BODY_BYTES
+    assert needed > 0.8 * MAX_BODY_BYTES
+
+
 class TestPrices:
+    def test_a_law_goes_with_an_error_and_with_nothing_else(self) -> None:
+        with pytest.raises(em.BadQuery, match="law is said of an error or an offset"):
+            Lab(3).provider.plan(EVER, law="gaussian", epsilon=1.0)
+        with pytest.raises(em.BadQuery, match="law is said of an error or an offset"):
+            Lab(3).provider.plan(EVER, law="laplace", rho=0.5)
+
     def test_noise_of_a_law_that_is_none_is_not_planned(self) -> None:
         law: Any = "cauchy"
         with pytest.raises(em.BadQuery, match="laplace or gaussian, not 'cauchy'"):

@@ -23,6 +23,7 @@ from emlab.key import SigningKey
 from emlab.loss import Loss
 from emlab.queries.sum_distance import SumDistance
 from emlab.receipt import Countersigned, Receipt
+from emlab.verifying import verify
 from tests.unit.asks import NOW, World
 
 CLOUDS = {f"{number:032x}": SigningKey() for number in range(1, 4)}
@@ -89,6 +90,26 @@ def test_a_file_that_is_neither_is_told_from_one(content: bytes, tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(BadEntry, match=r"x\.json"):
         Receipt.load(path)
+
+
+@pytest.mark.parametrize("of", [RELEASE, RECEIPT])
+def test_what_nobody_signed_is_no_part_of_a_file(of: Release | Receipt, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    whole: dict[str, Any] = json.loads(msgspec.json.encode(of))
+    parts = [whole["query"], whole["loss"], *whole["noise"]] if isinstance(of, Release) else whole["answers"]
+    for place in (whole, *parts):
+        place["exact_total"] = 21
+        file.write_text(json.dumps(whole))
+        with pytest.raises(BadEntry, match="unknown field `exact_total`"):
+            verify([file])
+        del place["exact_total"]
+    file.write_text(json.dumps(whole, indent=2))
+    assert verify([file])[file]
+
+
+def test_what_only_looks_like_a_file_is_named() -> None:
+    with pytest.raises(ConfigError, match="mem cannot be read"):
+        verify([Path("/proc/self/mem")])
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
