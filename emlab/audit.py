@@ -19,8 +19,7 @@ from emlab.wire.control import MAX_ROWS, AuditRow
 OK = "ok"
 NOBODY = "nobody"
 USE = "use"
-MAX_PENDING = 10_000  # kinds of uses that wait to be written together
-MANY = 200  # of those that wait; from then on strangers are not told apart
+MANY = 200  # kinds of rows that wait to be written together; from then on strangers are not told apart
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, actor TEXT NOT NULL, "
@@ -36,11 +35,14 @@ class Incoming:
     """A request from elsewhere, while it is answered.
 
     Attributes:
-        address: whence it came. actor: who sent it, once a token told. refused: whether a refusal of it is on record.
+        address: whence it came. actor: who sent it, once a token told.
+        user: whose cloud it uses, once its token was found right; None if none, or if the use is on record.
+        refused: whether a refusal of it is on record.
     """
 
     address: str
     actor: str = ""
+    user: str | None = None
     refused: bool = False
 
 
@@ -90,15 +92,17 @@ class Audit:
         """The same for what happens often: it is on disk, together with others like it, after the next `flush`."""
         _is_refused(outcome)
         with self._lock:
-            if actor.startswith(NOBODY) and len(self._pending) >= MANY:
-                actor = f"{NOBODY} (of many addresses)"  # nobody without a token makes the log grow faster than that
-            self._pending[actor, action, user, outcome] += 1
-            full = len(self._pending) >= MAX_PENDING
-        if full:
-            self.flush()
+            kind = (actor, action, user, outcome)
+            if actor.startswith(NOBODY) and len(self._pending) >= MANY and kind not in self._pending:
+                # nobody without a token makes the log grow faster than that
+                kind = (f"{NOBODY} (of many addresses)", action, user, outcome)
+            self._pending[kind] += 1
 
     def flush(self) -> None:
-        """What was counted is on disk: a row for each kind, with how often."""
+        """What was counted is on disk: a row for each kind, with how often.
+
+        Raises: as the registry; then it still waits to be written.
+        """
         with self._lock:
             counted, self._pending = self._pending, Counter()
 
@@ -107,8 +111,13 @@ class Audit:
                 self._add(*kind, n)
             return True
 
-        if counted:
-            self._registry.together(write)
+        try:
+            if counted:
+                self._registry.together(write)
+        except BaseException:
+            with self._lock:
+                self._pending.update(counted)
+            raise
 
     def rows(self, *, user: str | None = None, after: int = 0, limit: int = MAX_ROWS) -> list[AuditRow]:
         """Rows after that number, oldest first; those about one user's cloud only if a user is named."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from emlab.errors import ConfigError, LabInUse
+from emlab.errors import ConfigError, DiskFull, LabInUse, StoreError
 from emlab.loss import NOTHING, Loss, Spent
 
 LEAVING = ("signup", "forget")  # intents after whose interruption the cloud is removed; no ask reaches it meanwhile
@@ -183,7 +183,7 @@ class Registry:
     def run(self, sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
         """The rows; for modules that keep tables of their own in this file.
 
-        Raises ConfigError, saying `clash` if a value has to be unique and is not.
+        Raises: ConfigError, saying `clash` if a value has to be unique and is not; DiskFull, StoreError.
         """
         if self._pid != os.getpid():
             raise ConfigError(f"the lab {self._dir.name} belongs to process {self._pid}, of which this is a fork")
@@ -195,7 +195,8 @@ class Registry:
             except sqlite3.Error as exc:
                 if clash is not None and isinstance(exc, sqlite3.IntegrityError):
                     raise ConfigError(clash) from exc
-                raise ConfigError(f"the registry of the lab {self._dir.name} failed: {exc}") from exc
+                full = exc.sqlite_errorname == "SQLITE_FULL"
+                raise (DiskFull if full else StoreError)(f"the registry of the lab {self._dir.name}: {exc}") from exc
 
     def together(self, change: Callable[[], bool]) -> bool:
         """What the change gave. It is on disk, with those of all threads that came while others' were written.

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Literal
 
 from emlab.arguments import check_name
-from emlab.audit import USE, Audit, actor, knows, nobody
+from emlab.audit import INCOMING, USE, Audit, actor, knows, nobody
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
-from emlab.errors import NoToken, NotPermitted
+from emlab.errors import NoToken, NotPermitted, UnknownUser
 from emlab.idle import IdleRule
 from emlab.key import TokenKind
 from emlab.lease import NamedLeases
@@ -96,16 +96,31 @@ class Service:
         return self.controller.life_of(cloud)
 
     def admit(self, cloud: str, token: str | None) -> None:
-        """Returns if that is a token of the cloud's owner, and counts the use. Raises NotPermitted. Does not block."""
+        """Returns if that is a token of the cloud's owner. Raises NotPermitted. Does not block."""
         life = self.life(cloud)
         user = "" if life is None else life.spec.user
         if token is None:
             raise NoToken("a cloud is used with its owner's token")
         owner = self.controller.tokens.who(token)
-        shown = knows(owner.kind, owner.subject)
+        knows(owner.kind, owner.subject)
         if life is None or (owner.kind, owner.subject) != ("owner", user):
             raise NotPermitted("this is not a token of the cloud's owner")
-        self.audit.count(shown, USE, user=user)
+        if (incoming := INCOMING.get()) is not None:
+            incoming.user = user
+
+    def used(self) -> None:
+        """The cloud has the request that is being answered, which is put on record once. Does not block."""
+        incoming = INCOMING.get()
+        if incoming is not None and incoming.user is not None:
+            self.audit.count(actor(), USE, user=incoming.user)
+            incoming.user = None
+
+    def known(self, user: str) -> str:
+        """The name, if it is a user's; "" for anything else, which may be a secret in the wrong place."""
+        try:
+            return self.controller.life(user).spec.user
+        except UnknownUser:
+            return ""
 
     def refused(self, method: str, path: str, cloud: str | None, token: str | None, kind: str) -> None:
         """A request was refused for that, which is put on record. Does not block.

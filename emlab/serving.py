@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,13 +16,14 @@ from emlab.aggregator import SIMULATED
 from emlab.apps import listening
 from emlab.apps.listening import Address
 from emlab.audit import Audit
-from emlab.errors import ConfigError
+from emlab.errors import ConfigError, EmlabError
 from emlab.files import replacing
 from emlab.lab import Lab
 from emlab.registry import owner_of
 from emlab.service import Service, SignupMode
 
 ADMIN = "admin"
+log = logging.getLogger(__name__)
 FLUSH_S = 5.0
 KEPT_EVENTS = 100_000
 TOKEN_FILE, ADDRESS_FILE = "admin.token", "serve.json"
@@ -91,6 +93,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         with closing(waker), _flushing(service.audit), announced:
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
+            front.is_ending = lambda: server.should_exit
             listening.run(server, listener)
 
 
@@ -110,7 +113,10 @@ def _flushing(audit: Audit) -> Iterator[None]:
 
     def flush() -> None:
         while not stop.wait(FLUSH_S):
-            audit.flush()
+            try:
+                audit.flush()
+            except EmlabError as exc:
+                log.error("the audit log cannot be written now; what is to be in it waits: %s", exc)
 
     thread = threading.Thread(target=flush, name="emlab-audit", daemon=True)
     thread.start()

@@ -74,12 +74,14 @@ class Session:
     @contextmanager
     def _noted(self, action: str, user: str = "") -> Iterator[None]:
         """What the block does is on record, whether it succeeds or not."""
+        audit = self._service.audit
         try:
             yield
         except BaseException as exc:
-            self._service.audit.note(self.actor, action, user=user, outcome=type(exc).__name__)
+            note = audit.count if self._caller is None else audit.note  # strangers are not waited for
+            note(self.actor, action, user=self._service.known(user), outcome=type(exc).__name__)
             raise
-        self._service.audit.note(self.actor, action, user=user, outcome=OK)
+        audit.note(self.actor, action, user=user, outcome=OK)
 
     @property
     def own(self) -> str | None:
@@ -95,7 +97,8 @@ class Session:
                 raise ConfigError("name the user whose cloud is meant")
             return named
         if named not in (None, own):
-            self._service.audit.count(self.actor, self._action, user=named, outcome=NotPermitted.__name__)
+            meant = self._service.known(named)
+            self._service.audit.count(self.actor, self._action, user=meant, outcome=NotPermitted.__name__)
             raise NotPermitted("a token of an owner is for the own cloud only")
         return own
 
@@ -150,8 +153,9 @@ class Session:
     def logs(self, request: LogRequest) -> str:
         """What a cloud printed."""
         user = self._user(request.user)
+        printed = self._controller.logs(user, request.lines)
         self._service.audit.count(self.actor, "logs", user=user)
-        return self._controller.logs(user, request.lines)
+        return printed
 
     # -- pausing and waking ------------------------------------------------------------------------------------
 
@@ -304,5 +308,6 @@ class Session:
 
     def directory(self, request: DirectoryRequest) -> dict[str, str]:
         """The public keys of clouds, by alias, for an aggregator."""
+        found = self._controller.admission.directory(request.provider)
         self._service.audit.count(self.actor, "directory")
-        return self._controller.admission.directory(request.provider)
+        return found

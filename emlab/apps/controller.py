@@ -48,6 +48,7 @@ class Front:
         self._control = http.asgi(service.server())
         self._metrics = Metrics(service.controller)
         self._streams: Counter[str] = Counter()
+        self.is_ending: Callable[[], bool] = lambda: False  # when streams of events end, too
         self._requests = Limit("requests", per_s=per_s, burst=math.ceil(5 * per_s))
         self._failures = Limit("requests that were refused", per_s=2.0, burst=60)
         self._signups = Limit("sign-ups", per_s=0.5, burst=60)
@@ -148,7 +149,7 @@ class Front:
         count = recorder.since(0)[1] if after is None else after
         quiet_s = 0.0
         yield b": the events of this lab\n\n"
-        while True:
+        while not self.is_ending():
             events, count = recorder.since(count)
             number = count - len(events)
             for event in events:

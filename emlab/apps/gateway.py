@@ -71,7 +71,7 @@ class Door(Protocol):
         """The life of the cloud with this id; None if there is none."""
 
     def admit(self, cloud: str, token: str | None) -> None:
-        """Returns if that is a token of the cloud's owner, and puts the use on record. Raises NoToken, NotPermitted."""
+        """Returns if that is a token of the cloud's owner. Raises NoToken, NotPermitted."""
 
 
 class Gone(Exception):

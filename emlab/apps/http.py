@@ -41,6 +41,7 @@ UNKNOWN_S = 180.0  # until the whole of a body is there that may tell by itself 
 RETRY_AFTER_S = 2.0
 FULL = "there are too many large requests at once: ask again soon"
 UNREAD_S = 30.0
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")  # to all of which we know an answer
 UNSENT_BYTES = 128 << 10
 SMALL_BODY_BYTES = 1 << 20  # is always read
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
@@ -149,7 +150,7 @@ class BoundedHead(HttpToolsProtocol):
         refused: EmlabError | None = None
         if size > MAX_HEADER_BYTES:
             refused, status = _too_long_head(), 431
-        elif self._most is not None and max(len(self.connections), len(self.tasks)) >= self._most:
+        elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
         if refused is not None:
             self.app = _refusing(problem.encode(refused, status=status))
@@ -164,6 +165,14 @@ class BoundedHead(HttpToolsProtocol):
             self._head_bytes += len(data) if began_before else 0
             if self._head_bytes > MAX_HEADER_BYTES:
                 self.turn_away(_too_long_head(), 431)
+
+    def _is_full(self) -> bool:
+        """Whether there are too many connections: many of this address, or very many."""
+        there = max(len(self.connections), len(self.tasks))
+        if self._most is None or there < self._most:
+            return False
+        mine = sum(_host(one) == _host(self) for one in self.connections)
+        return there >= 2 * self._most or mine > self._most // 2
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
@@ -181,7 +190,12 @@ class BoundedHead(HttpToolsProtocol):
 
     def _record(self, kind: str) -> None:
         if isinstance(self.config.app, Record):
-            self.config.app.turned_away(self.client[0] if self.client else "", kind)
+            self.config.app.turned_away(_host(self), kind)
+
+
+def _host(line: Any) -> str:
+    """The address of a connection's client; "" behind a socket, where none has one."""
+    return str(line.client[0]) if line.client else ""
 
 
 def _in_kernel(transport: asyncio.Transport) -> int:
@@ -245,7 +259,7 @@ def asgi(app: App) -> Starlette:
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media, headers=_when_again(status))
 
-    return Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])])
+    return Starlette(routes=[Route("/{path:path}", handle, methods=METHODS)])
 
 
 async def _whole(request: Request, read: Read) -> bytes:

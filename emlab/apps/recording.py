@@ -1,4 +1,4 @@
-"""Every refusal is on record: whatever an application answers with an error of ours goes through here."""
+"""Every use of a cloud and every refusal is on record: whatever an application answers goes through here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """An ASGI application that puts on record what the one within refuses, unless that has done so itself."""
+    """An ASGI application that puts on record what the one within lets through to clouds, and what it refuses.
+
+    A refusal that is on record already is not put there again.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -35,13 +38,20 @@ class Recording:
         async def watched(message: Message) -> None:
             nonlocal refused
             if message["type"] == "http.response.start":
-                refused = 0 if message.get(OF_CLOUD, False) or message["status"] < 400 else message["status"]
+                if message.get(OF_CLOUD, False):
+                    self._service.used()
+                else:
+                    refused = message["status"] if message["status"] >= 400 else 0
             elif refused and not incoming.refused:
                 incoming.refused = True
                 self._refused(scope, _kind(refused, message.get("body", b"")))
             await send(message)
 
-        await self._app(scope, receive, watched)
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if not incoming.refused:  # who was let in may have gone before there was an answer
+                self._service.used()
 
     def turned_away(self, address: str, kind: str) -> None:
         """What came from this address was refused before it was a request: see `http.Record`."""

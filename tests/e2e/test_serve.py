@@ -284,6 +284,12 @@ def test_events_stream_and_figures_are_for_those_who_may(
     assert samples["emlab_clouds", "paused"] == 2
     assert samples["emlab_span_seconds_count", "pause"] == 3
     assert "ann" not in text
+    with get("/events/stream", lab.admin_token) as stream:
+        assert stream.readline().startswith(b": ")
+        lab.process.send_signal(signal.SIGTERM)
+        stream.read()  # which returns, because the stream ends
+        assert lab.process.wait(60) == 128 + signal.SIGTERM
+    assert "Traceback" not in lab.log.read_text()
 
 
 @PROCESS

@@ -16,7 +16,6 @@ import emlab as em
 from emlab import ask as asking
 from emlab.audit import INCOMING, MANY, Audit, Incoming
 from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
-from emlab.errors import ConfigError
 from emlab.key import SigningKey
 from emlab.loss import Loss
 from emlab.registry import Registry
@@ -328,8 +327,15 @@ def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) ->
 
 def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
     cloud, service = caller.service.controller.status("ann").cloud, caller.service
-    for _ in range(3):
+
+    def use() -> None:
+        INCOMING.set(Incoming("192.0.2.1"))
         service.admit(cloud, ann)
+        service.used()
+        service.used()
+
+    for _ in range(3):
+        copy_context().run(use)
 
     def refuse(where: str, token: str | None) -> None:
         INCOMING.set(Incoming("192.0.2.1"))
@@ -364,13 +370,31 @@ def test_of_many_strangers_no_more_than_some_are_told_apart(tmp_path: Path) -> N
     registry.close()
 
 
+def test_what_cannot_be_written_now_is_written_later(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "lab")
+    registry.open()
+    audit = Audit(registry)
+    audit.count("nobody 192.0.2.1", "use", outcome="NoToken")
+    pages = registry.run("PRAGMA page_count")[0][0]
+    registry.run(f"PRAGMA max_page_count={pages}")
+    for number in range(1000):
+        audit.count(f"owner {'x' * 60}{number}", "use")
+    with pytest.raises(em.errors.DiskFull, match="registry of the lab lab"):
+        audit.flush()
+    audit.count("nobody 192.0.2.1", "use", outcome="NoToken")
+    registry.run(f"PRAGMA max_page_count={pages + 1000}")
+    audit.flush()
+    assert [row["n"] for row in registry.run("SELECT n FROM audit WHERE actor = 'nobody 192.0.2.1'")] == [2]
+    registry.close()
+
+
 def test_the_record_is_only_added_to(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "lab")
     registry.open()
     audit = Audit(registry, clock=ManualClock(5.0))
     audit.note("admin root", "pause", user="ann")
     for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
-        with pytest.raises(ConfigError, match="only added to"):
+        with pytest.raises(em.errors.StoreError, match="only added to"):
             registry.run(statement)
     (row,) = audit.rows()
     assert (row.seq, row.ts, row.actor, row.user, row.n) == (1, 5.0, "admin root", "ann", 1)
