@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 
 
+LOCAL = "nobody: each cloud added its own noise"  # whom an ask of the local model trusts
+
+
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The noisy aggregate that leaves; the exact total is not in it.
 

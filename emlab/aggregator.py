@@ -17,8 +17,8 @@ import msgspec
 
 from emlab import ask as asking
 from emlab import receipt
-from emlab.aggregate import Release, release
-from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
+from emlab.aggregate import LOCAL, Release, release
+from emlab.ask import Answer, Ask, Envelope, Failure, Model, Outcome, Refusal
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import SealingKey, SigningKey
@@ -26,7 +26,6 @@ from emlab.query import Query
 
 log = logging.getLogger(__name__)
 SIMULATED = "simulated: the aggregator ran in the provider's process"
-LOCAL = "nobody: each cloud added its own noise"
 NOT_PRIVATE = "NOT PRIVATE: no noise was added"
 TWICE, UNKNOWN, BAD = "AnsweredTwice", "UnknownCloud", "BadReply"  # kinds of failures that an aggregator finds
 _STRIPES = 64
@@ -80,6 +79,10 @@ class Aggregator:
         """The public key of its signatures of receipts, in hex."""
         return self._signing.public
 
+    def trusts(self, model: Model) -> str:
+        """What its releases of that model say of who sees clear answers."""
+        return LOCAL if model == "local" else NOT_PRIVATE if self._exact else self.trust
+
     def room(self, query: Query) -> int:
         """How many clouds' answers to it one release can be made of: any number."""
         return sys.maxsize
@@ -131,8 +134,7 @@ class Aggregator:
                     others.append(Failure(cloud=outcome.cloud, kind=BAD))
         others += [one for cloud, one in told.items() if cloud not in values]
         exact = self._exact and ask.model == "central"
-        trust = NOT_PRIVATE if exact else LOCAL if ask.model == "local" else self.trust
-        made = release(ask, list(values.values()), others, trust=trust, exact=exact)
+        made = release(ask, list(values.values()), others, trust=self.trusts(ask.model), exact=exact)
         signed = receipt.make(ask, made, counted, others, self._signing, self._clock.now())
         return msgspec.structs.replace(made, receipt=signed)
 

@@ -132,6 +132,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         wakes_at_most: clouds that the ask would wake; a provider is not told which of them sleep.
         slot_s: how long each of them takes to answer at most, once it is awake.
         min_users: what the ask demands; with fewer nothing is released, and what those spent is lost.
+        trust: who would see clear answers, as the release will say; "NOT PRIVATE" of an aggregator without noise.
     """
 
     query: str
@@ -148,6 +149,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     wakes_at_most: int
     slot_s: float
     min_users: int
+    trust: str
 
     @property
     def enough(self) -> bool:
@@ -162,6 +164,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "query, model": f"{self.query} ({self.unit}), {self.model}",
             "privacy loss of each person": cost,
+            "trust": self.trust,
             f"noise within, {1 - self.alpha:.6g} of the time": f"{widths}, if {self.expected} answer",
             "eligible": f"{self.eligible} clouds, whose owners permit this provider",
             "expected to answer": f"{self.expected}{short}",
@@ -187,6 +190,7 @@ def plan(
     drop_outs: DropOuts,
     min_users: int,
     slot_s: float,
+    trust: str,
 ) -> Plan:
     """The plan of an ask with this loss. Raises BadQuery."""
     expected = math.floor(eligible * (1 - (drop_outs.share or 0.0)))
@@ -207,4 +211,5 @@ def plan(
         wakes_at_most=eligible,
         slot_s=slot_s,
         min_users=min_users,
+        trust=trust,
     )

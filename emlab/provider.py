@@ -52,6 +52,9 @@ class Releasing(Protocol):
     def public(self) -> str:
         """The public key to which answers are sealed, in hex."""
 
+    def trusts(self, model: Model) -> str:
+        """What its releases of that model say of who sees clear answers."""
+
     def room(self, query: Query) -> int:
         """How many clouds' answers to it one release can be made of."""
 
@@ -135,6 +138,7 @@ class Provider:
             drop_outs=self._drop_outs,
             min_users=min_users,
             slot_s=ask.slot_s,
+            trust=self._aggregator.trusts(model),
         )
 
     def ask(

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from emlab.aggregate import Release
-from emlab.ask import Ask, Id, Outcome, Public
+from emlab.aggregate import LOCAL, Release
+from emlab.ask import Ask, Id, Model, Outcome, Public
 from emlab.errors import BadReply, ConfigError, NotPermitted
 from emlab.query import Query
 from emlab.releases import Releases
@@ -30,7 +30,14 @@ class LabAggregator:
     @property
     def public(self) -> str:
         """The public key to which answers are sealed."""
-        return self._client.call("aggregator", AggregatorReport, token=self._token).public
+        return self._report().public
+
+    def trusts(self, model: Model) -> str:
+        """What its releases of that model say of who sees clear answers."""
+        return LOCAL if model == "local" else self._report().trust
+
+    def _report(self) -> AggregatorReport:
+        return self._client.call("aggregator", AggregatorReport, token=self._token)
 
     def room(self, query: Query) -> int:
         """How many clouds' answers to it one release can be made of."""
@@ -90,6 +97,10 @@ class AggregatorClient:
     def signing_public(self) -> str:
         """The public key with which it signs receipts, in hex."""
         return self.about.signing
+
+    def trusts(self, model: Model) -> str:
+        """What its releases of that model say of who sees clear answers."""
+        return LOCAL if model == "local" else self.about.trust
 
     def room(self, query: Query) -> int:
         """How many clouds' answers to it one release can be made of."""

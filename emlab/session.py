@@ -279,7 +279,8 @@ class Session:
 
     def aggregator(self) -> AggregatorReport:
         """The public key of the lab's aggregator."""
-        return AggregatorReport(self._controller.aggregator.public)
+        aggregator = self._controller.aggregator
+        return AggregatorReport(aggregator.public, aggregator.trusts("central"))
 
     def roster(self) -> list[str]:
         """The clouds that this provider can ask, by alias."""

@@ -212,6 +212,8 @@ def decay(asks: pd.DataFrame) -> Figure:
     Args:
         asks: as `measure.budget_decay.repeat` gives them.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = empty(width=9.5, height=6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.2, 1.0))
     done = asks[asks["ok"]]
@@ -239,6 +241,7 @@ def decay(asks: pd.DataFrame) -> Figure:
     below.set(
         xlabel="number of the ask", ylabel="clouds", ylim=(0, 1.35 * max(1.0, float(bottom.max() if len(asks) else 1)))
     )
+    below.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     below.legend(loc="upper right", ncols=2, frameon=False, fontsize=8.5)
     below.spines[["top", "right"]].set_visible(False)
     return figure

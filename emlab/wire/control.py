@@ -253,9 +253,10 @@ class ProviderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
 
 class AggregatorReport(msgspec.Struct, frozen=True):
-    """The public key of the lab's aggregator."""
+    """The public key of the lab's aggregator, and what its releases of the central model say of who sees answers."""
 
     public: str
+    trust: str
 
 
 class Putting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -299,7 +299,8 @@ def test_with_a_token_that_opens_nothing_nothing_is_released_until_it_has_a_good
 def test_its_token_reads_the_directory_and_nothing_else(lab: Served, admin: ControllerClient) -> None:
     token = admin.issue("aggregator", "trust").token
     with lab.client(token) as client:
-        reads = (client.me, client.clouds, client.audit, client.tokens, client.issue)
+        assert (client.me().kind, client.me().cloud) == ("aggregator", None)
+        reads = (client.clouds, client.audit, client.tokens, client.issue)
         for call in (*reads, lambda: client.pause("user0"), lambda: client.register_provider("evil")):
             with pytest.raises(NotPermitted, match="kind aggregator"):
                 call()

@@ -38,6 +38,7 @@ def drawn(figure: Figure) -> str:
             texts += [each.get_xlabel(), each.get_ylabel(), *(text.get_text() for text in each.texts)]
         legend = axes.get_legend()
         texts += [] if legend is None else [text.get_text() for text in legend.get_texts()]
+    texts += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     return "\n".join(texts)
 
 

@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 import emlab as em
-from emlab.aggregate import Release
-from emlab.aggregator import LOCAL
+from emlab.aggregate import LOCAL, Release
 from emlab.apps.aggregator import ADDRESS_FILE
 from emlab.apps.listening import Address
 from emlab.clock import wait_until

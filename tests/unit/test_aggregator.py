@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from emlab import ask as asking
-from emlab.aggregate import Release
-from emlab.aggregator import LOCAL, NOT_PRIVATE, Aggregator
+from emlab.aggregate import LOCAL, Release
+from emlab.aggregator import NOT_PRIVATE, Aggregator
 from emlab.ask import Answer, Ask, Envelope, Failure, Outcome, Refusal
 from emlab.clock import ManualClock
 from emlab.errors import BadQuery, ConfigError, NotPermitted, TooFewUsers, Unreachable

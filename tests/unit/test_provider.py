@@ -214,6 +214,13 @@ class TestPlan:
         assert local.half_width == {"users": noises(EVER, loss)[0].half_width(0.05, 40)}
         assert noises(EVER, Loss(epsilon_micro=int(local.epsilon * 1e6)))[0].half_width(0.05, 40) <= 20
 
+    def test_it_says_whom_the_ask_would_trust_as_the_release_will(self) -> None:
+        lab = Lab(3)
+        assert "NOT PRIVATE" in lab.provider.plan(EVER, epsilon=1.0)._repr_html_()
+        for model in ("central", "local"):
+            plan = lab.provider.plan(EVER, epsilon=1.0, model=model)
+            assert plan.trust == ask(lab, model=model, timeout_s=60.0).trust
+
     def test_gaussian_noise_is_paid_in_rho(self) -> None:
         plan = Lab(10).provider.plan(EVER, error=10, confidence=0.95, law="gaussian")
         assert (plan.epsilon, plan.rho > 0) == (0.0, True)

@@ -273,7 +273,8 @@ def test_a_provider_asks_by_aliases_and_gets_a_release(caller: Caller, admin: st
     roster = caller.get(planner.token, "/roster")
     assert roster == lab.controller.roster(planner.token, planner.public)
     assert lab.controller.status("ann").cloud not in roster
-    assert caller.get(planner.token, "/aggregator") == {"public": lab.aggregator.public}
+    told = {"public": lab.aggregator.public, "trust": lab.aggregator.trust}
+    assert caller.get(planner.token, "/aggregator") == told
 
 
 def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
