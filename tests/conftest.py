@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): skipped without these; any of {', '.join(MISSING)}")
     config.stash[TESTS] = {}
+    # a shell that starts this in the background has it ignore Ctrl-C, and all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # all run directories of this session, also those of programs that it starts, lie in one folder
     config.stash[RUN_ROOTS] = Path(tempfile.mkdtemp(prefix="em-"))
     os.environ["XDG_RUNTIME_DIR"] = str(config.stash[RUN_ROOTS])

@@ -144,12 +144,14 @@ class BoundedHead(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head that came in one piece is bounded too."""
+        """A head that came in one piece is bounded too; none leads to another protocol."""
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         refused: EmlabError | None = None
         if size > MAX_HEADER_BYTES:
             refused, status = _too_long_head(), 431
+        elif self.parser.should_upgrade():
+            refused, status = BadQuery("there is no other protocol here than HTTP/1.1"), 400
         elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
         if refused is not None:

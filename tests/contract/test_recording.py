@@ -155,6 +155,11 @@ REFUSED: dict[str, tuple[Making, int, Row]] = {
         431,
         (NOBODY, "request", "", "BadQuery"),
     ),
+    "another protocol": (
+        lambda c, a, t: request("GET", "/health", "Connection: Upgrade", "Upgrade: websocket"),
+        400,
+        (NOBODY, "request", "", "BadQuery"),
+    ),
     "no HTTP": (lambda c, a, t: b"\x16\x03\x01\x00\r\n\r\n", 400, (NOBODY, "request", "", "BadQuery")),
     "a head that does not come": (lambda c, a, t: b"GET / HT", 408, (NOBODY, "request", "", "BadQuery")),
 }

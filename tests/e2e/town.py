@@ -183,8 +183,9 @@ def unexplained(diary: Diary) -> list[str]:
 
 def _explained(deed: Deed, diary: Diary) -> bool:
     assert deed.error is not None
-    if any(not kill.user and kill.ts <= deed.end_ts and deed.start_ts <= kill.back_ts for kill in diary.kills):
-        return deed.error.kind in BROKEN
+    away = any(not kill.user and kill.ts <= deed.end_ts and deed.start_ts <= kill.back_ts for kill in diary.kills)
+    if away and deed.error.kind in BROKEN:
+        return True
     if deed.error.kind == "InUse":
         return deed.what in ("pause", "lock")
     if deed.error.kind == "Locked":
