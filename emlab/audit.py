@@ -83,10 +83,10 @@ class Audit:
         for statement in _SCHEMA:
             registry.run(statement)
 
-    def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK, n: int = 1) -> None:
+    def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
         """The row is on disk. Arguments as of AuditRow."""
         _is_refused(outcome)
-        self._add(actor, action, user, outcome, n)
+        self._add(actor, action, user, outcome, 1)
 
     def count(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
         """The same for what happens often: it is on disk, together with others like it, after the next `flush`."""

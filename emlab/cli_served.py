@@ -254,6 +254,6 @@ def _show(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
 def _cell(name: str, value: object) -> str:
     if value is None:
         return "-"
-    if isinstance(value, float) and name.endswith("ts"):
+    if isinstance(value, float) and name.split("_")[-1] == "ts":
         return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%SZ}"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -126,8 +126,7 @@ class Provider:
         alpha = alpha if confidence is None else alpha_of(confidence)
         wanted: Error | None = offset if error is None else error
         clouds = len(self._controller.roster(self.token, self.public))
-        draws = max(clouds, 1) if model == "local" else 1
-        loss = _loss(query, epsilon, rho, wanted, alpha, law=law or "laplace", draws=draws)
+        loss = _loss(query, epsilon, rho, wanted, alpha, law=law or "laplace", draws=_draws(model, clouds))
         ask = self._ask(query, loss, model, min_users, "")
         return planning.plan(
             query,
@@ -179,12 +178,9 @@ class Provider:
         """
         _loss(query, epsilon, rho, offset, alpha)  # nobody is looked up for what makes no sense
         roster = self._controller.roster(self.token, self.public)
-        draws = max(len(roster), 1) if model == "local" else 1
-        ask = self._ask(query, _loss(query, epsilon, rho, offset, alpha, draws=draws), model, min_users, purpose)
-        least_s = 2 * ask.slot_s  # so that no timeout can tell a cloud with much data from one with little
-        _check_number("timeout_s", timeout_s, least_s, MAX_TIMEOUT_S)
-        if deadline_s is not None:
-            _check_number("deadline_s", deadline_s, least_s, MAX_DEADLINE_S)
+        loss = _loss(query, epsilon, rho, offset, alpha, draws=_draws(model, len(roster)))
+        ask = self._ask(query, loss, model, min_users, purpose)
+        _check_times(ask, timeout_s, deadline_s)
         wave = self._wave(model, at_once)
         self._check_group(query, len(roster), min_users)
         lasts_s = min((timeout_s + STARTING_S) * (1 + len(roster) // wave), deadline_s or math.inf)
@@ -275,6 +271,18 @@ class Provider:
 
 def _missed(alias: str) -> Outcome:
     return Failure(cloud=alias, kind=LATE)
+
+
+def _draws(model: Model, clouds: int) -> int:
+    """How many noises are in a sum over so many clouds."""
+    return max(clouds, 1) if model == "local" else 1
+
+
+def _check_times(ask: Ask, timeout_s: float, deadline_s: float | None) -> None:
+    """Returns if no timeout can tell a cloud with much data from one with little. Raises BadQuery."""
+    _check_number("timeout_s", timeout_s, 2 * ask.slot_s, MAX_TIMEOUT_S)
+    if deadline_s is not None:
+        _check_number("deadline_s", deadline_s, 2 * ask.slot_s, MAX_DEADLINE_S)
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:

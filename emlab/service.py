@@ -71,18 +71,19 @@ class Service:
         """What serves a route for who sends these headers. Raises NotPermitted."""
         text = bearer(headers)
         if route.who == "anyone" or (route.who == "newcomer" and self.mode == "open"):
-            return Session(self, None, route.name)
+            return Session(self, None, actor(), route.name)
+        shown = actor()
         try:
             if text is None:
                 raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN`")
             caller = self.controller.tokens.who(text)
-            knows(caller.kind, caller.subject)
+            shown = knows(caller.kind, caller.subject)
             if caller.kind not in self._kinds(route):
                 raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
         except NotPermitted as exc:
-            self.audit.count(actor(), route.name, outcome=exc.kind)
+            self.audit.count(shown, route.name, outcome=exc.kind)
             raise
-        return Session(self, caller, route.name)
+        return Session(self, caller, shown, route.name)
 
     def _kinds(self, route: Route) -> tuple[str, ...]:
         if route.who == "newcomer":

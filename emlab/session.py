@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emlab.aggregate import Release
 from emlab.ask import Answer, Outcome
-from emlab.audit import OK, actor, knows
+from emlab.audit import OK
 from emlab.errors import ConfigError, NotPermitted
 from emlab.idle import RULES, rule_of
 from emlab.key import OwnerSecret
@@ -61,15 +61,15 @@ class Session:
     """What one caller may do. The entrance has checked that a token of this kind may call the route.
 
     Args:
-        caller: whose token it is; None if none was needed. action: the route's name.
+        caller: whose token it is; None if none was needed. actor: who that is on record. action: the route's name.
     """
 
-    def __init__(self, service: Service, caller: Token | None, action: str) -> None:
+    def __init__(self, service: Service, caller: Token | None, actor: str, action: str) -> None:
         self._service = service
         self._controller = service.controller
         self._caller = caller
         self._action = action
-        self.actor = actor() if caller is None else knows(caller.kind, caller.subject)
+        self.actor = actor
 
     @contextmanager
     def _noted(self, action: str, user: str = "") -> Iterator[None]:

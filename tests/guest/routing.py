@@ -59,7 +59,8 @@ class Outside:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """They come first: so nothing that another test set up has to be torn down between them."""
         for item in filter(belongs_inside, items):
-            item.add_marker(pytest.mark.needs("guest"), append=False)
+            also = ["mounting"] if "docker" in needs(item) else []  # the image is put on the guest's disk
+            item.add_marker(pytest.mark.needs("guest", *also), append=False)
             item.add_marker(pytest.mark.timeout(LIMIT_S + 2 * guest.BOOT_S), append=False)
         items.sort(key=belongs_inside, reverse=True)
 
@@ -81,8 +82,6 @@ class Outside:
 
     def _runs_inside(self, item: pytest.Item) -> bool:
         others = (needs(item) & self._missing.keys()) - {"ecryptfs"} | {"guest"}
-        if "docker" in others:
-            others.add("mounting")  # the image is put on the guest's disk
         return belongs_inside(item) and all(self._missing[name]() is None for name in others)
 
     def _in_same_guest(self, one: pytest.Item, other: pytest.Item) -> bool:
