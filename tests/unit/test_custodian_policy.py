@@ -98,6 +98,16 @@ def test_the_cloud_counts_its_policies_whatever_they_say_of_themselves(cloud: Cl
     assert cloud.start().policy().version == 21
 
 
+def test_an_ask_about_a_place_that_makes_no_sense_is_on_record_and_costs_nothing(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open())
+    bow_tie = Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
+    with pytest.raises(BadQuery, match="not valid"):
+        cloud.answer(custodian, CountUsers(bow_tie, 0.0, 2e9))
+    assert [denial.kind for denial in cloud.ledger.denials()] == ["BadQuery"]
+    assert custodian.ledger().spent == NOTHING
+
+
 def test_a_place_that_makes_no_sense_is_refused_and_nothing_changes(cloud: Cloud) -> None:
     custodian = cloud.start()
     bow_tie = Region(((((0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)),),))
