@@ -267,14 +267,17 @@ class TestPlan:
 
 class TestAsk:
     def test_clouds_are_asked_in_bounded_waves(self) -> None:
-        def slow(number: int) -> str:
-            time.sleep(0.01)
+        together = threading.Barrier(5)
+
+        def wait_for_others(number: int) -> str:
+            together.wait(30)
             return "answer"
 
-        lab = Lab(40, slow)
+        lab = Lab(40, wait_for_others)
         assert ask(lab, at_once=5).value == 40
         assert lab.most == 5
-        ask(lab)
+        together = threading.Barrier(40)
+        assert ask(lab).value == 40
         assert lab.most > 20
 
     def test_who_has_not_answered_by_the_deadline_is_not_waited_for(self) -> None:
