@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -54,8 +55,7 @@ log = logging.getLogger(__name__)
 COMPUTING = 0.7  # of a slot; the rest is for the ledger
 EARLY_S = 0.02  # by which pymongo lets a query's time end before it is over, for the way back
 _STRIPES = 64
-DAY_S = 86_400.0
-_RETAINED = "retained"  # under which the ledger keeps on which day old data was deleted, and how old
+_RETAINED = "retained"  # under which the ledger keeps up to when old data was deleted
 _ADOPTED = "adopted"  # under which the ledger keeps the rows of other clouds' ledgers
 
 
@@ -209,15 +209,17 @@ class Custodian:
         policy = self.policy()
         return policy.explain(ask, self._ledger.left(policy.terms(ask.provider, self._clock.now())))
 
+    def retain(self) -> None:
+        """Data older than the owner wants to keep is gone. Raises InUse: a run of the pipeline waits, which does it."""
+        with self._digesting.turn("a run of the pipeline waits already, which deletes old data first"):
+            self._retain(self._holding())
+
     def _retain(self, policy: Policy) -> None:
-        """Data older than the owner wants to keep is gone, looked at once a day (of UTC), since intake begins anew."""
-        if policy.retention_days is None:
-            return
-        today = int(self._clock.now() // DAY_S)
-        done = f"{today} {policy.retention_days}".encode()
-        if self._ledger.kept(_RETAINED) != done:
-            gone = self._store.delete(None, (today - policy.retention_days) * DAY_S)
-            self._log.tell("deleted", {"documents": sum(gone.values())})
+        """The same, by this policy; looked at once a day (of UTC), since intake begins anew."""
+        since_ts = policy.kept_since(self._clock.now())
+        done = f"{since_ts:.0f}".encode()
+        if since_ts > -math.inf and self._ledger.kept(_RETAINED) != done:
+            self._log.tell("deleted", {"documents": sum(self._store.delete(None, since_ts).values())})
             self._ledger.keep(_RETAINED, done)
 
     def ledger(self) -> LedgerReport:
@@ -383,7 +385,7 @@ class Custodian:
         until = self._clock.monotonic() + ask.query.slot_s * COMPUTING
         try:
             with self._store.within(ask.query.slot_s * COMPUTING):
-                reading = restricted(hurried(self._store, until, self._clock), policy)
+                reading = restricted(hurried(self._store, until, self._clock), policy, self._clock.now())
                 return clamp(ask.query, ask.query.contribution(reading))
         except (StoreError, TimeoutError):
             if self._clock.monotonic() < until - EARLY_S:  # it is the store that broke, not the time that ran out

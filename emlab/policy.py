@@ -6,6 +6,7 @@ What the fields mean for an owner, and what they do not protect: POLICIES.md.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Unpack, overload
 
@@ -25,6 +26,7 @@ from emlab.wishes import HasPublicKey as HasPublicKey
 SCHEMA = 1
 MAX_KEYS = 1000
 MAX_PLACES = 16
+DAY_S = 86_400.0
 MAX_PLACE_DEG, MAX_PLACE_LATITUDE = 20.0, 85.0
 Anyone = Literal["anyone"]
 Any = Literal["any"]
@@ -79,7 +81,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         min_side_m: the narrowest region or grid cell that may be asked about, see `Query.side_m`. min_span_s: the
             shortest time. None: any.
         excluded_places, excluded_hours: where and when (by the clock of `zone`, an IANA name) no query sees anything.
-        retention_days: older data is deleted, once it was through intake; None: never.
+        retention_days: no query sees older data, which the cloud deletes; None: never.
         vaults: the kinds in which the owner's data may lie; looked at at sign-up.
         pause_after_s, lock_after_s: a sweep pauses or locks the cloud at the latest after so many seconds without use.
         name: what the owner calls it. version: counts the policies of a cloud; the cloud sets it. schema: of these
@@ -253,6 +255,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def digest(self) -> str:
         """SHA-256 of the policy in canonical form, in hex: what the cloud's log tells of it."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    def kept_since(self, now: float) -> float:
+        """The moment (UTC seconds) of which, and before which, nothing is kept any more: a midnight of UTC, or -inf."""
+        return -math.inf if self.retention_days is None else (now // DAY_S - self.retention_days) * DAY_S
 
     def check(self, ask: Ask) -> None:
         """Returns if the policy allows the ask; the budget is the ledger's to check. Raises PolicyRefused."""

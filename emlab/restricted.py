@@ -1,8 +1,8 @@
-"""A person's data without what the owner excludes, for queries to read. Pure.
+"""A person's data without what the owner excludes or no longer keeps, for queries to read. Pure.
 
 Hidden is each fix in an excluded place or hour; each trip that begins, ends or passes in one, with all of its
 sections; and each section that does so by itself. A query reads what it would read if the rest had never been stored.
-Within a metre of a place's border counts as in it.
+Within a metre of a place's border counts as in it. What is older than the owner keeps is hidden before it is deleted.
 """
 
 from __future__ import annotations
@@ -40,11 +40,53 @@ class Source(Reading, Protocol):
         """The same as `track` of what is in the region, in any order; what lies in the others may be left out."""
 
 
-def restricted(source: Source, policy: Policy) -> Reading:
-    """What the policy lets queries read of it."""
+def restricted(source: Source, policy: Policy, now: float) -> Reading:
+    """What the policy lets queries read of it at this time (UTC seconds)."""
+    since_ts = policy.kept_since(now)
+    if since_ts > -math.inf:
+        source = Recent(source, since_ts)
     if not (policy.excluded_places or policy.excluded_hours):
         return source
     return Restricted(source, Exclusion(policy.excluded_places, policy.excluded_hours, policy.zone))
+
+
+class Recent:
+    """A Source that hides what happened or began at that moment or before."""
+
+    def __init__(self, source: Source, since_ts: float) -> None:
+        self._source = source
+        self._first_ts = math.nextafter(since_ts, math.inf)
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        """Whether there is a later fix of this key in the time range and region."""
+        return self._source.exists(key, start_ts=self._from(start_ts), end_ts=end_ts, region=region)
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[Fix]:
+        """The later fixes by time."""
+        return self._source.track(key, start_ts=self._from(start_ts), end_ts=end_ts)
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
+        """The later trips by their start."""
+        return self._source.trips(start_ts=self._from(start_ts), end_ts=end_ts)
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
+        """The later sections by their start."""
+        return self._source.sections(start_ts=self._from(start_ts), end_ts=end_ts)
+
+    def fixes(
+        self,
+        key: str,
+        *,
+        start_ts: float,
+        end_ts: float,
+        region: Mapping[str, object] | None,
+        but: Sequence[Mapping[str, object]] = (),
+    ) -> Iterable[Fix]:
+        """See `Source.fixes`; of later ones."""
+        return self._source.fixes(key, start_ts=self._from(start_ts), end_ts=end_ts, region=region, but=but)
+
+    def _from(self, start_ts: float) -> float:
+        return max(start_ts, self._first_ts)
 
 
 class Exclusion:

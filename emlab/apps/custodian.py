@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING
 from emlab import provision as provisioning
 from emlab.apps import program
 from emlab.engines.base import SOCKET
+from emlab.errors import InUse
 from emlab.mongod import Mongod
 
 if TYPE_CHECKING:
+    from emlab.custodian import Custodian
     from emlab.provision import Provision
     from emlab.wire.serve import Server
 
@@ -106,7 +108,19 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
         chain=chain,
         draw=draw.draw,
     )
+    threading.Thread(target=keep_to_retention, args=(custodian, threading.Event()), daemon=True).start()
     return custodian_server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
+
+
+def keep_to_retention(custodian: Custodian, ended: threading.Event, every_s: float = 3600.0) -> None:
+    """Old data is deleted from time to time, also if nobody runs intake. The time runs on while the cloud is paused."""
+    while not ended.wait(every_s):
+        try:
+            custodian.retain()
+        except InUse:
+            continue  # a run of the pipeline waits, which does it
+        except Exception as exc:  # the next time may be better, and the cloud answers meanwhile
+            log.error("old data could not be deleted: %s", type(exc).__name__)
 
 
 def _serve_http(app: Server, socket: Path) -> None:

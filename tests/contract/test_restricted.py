@@ -28,6 +28,8 @@ USER = uuid.UUID("0123456789abcdef0123456789abcdef")
 START = datetime(2023, 10, 28, 12, tzinfo=UTC).timestamp()  # the clocks of Europe go back half a day later
 STEP_S = 300.0
 STEPS = 288  # a day
+MIDNIGHT, KEPT_DAYS = START + 43_200, 3
+NOW = MIDNIGHT + KEPT_DAYS * 86_400 + 5000.0
 LON, LAT, GRID = 13.4, 52.5, 0.001  # positions are more than a metre from any border below
 HOME = Region.box(LON - 0.0015, LAT - 0.0015, LON + 0.0015, LAT + 0.0015)
 EVERYWHERE: tuple[Region | None, ...] = (None, HOME, Region.box(LON - 0.0035, LAT - 0.0035, LON + 0.0005, LAT + 0.0035))
@@ -174,7 +176,7 @@ class Seen:
 
 
 def seen(store: Store, policy: Policy) -> Seen:
-    data = restricted(store, policy)
+    data = restricted(store, policy, NOW)
     spans = [(START, ts_of(STEPS + 30)), (ts_of(60), ts_of(120)), (ts_of(100), ts_of(101))]
     return Seen(
         exists=[
@@ -202,16 +204,29 @@ def test_a_restricted_store_reads_like_one_that_never_held_what_is_excluded(
     assert found == seen(stored(make, kept), Policy.open())
 
 
+@pytest.mark.parametrize("kind", ["open", *POLICIES])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fixes=FIXES, several=st.lists(moves(), max_size=10))
+def test_what_is_too_old_is_hidden_like_what_was_deleted(
+    make: Callable[[], Store], kind: str, fixes: list[Fix], several: list[Move]
+) -> None:
+    policy = POLICIES.get(kind, Policy.open())
+    store = stored(make, dict(enumerate([*fixes, *several])))
+    found = seen(store, policy.but(retention_days=KEPT_DAYS))
+    store.delete(None, MIDNIGHT)
+    assert found == seen(store, policy)
+
+
 def test_without_exclusions_nothing_stands_between_a_query_and_the_store(make: Callable[[], Store]) -> None:
     store = make()
-    assert restricted(store, Policy.careful()) is store
+    assert restricted(store, Policy.closed(), NOW) is store
 
 
 def test_queries_count_nothing_of_an_excluded_place(make: Callable[[], Store]) -> None:
     store = stored(make, {n: Fix(n, (n % 2, 0)) for n in range(10)})
     inside = CountUsers(HOME, START, ts_of(STEPS))
     distance = SumDistance(START, ts_of(STEPS), 10_000)
-    plain, hidden = restricted(store, Policy.open()), restricted(store, POLICIES["place"])
+    plain, hidden = restricted(store, Policy.open(), NOW), restricted(store, POLICIES["place"], NOW)
     assert inside.contribution(plain) == (1,)
     assert distance.contribution(plain)[0] > 500
     assert (inside.contribution(hidden), distance.contribution(hidden)) == ((0,), (0,))
@@ -229,7 +244,7 @@ def test_a_trip_that_passed_an_excluded_place_is_hidden_with_each_of_its_section
     store = stored(make, {0: Move(TRIP, 0, 20, AWAY, AWAY), 1: section, 2: Fix(number, (0, 0))})
     late = {"start_ts": ts_of(section.first), "end_ts": ts_of(30)}
     assert (len(list(store.sections(**late))), len(list(store.trips(start_ts=0.0, end_ts=2e9)))) == (1, 1)
-    hidden = restricted(store, POLICIES["place"])
+    hidden = restricted(store, POLICIES["place"], NOW)
     assert list(hidden.sections(**late)) == []
     assert list(hidden.trips(start_ts=0.0, end_ts=2e9)) == []
 
@@ -238,7 +253,7 @@ def test_what_lies_beside_a_wide_place_is_seen_where_edges_of_the_sphere_have_it
     """On the sphere the northern edge of a box bends out of it, here by 120 m."""
     store = make()
     store.put([location(1, START, 10.5, 53.0005)])
-    data = restricted(store, Policy.open(excluded_places=[Region.box(10.0, 52.0, 11.0, 53.0)]))
+    data = restricted(store, Policy.open(excluded_places=[Region.box(10.0, 52.0, 11.0, 53.0)]), NOW)
     assert data.exists(LOCATION, start_ts=START, end_ts=START, region=None)
 
 
@@ -246,7 +261,7 @@ def test_an_entry_without_a_position_is_hidden(make: Callable[[], Store]) -> Non
     store = make()
     store.put([entry(1, "background/motion_activity", {"ts": START, "type": 7})])
     for policy, there in ((Policy.open(), True), (POLICIES["hours"], False), (POLICIES["place"], False)):
-        data = restricted(store, policy)
+        data = restricted(store, policy, NOW)
         assert data.exists("background/motion_activity", start_ts=0.0, end_ts=2e9, region=None) is there
 
 
@@ -268,8 +283,8 @@ def test_a_wide_place_hides_all_of_it_where_edges_of_the_sphere_bend_away(
         trip = {**span, "distance": 1.0, "start_loc": away, "end_loc": away}
         store.put([location(number, START + 60 * number, middle, lat), entry(100 + number, TRIP, trip)])
     assert len(list(store.trips(start_ts=0.0, end_ts=2e9))) == len(lats)
-    assert list(restricted(store, policy).trips(start_ts=0.0, end_ts=2e9)) == []
-    assert list(restricted(store, policy).track(LOCATION, start_ts=0.0, end_ts=2e9)) == []
+    assert list(restricted(store, policy, NOW).trips(start_ts=0.0, end_ts=2e9)) == []
+    assert list(restricted(store, policy, NOW).track(LOCATION, start_ts=0.0, end_ts=2e9)) == []
 
 
 @pytest.mark.parametrize("latitude", [0.0, 52.0, 80.0, -52.0])
@@ -288,7 +303,7 @@ def test_a_database_that_leaves_out_small_places_leaves_out_no_more_than_is_excl
         for side in (-1.0, 1.0):
             lat = (one[1] + two[1]) / 2 + side * 1.05 / 111_195
             store.put([location(2 * number + (side > 0), START + number, (one[0] + two[0]) / 2, lat)])
-    hidden = restricted(store, policy)
+    hidden = restricted(store, policy, NOW)
     for number in range(3):
         shown = list(hidden.track(LOCATION, start_ts=START + number, end_ts=START + number))
         assert hidden.exists(LOCATION, start_ts=START + number, end_ts=START + number, region=None) is bool(shown)
@@ -303,7 +318,7 @@ def test_a_year_of_one_person_is_looked_through_within_a_slot(shared_client: Cli
     places = [(0, 0), (3, 3), (-3, 2)]
     for first in range(0, number, 10_000):
         store.put([location(n, ts[n], *position(places[n % 3])) for n in range(first, first + 10_000)])
-    data = restricted(store, POLICIES["both"])
+    data = restricted(store, POLICIES["both"], NOW)
     for region in (EVERYWHERE[2], None):
         shape = None if region is None else region.geojson()
         begun = time.monotonic()
@@ -320,6 +335,7 @@ def test_hours_follow_the_clock_of_the_zone_when_it_changes() -> None:
         ts = (change + timedelta(hours=number)).timestamp() + 1
         store.put([location(number + 10, ts, *position((4, 4)))])
     shown = [
-        ts - 1 - change.timestamp() for ts, _, _ in restricted(store, policy).track(LOCATION, start_ts=0, end_ts=2e9)
+        ts - 1 - change.timestamp()
+        for ts, _, _ in restricted(store, policy, NOW).track(LOCATION, start_ts=0, end_ts=2e9)
     ]
     assert shown == [-3600.0, 7200.0]

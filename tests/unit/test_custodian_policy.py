@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from emlab.apps.custodian import keep_to_retention
 from emlab.ask import disclose
 from emlab.clock import ManualClock, wait_until
 from emlab.custodian import Custodian
 from emlab.entries import JsonObject
-from emlab.errors import BadQuery, BudgetExhausted, ConfigError, InUse, PolicyRefused
+from emlab.errors import BadQuery, BudgetExhausted, ConfigError, InUse, PolicyRefused, StoreError
 from emlab.key import token_hash
 from emlab.ledger import MemoryLedger, Row
 from emlab.loss import NOTHING, Loss, Spent
@@ -200,6 +201,54 @@ def test_a_shorter_retention_acts_on_the_same_day(cloud: Cloud) -> None:
         custodian.set_policy(Policy.open(retention_days=days))
         custodian.run_pipeline(RunPipeline())
         assert len(list(cloud.store.track(LOCATION, start_ts=0.0, end_ts=2e9))) == left
+
+
+def test_no_query_sees_old_data_before_it_is_deleted(cloud: Cloud) -> None:
+    """A cloud that is paused and woken again and again neither starts nor, perhaps, runs intake."""
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open(retention_days=3))
+    cloud.store.put([location(NOW)])
+    everywhere = CountUsers(None, 0.0, 2e9)
+    assert cloud.answer(custodian, everywhere) == (1,)
+    cloud.clock.advance(4 * DAY_S)
+    assert cloud.answer(custodian, everywhere) == (0,)
+    assert fixes(cloud) == 1
+
+
+def test_a_program_that_runs_on_deletes_old_data(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open(retention_days=3))
+    cloud.store.put([location(NOW)])
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        keeping = pool.submit(keep_to_retention, custodian, ended, 0.001)
+        try:
+            cloud.clock.advance(3 * DAY_S)
+            assert not wait_until(lambda: fixes(cloud) == 0, 0.1)
+            cloud.clock.advance(DAY_S)
+            assert wait_until(lambda: fixes(cloud) == 0, 10.0)
+        finally:
+            ended.set()
+        keeping.result(10.0)
+
+
+@pytest.mark.parametrize("error", [InUse("somebody waits"), StoreError("the disk is full")])
+def test_what_could_not_be_deleted_is_deleted_later(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    custodian, ended = cloud.start(), threading.Event()
+    tries = 0
+
+    def retain() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            ended.set()
+        raise error
+
+    monkeypatch.setattr(custodian, "retain", retain)
+    keep_to_retention(custodian, ended, 0.001)
+    assert tries == 2
 
 
 def test_without_retention_nothing_is_deleted(cloud: Cloud) -> None:
