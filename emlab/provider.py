@@ -15,7 +15,7 @@ from emlab.aggregate import Release
 from emlab.ask import Answer, Ask, Failure, Model, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.engines.base import START_TIMEOUT_S
-from emlab.errors import BadQuery, EmlabError, NotPermitted, TooFewUsers
+from emlab.errors import BadQuery, EmlabError, NotPermitted, TooFewUsers, Unreachable
 from emlab.fanout import Deadline, fan_out
 from emlab.key import SigningKey
 from emlab.loss import Loss
@@ -26,6 +26,7 @@ MAX_TIMEOUT_S = 600.0
 STARTING_S = 2.5 * START_TIMEOUT_S  # a cloud that must be started, twice
 MAX_DEADLINE_S = 3000.0
 RELEASING_S = 60.0  # between the last answer and the release
+AGAIN_S = 0.25  # until an aggregator that could not be reached is asked again; then twice as long, and so on
 MAX_AT_ONCE = 256
 LOCAL_AT_ONCE = 16  # each draws in a program of its own, which takes 0.15 s of a core
 LATE = "Deadline"
@@ -174,7 +175,8 @@ class Provider:
             at_once: clouds that are asked side by side, 1 to 256; as many as the controller can take without it, of
                 the local model 16, where each runs a program that draws.
         Raises: BadQuery, TooFewUsers (before anything is spent if there are too few clouds; afterwards if too few
-            answered, and then the clouds that did have spent it).
+            answered, and then the clouds that did have spent it); Unreachable (the aggregator, for a minute after the
+            last answer).
         """
         _loss(query, epsilon, rho, offset, alpha)  # nobody is looked up for what makes no sense
         roster = self._controller.roster(self.token, self.public)
@@ -188,7 +190,20 @@ class Provider:
         ask = msgspec.structs.replace(ask, expires_ts=expires_ts)
         signature = asking.sign(ask, self._key)
         outcomes = self._put(ask, signature, roster, timeout_s, deadline_s, wave, progress=progress)
-        return self._aggregator.release(ask, outcomes, signature=signature)
+        return self._released(ask, outcomes, signature)
+
+    def _released(self, ask: Ask, outcomes: Sequence[Outcome], signature: bytes) -> Release:
+        """The release. An aggregator that cannot be reached is asked again: the clouds have spent, and it gives one."""
+        until_ts = min(self._clock.now() + RELEASING_S, ask.expires_ts)
+        pause_s = AGAIN_S
+        while True:
+            try:
+                return self._aggregator.release(ask, outcomes, signature=signature)
+            except Unreachable as exc:
+                if self._clock.now() + pause_s >= until_ts:
+                    raise Unreachable(f"{exc}; the clouds that answered have spent what the ask costs") from exc
+            self._clock.wait(pause_s)
+            pause_s *= 2
 
     def _check_group(self, query: Query, clouds: int, min_users: int) -> None:
         """Returns if so many could be enough, and are not too many. Raises TooFewUsers, BadQuery."""

@@ -19,7 +19,7 @@ from emlab import planning
 from emlab.aggregate import Release
 from emlab.aggregator import Aggregator
 from emlab.ask import MAX_SEQ, Answer, Ask, Envelope, Failure, Outcome, Refusal
-from emlab.clock import wait_until
+from emlab.clock import ManualClock, wait_until
 from emlab.fanout import Deadline, fan_out
 from emlab.key import SigningKey
 from emlab.loss import Loss
@@ -94,6 +94,38 @@ def test_the_way_to_one_cloud_that_breaks_costs_no_other_its_answer() -> None:
 
     release = ask(Lab(5, act))
     assert (release.asked, release.answered, release.failed, release.reasons) == (5, 4, 1, {"Unreachable": 1})
+
+
+class Away:
+    """An aggregator that cannot be reached so many times; tells how often it was asked for a release."""
+
+    def __init__(self, aggregator: Aggregator, times: int) -> None:
+        self._aggregator = aggregator
+        self._times = times
+        self.asked = 0
+
+    def release(self, *args: Any, **named: Any) -> Release:
+        self.asked += 1
+        if self.asked <= self._times:
+            raise em.errors.Unreachable("the aggregator cannot be reached")
+        return self._aggregator.release(*args, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._aggregator, name)
+
+
+@pytest.mark.parametrize(("times", "asked"), [(0, 1), (7, 8), (99, 8)])
+def test_an_aggregator_that_is_away_for_a_moment_is_asked_again_for_what_was_spent(times: int, asked: int) -> None:
+    """0.25 s, 0.5 s ... 16 s: the eighth time is 31.75 s after the first, and the ninth would be a minute after it."""
+    lab, clock = Lab(3), ManualClock(time.time())
+    away = Away(lab.aggregator, times)
+    lab.provider = Provider(lab, "planner", key=SigningKey(), token="emp_", aggregator=away, clock=clock)
+    if times < asked:
+        assert ask(lab).answered == 3
+    else:
+        with pytest.raises(em.errors.Unreachable, match="cannot be reached; the clouds that answered have spent"):
+            ask(lab)
+    assert (away.asked, len(lab.asked)) == (asked, 3)
 
 
 def test_a_token_that_is_wrong_is_wrong_for_every_cloud() -> None:
