@@ -210,8 +210,8 @@ class Custodian:
         return policy.explain(ask, self._ledger.left(policy.terms(ask.provider, self._clock.now())))
 
     def retain(self) -> None:
-        """Data older than the owner wants to keep is gone. Raises InUse: a run of the pipeline waits, which does it."""
-        with self._digesting.turn("a run of the pipeline waits already, which deletes old data first"):
+        """Data older than the owner wants to keep is gone. Raises InUse: the pipeline runs, or a period is deleted."""
+        with self._digesting.turn("the pipeline runs, or a period is deleted", waits=False):
             self._retain(self._holding())
 
     def _retain(self, policy: Policy) -> None:

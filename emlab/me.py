@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -132,7 +133,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
             "log": str(self.log.verdict).partition("\n")[0],
         }
         providers = self.frame().assign(key=[one.key[:12] for one in self.providers])
-        refusals = [msgspec.structs.asdict(one) for one in self.refusals[-SHOWN:]]
+        refusals = [_shown(one) for one in self.refusals[-SHOWN:]]
         return "".join(
             [
                 _table(f"the cloud of {self.user}", [["", ""], *map(list, facts.items())]),
@@ -143,12 +144,18 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def _shown(denied: Denied) -> dict[str, str]:
+    """A row about the refusal."""
+    told = msgspec.structs.asdict(denied)
+    return {"time (UTC)": f"{datetime.fromtimestamp(told.pop('ts'), UTC):%Y-%m-%d %H:%M:%S}", **told}
+
+
 def _unit(accounting: Accounting) -> str:
     return "epsilon" if accounting == "pure" else "rho"
 
 
-def _rows(found: Sequence[dict[str, object]]) -> list[list[str]]:
-    return [list(found[0]), *([str(value) for value in one.values()] for one in found)]
+def _rows(found: Sequence[dict[str, str]]) -> list[list[str]]:
+    return [list(found[0]), *(list(one.values()) for one in found)]
 
 
 def _table(caption: str, rows: Sequence[Sequence[str]]) -> str:

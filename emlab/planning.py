@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import msgspec
 
 from emlab import noise, privacy
-from emlab.ask import Model
+from emlab.ask import Ask, Model
 from emlab.errors import BadQuery
 from emlab.loss import Loss
 from emlab.query import Query
@@ -133,6 +133,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         slot_s: how long each of them takes to answer at most, once it is awake.
         min_users: what the ask demands; with fewer nothing is released, and what those spent is lost.
         trust: who would see clear answers, as the release will say; "NOT PRIVATE" of an aggregator without noise.
+        ask: what would be sent, not signed yet; an owner's `policy.explain(plan.ask)` says what would become of it.
     """
 
     query: str
@@ -150,6 +151,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slot_s: float
     min_users: int
     trust: str
+    ask: Ask
 
     @property
     def enough(self) -> bool:
@@ -180,26 +182,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return f"<table>{rows}</table>"
 
 
-def plan(
-    query: Query,
-    loss: Loss,
-    *,
-    model: Model,
-    alpha: float,
-    eligible: int,
-    drop_outs: DropOuts,
-    min_users: int,
-    slot_s: float,
-    trust: str,
-) -> Plan:
-    """The plan of an ask with this loss. Raises BadQuery."""
+def plan(ask: Ask, *, alpha: float, eligible: int, drop_outs: DropOuts, trust: str) -> Plan:
+    """The plan of this ask. Raises BadQuery."""
+    query, loss = ask.query, ask.loss
     expected = math.floor(eligible * (1 - (drop_outs.share or 0.0)))
     names, laws = [part.name for part in query.parts], noise.noises(query, loss)
-    halves = noise.half_widths(query, laws, alpha, max(expected, 1) if model == "local" else 1)
+    halves = noise.half_widths(query, laws, alpha, max(expected, 1) if ask.model == "local" else 1)
     return Plan(
         query=type(query).__name__,
         unit=query.unit,
-        model=model,
+        model=ask.model,
         epsilon=loss.epsilon_micro / privacy.MICRO,
         rho=loss.rho_nano / 1e9,
         noise=dict(zip(names, map(noise.spread, laws), strict=True)),
@@ -209,7 +201,8 @@ def plan(
         drop_outs=drop_outs,
         expected=expected,
         wakes_at_most=eligible,
-        slot_s=slot_s,
-        min_users=min_users,
+        slot_s=ask.slot_s,
+        min_users=ask.min_users,
         trust=trust,
+        ask=ask,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import msgspec
@@ -108,6 +109,7 @@ class Provider:
         law: Law | None = None,
         model: Model = "central",
         min_users: int = 10,
+        purpose: str = "",
     ) -> Plan:
         """What an ask would cost and give. Spends nothing, wakes nobody.
 
@@ -118,6 +120,7 @@ class Provider:
             epsilon, rho, offset, alpha: instead, as for `ask`; with epsilon or rho `alpha` is the risk of the interval.
             law: of the noise that `error` or `offset` is about: "laplace" (if nothing is said) costs epsilon,
                 "gaussian" rho.
+            model, min_users, purpose: as for `ask`.
         Raises: BadQuery.
         """
         if (error is None) != (confidence is None) or (error is not None and (offset is not None or alpha is not None)):
@@ -128,16 +131,12 @@ class Provider:
         wanted: Error | None = offset if error is None else error
         clouds = len(self._controller.roster(self.token, self.public))
         loss = _loss(query, epsilon, rho, wanted, alpha, law=law or "laplace", draws=_draws(model, clouds))
-        ask = self._ask(query, loss, model, min_users, "")
+        ask = self._ask(query, loss, model, min_users, purpose)
         return planning.plan(
-            query,
-            loss,
-            model=model,
+            ask,
             alpha=planning.ALPHA if alpha is None else alpha,
             eligible=clouds,
             drop_outs=self._drop_outs,
-            min_users=min_users,
-            slot_s=ask.slot_s,
             trust=self._aggregator.trusts(model),
         )
 
@@ -263,14 +262,15 @@ class Provider:
 
     def _ask(self, query: Query, loss: Loss, model: Model, min_users: int, purpose: str) -> Ask:
         """A new ask, which expires now. Raises BadQuery."""
-        if type(min_users) is not int or not isinstance(purpose, str) or not purpose.isprintable():
+        whole = isinstance(min_users, Integral) and not isinstance(min_users, bool)
+        if not whole or not isinstance(purpose, str) or not purpose.isprintable():
             raise BadQuery(f"min_users is an int and purpose a line of text, not {min_users!r} and {purpose!r}")
         ask = Ask(
             id=asking.new_id(),
             query=query,
             loss=loss,
             model=model,
-            min_users=min_users,
+            min_users=int(min_users),
             provider=self.public,
             provider_name=self.name,
             aggregator=self._aggregator.public,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from numbers import Real
+from typing import ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -122,7 +123,7 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not isinstance(inner, Mapping) or kind not in ("Polygon", "MultiPolygon"):
             raise BadQuery(f"a region is a GeoJSON Polygon or MultiPolygon, not {kind or type(shape).__name__}")
         coordinates = inner.get("coordinates")
-        return _convert({"polygons": [coordinates] if kind == "Polygon" else coordinates}, cls)
+        return cls(_in_floats([coordinates] if kind == "Polygon" else coordinates))
 
     def check(self) -> None:
         """Returns if the polygons make sense; for providers, before anybody is asked. Raises BadQuery."""
@@ -143,16 +144,16 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _in_floats(polygons: object) -> tuple[tuple[Ring, ...], ...]:
     try:
-        return msgspec.convert(polygons, tuple[tuple[Ring, ...], ...])
-    except msgspec.ValidationError as exc:
+        return msgspec.convert(msgspec.to_builtins(polygons, enc_hook=_plain), tuple[tuple[Ring, ...], ...])
+    except (msgspec.ValidationError, TypeError) as exc:
         raise BadQuery(f"a region has polygons of rings of (longitude, latitude): {exc}") from exc
 
 
-def _convert(value: object, type_: type[T]) -> T:
-    try:
-        return msgspec.convert(value, type_)
-    except msgspec.ValidationError as exc:
-        raise BadQuery(f"not a {type_.__name__}: {exc}") from exc
+def _plain(value: object) -> float:
+    """A number of another library, such as numpy, as a float."""
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"a degree is a number, not {type(value).__name__}")
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,7 +287,7 @@ def check_whole(query: Query, name: str, low: int, high: int, what: str) -> None
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and low <= value <= high
+    return not isinstance(value, bool) and isinstance(value, Real) and low <= cast(float, value) <= high
 
 
 def as_region(query: Query, name: str) -> None:

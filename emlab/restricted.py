@@ -42,51 +42,11 @@ class Source(Reading, Protocol):
 
 def restricted(source: Source, policy: Policy, now: float) -> Reading:
     """What the policy lets queries read of it at this time (UTC seconds)."""
+    reading: Reading = source
+    if policy.excluded_places or policy.excluded_hours:
+        reading = Restricted(source, Exclusion(policy.excluded_places, policy.excluded_hours, policy.zone))
     since_ts = policy.kept_since(now)
-    if since_ts > -math.inf:
-        source = Recent(source, since_ts)
-    if not (policy.excluded_places or policy.excluded_hours):
-        return source
-    return Restricted(source, Exclusion(policy.excluded_places, policy.excluded_hours, policy.zone))
-
-
-class Recent:
-    """A Source that hides what happened or began at that moment or before."""
-
-    def __init__(self, source: Source, since_ts: float) -> None:
-        self._source = source
-        self._first_ts = math.nextafter(since_ts, math.inf)
-
-    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
-        """Whether there is a later fix of this key in the time range and region."""
-        return self._source.exists(key, start_ts=self._from(start_ts), end_ts=end_ts, region=region)
-
-    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[Fix]:
-        """The later fixes by time."""
-        return self._source.track(key, start_ts=self._from(start_ts), end_ts=end_ts)
-
-    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
-        """The later trips by their start."""
-        return self._source.trips(start_ts=self._from(start_ts), end_ts=end_ts)
-
-    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
-        """The later sections by their start."""
-        return self._source.sections(start_ts=self._from(start_ts), end_ts=end_ts)
-
-    def fixes(
-        self,
-        key: str,
-        *,
-        start_ts: float,
-        end_ts: float,
-        region: Mapping[str, object] | None,
-        but: Sequence[Mapping[str, object]] = (),
-    ) -> Iterable[Fix]:
-        """See `Source.fixes`; of later ones."""
-        return self._source.fixes(key, start_ts=self._from(start_ts), end_ts=end_ts, region=region, but=but)
-
-    def _from(self, start_ts: float) -> float:
-        return max(start_ts, self._first_ts)
+    return reading if since_ts == -math.inf else Recent(reading, since_ts)
 
 
 class Exclusion:
@@ -195,6 +155,30 @@ class Restricted:
             for box in self._exclusion.boxes
         )
         return sorted({ts for ts, lon, lat in found if self._exclusion.has_place(lon, lat)})
+
+
+class Recent:
+    """A Reading that hides what happened or began at that moment or before."""
+
+    def __init__(self, source: Reading, since_ts: float) -> None:
+        self._source = source
+        self._first_ts = math.nextafter(since_ts, math.inf)
+
+    def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
+        """Whether there is a later fix of this key in the time range and region."""
+        return self._source.exists(key, start_ts=max(start_ts, self._first_ts), end_ts=end_ts, region=region)
+
+    def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterable[Fix]:
+        """The later fixes by time."""
+        return self._source.track(key, start_ts=max(start_ts, self._first_ts), end_ts=end_ts)
+
+    def trips(self, *, start_ts: float, end_ts: float) -> Iterable[Trip]:
+        """The later trips by their start."""
+        return self._source.trips(start_ts=max(start_ts, self._first_ts), end_ts=end_ts)
+
+    def sections(self, *, start_ts: float, end_ts: float) -> Iterable[Section]:
+        """The later sections by their start."""
+        return self._source.sections(start_ts=max(start_ts, self._first_ts), end_ts=end_ts)
 
 
 class _Spans:

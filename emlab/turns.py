@@ -17,10 +17,14 @@ class Turns:
         self._running = self._waiting = False
 
     @contextmanager
-    def turn(self, refusal: str) -> Iterator[None]:
-        """Nobody else has a turn. Raises InUse, with this message, if somebody waits already."""
+    def turn(self, refusal: str, *, waits: bool = True) -> Iterator[None]:
+        """Nobody else has a turn. Raises InUse, with this message, if somebody waits already.
+
+        Args:
+            waits: False raises it also while somebody has a turn.
+        """
         with self._changed:
-            if self._waiting:
+            if self._waiting or (self._running and not waits):
                 raise InUse(refusal)
             self._waiting = True
             try:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from emlab.wire.serve import Server
 
 log = logging.getLogger("emlab.apps.custodian")
+RETAIN_S = 3600.0
 _LIBRARIES = ("uvloop", "httptools", "pymongo")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -108,17 +109,17 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
         chain=chain,
         draw=draw.draw,
     )
-    threading.Thread(target=keep_to_retention, args=(custodian, threading.Event()), daemon=True).start()
+    threading.Thread(target=keep_to_retention, args=(custodian, threading.Event(), RETAIN_S), daemon=True).start()
     return custodian_server(custodian, Emission(store, EmissionStore(client, user_id, data_dir=mongod.data_dir)))
 
 
-def keep_to_retention(custodian: Custodian, ended: threading.Event, every_s: float = 3600.0) -> None:
+def keep_to_retention(custodian: Custodian, ended: threading.Event, every_s: float) -> None:
     """Old data is deleted from time to time, also if nobody runs intake. The time runs on while the cloud is paused."""
     while not ended.wait(every_s):
         try:
             custodian.retain()
         except InUse:
-            continue  # a run of the pipeline waits, which does it
+            continue  # a run of the pipeline does it, too
         except Exception as exc:  # the next time may be better, and the cloud answers meanwhile
             log.error("old data could not be deleted: %s", type(exc).__name__)
 

@@ -133,6 +133,7 @@ def visible(policy: Policy, fixes: Sequence[Fix], moves: Sequence[Move]) -> list
     return kept
 
 
+AWAY = (4, 4)
 TRIP, SECTION = "analysis/confirmed_trip", "analysis/inferred_section"
 AT = st.tuples(st.integers(-4, 4), st.integers(-4, 4))
 FIXES = st.lists(st.builds(Fix, st.integers(0, STEPS), AT), max_size=12)
@@ -207,14 +208,30 @@ def test_a_restricted_store_reads_like_one_that_never_held_what_is_excluded(
 @pytest.mark.parametrize("kind", ["open", *POLICIES])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fixes=FIXES, several=st.lists(moves(), max_size=10))
-def test_what_is_too_old_is_hidden_like_what_was_deleted(
+def test_what_began_too_early_is_hidden_and_what_it_hides_stays_hidden(
     make: Callable[[], Store], kind: str, fixes: list[Fix], several: list[Move]
 ) -> None:
+    """Such as the section of today of a trip that began at an excluded home yesterday."""
     policy = POLICIES.get(kind, Policy.open())
-    store = stored(make, dict(enumerate([*fixes, *several])))
-    found = seen(store, policy.but(retention_days=KEPT_DAYS))
-    store.delete(None, MIDNIGHT)
-    assert found == seen(store, policy)
+    items: dict[int, Fix | Move] = dict(enumerate([*fixes, *several]))
+    recent = [one for one in visible(policy, fixes, several) if ts_of(_first(one)) > MIDNIGHT]
+    kept = {number: one for number, one in items.items() if one in recent}
+    found = seen(stored(make, items), policy.but(retention_days=KEPT_DAYS))
+    assert found == seen(stored(make, kept), Policy.open())
+
+
+def _first(one: Fix | Move) -> int:
+    return one.number if isinstance(one, Fix) else one.first
+
+
+@pytest.mark.parametrize("kind", ["trip", "fix"])
+def test_what_is_deleted_for_its_age_was_hidden_before_to_the_moment(make: Callable[[], Store], kind: str) -> None:
+    policy, step = Policy.open(retention_days=KEPT_DAYS), int((MIDNIGHT - START) / STEP_S)
+    both: list[Fix | Move] = [Fix(n, AWAY) if kind == "fix" else Move(TRIP, n, n, AWAY, AWAY) for n in (step, step + 1)]
+    store = stored(make, dict(enumerate(both)))
+    before = seen(store, policy)
+    store.delete(None, policy.kept_since(NOW))
+    assert seen(store, Policy.open()) == before == seen(stored(make, {1: both[1]}), Policy.open())
 
 
 def test_without_exclusions_nothing_stands_between_a_query_and_the_store(make: Callable[[], Store]) -> None:
@@ -230,9 +247,6 @@ def test_queries_count_nothing_of_an_excluded_place(make: Callable[[], Store]) -
     assert inside.contribution(plain) == (1,)
     assert distance.contribution(plain)[0] > 500
     assert (inside.contribution(hidden), distance.contribution(hidden)) == ((0,), (0,))
-
-
-AWAY = (4, 4)
 
 
 @pytest.mark.parametrize("number", [0, 5, 20])

@@ -156,3 +156,17 @@ def test_an_owner_forbids_whom_the_roster_names_no_more(home: Path) -> None:
         assert ann.forbid(planner).providers == (other.public,)
         assert lab.controller.roster(planner.token, planner.public) == []
         assert len(lab.controller.roster(other.token, other.public)) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["process"], indirect=True)
+def test_a_cloud_that_runs_on_deletes_what_is_too_old_by_itself(
+    engine_name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emlab.engines.process.PROGRAM", "tests.e2e.hasty")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    with em.Lab(engine_name, home=home, idle=None) as lab:
+        ann = lab.controller.signup("ann", policy=Policy.open())
+        ann.store([entry(number) for number in range(3)])
+        ann.policy = Policy.open(retention_days=1)
+        assert wait_until(lambda: ann.counts() == {}, 10.0)
+        assert list(ann.log().frame()["kind"]).count("deleted") == 1

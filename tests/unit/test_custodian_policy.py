@@ -232,6 +232,28 @@ def test_a_program_that_runs_on_deletes_old_data(cloud: Cloud) -> None:
         keeping.result(10.0)
 
 
+def test_retention_that_meets_intake_leaves_it_to_that_and_stands_in_nobodys_way(cloud: Cloud) -> None:
+    custodian = cloud.start()
+    goes_on, may_end = threading.Event(), threading.Event()
+
+    def digest(request: RunPipeline) -> Any:
+        goes_on.set()
+        assert may_end.wait(10.0)
+
+    custodian._digest = digest
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(custodian.run_pipeline, RunPipeline())
+        assert goes_on.wait(10.0)
+        with pytest.raises(InUse):
+            custodian.retain()
+        second = pool.submit(custodian.run_pipeline, RunPipeline())  # one may wait
+        assert wait_until(lambda: custodian._digesting._waiting, 10.0)
+        with pytest.raises(InUse):
+            custodian.retain()
+        may_end.set()
+        first.result(10.0), second.result(10.0)
+
+
 @pytest.mark.parametrize("error", [InUse("somebody waits"), StoreError("the disk is full")])
 def test_what_could_not_be_deleted_is_deleted_later(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -116,6 +116,11 @@ def test_names_are_shown_as_text(owner: Owner) -> None:
     assert not any(tag in page for tag in ("<script>", "<b>", "<i>"))
 
 
+def test_refusals_are_shown_with_their_time(owner: Owner) -> None:
+    owner.chain.append("refused", {"provider": "planner", "why": "x"}, 1_700_000_000.0)
+    assert "<td>2023-11-14 22:13:20</td><td>planner</td>" in gather(owner.call, "ann")._repr_html_()
+
+
 def test_a_log_of_several_pages_is_read_whole(owner: Owner) -> None:
     for number in range(2 * PAGE):
         owner.chain.append("note", {"number": number}, NOW)

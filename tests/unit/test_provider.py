@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -265,6 +266,14 @@ class TestPlan:
         )
         low, high = release.interval(0.05)
         assert (high - low) / 2 <= 30
+
+    def test_it_has_the_ask_for_owners_to_explain(self) -> None:
+        two: Any = np.int64(2)
+        plan = Lab(3).provider.plan(EVER, epsilon=0.5, min_users=two, purpose="buses")
+        assert (plan.ask.loss, plan.ask.min_users, plan.ask.purpose) == (Loss(epsilon_micro=500_000), 2, "buses")
+        said = em.Policy.open(purposes=["trains"]).explain(plan.ask)
+        assert not said.permitted
+        assert "buses" in str(said)
 
     def test_it_expects_as_many_to_drop_out_as_did_before(self) -> None:
         lab = Lab(10, lambda number: ["answer", "PolicyRefused", "Unreachable", "answer", "answer"][number % 5])

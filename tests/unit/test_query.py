@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +106,30 @@ def test_a_region_of_whole_degrees_is_the_same_off_the_wire() -> None:
     encoded = msgspec.json.encode(query)
     assert b"-1.0" in encoded
     assert msgspec.json.encode(msgspec.json.decode(encoded, type=AnyQuery)) == encoded
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """As of a GeoDataFrame's total_bounds, or of a column."""
+    west, south, east, north = np.array([-1.0, -1.0, 1.0, 1.0])
+    box = Region.box(west, south, east, north)
+    assert (
+        box
+        == Region.box(-1, -1, 1, 1)
+        == Region.from_geojson({"type": "Polygon", "coordinates": [list(box.polygons[0][0])]})
+    )
+    assert Region.from_geojson(
+        {"type": "Polygon", "coordinates": [[(west, south), (east, south), (east, north), (west, south)]]}
+    )
+    numbers: Any = (np.int64(0), np.float32(1), np.int64(7))
+    query = SumDistance(*numbers)
+    assert query == SumDistance(0, 1, 7)
+    assert msgspec.json.encode(query) == msgspec.json.encode(SumDistance(0, 1, 7))
+    wrong: list[Any] = [np.bool_(True), True, "1"]
+    for bad in wrong:
+        with pytest.raises(BadQuery):
+            SumDistance(bad, 1, 7)
+        with pytest.raises(BadQuery):
+            Region(((((bad, 0.0), (1.0, 0.0), (1.0, 1.0), (bad, 0.0)),),))
 
 
 @pytest.mark.parametrize("bad", ["x", None, ((((0, 0), (1, "x"), (1, 1), (0, 0)),),), ((((0, 0, 0),) * 4,),), 7])
