@@ -5,17 +5,20 @@ It is in the lab's registry, where the database itself refuses to change or remo
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
-from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import msgspec
 
 from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.errors import StoreError
 from emlab.registry import Registry
 from emlab.wire.control import MAX_ROWS, AuditRow
 
+log = logging.getLogger(__name__)
 OK = "ok"
 NOBODY = "nobody"
 USE = "use"
@@ -79,36 +82,37 @@ class Audit:
         self._registry = registry
         self._clock = clock
         self._lock = threading.Lock()
-        self._pending: Counter[tuple[str, str, str, str]] = Counter()
+        self._pending: dict[tuple[str, str, str, str], tuple[int, float]] = {}  # how often, and when it was last so
         for statement in _SCHEMA:
             registry.run(statement)
 
     def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
         """The row is on disk. Arguments as of AuditRow."""
+        self._add(self._clock.now(), actor, action, user, outcome, 1)
         _is_refused(outcome)
-        self._add(actor, action, user, outcome, 1)
 
     def count(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
         """The same for what happens often: it is on disk, together with others like it, after the next `flush`."""
-        _is_refused(outcome)
+        now = self._clock.now()
         with self._lock:
             kind = (actor, action, user, outcome)
             if actor.startswith(NOBODY) and len(self._pending) >= MANY and kind not in self._pending:
                 # nobody without a token makes the log grow faster than that
                 kind = (f"{NOBODY} (of many addresses)", action, user, outcome)
-            self._pending[kind] += 1
+            self._pending[kind] = (self._pending.get(kind, (0, now))[0] + 1, now)
+        _is_refused(outcome)
 
     def flush(self) -> None:
-        """What was counted is on disk: a row for each kind, with how often.
+        """What was counted is on disk: a row for each kind, with how often, and when last.
 
         Raises: as the registry; then it still waits to be written.
         """
         with self._lock:
-            counted, self._pending = self._pending, Counter()
+            counted, self._pending = self._pending, {}
 
         def write() -> bool:
-            for kind, n in counted.items():
-                self._add(*kind, n)
+            for kind, (n, ts) in counted.items():
+                self._add(ts, *kind, n)
             return True
 
         try:
@@ -116,19 +120,33 @@ class Audit:
                 self._registry.together(write)
         except BaseException:
             with self._lock:
-                self._pending.update(counted)
+                for kind, (n, ts) in counted.items():
+                    more, last_ts = self._pending.get(kind, (0, ts))
+                    self._pending[kind] = (n + more, max(ts, last_ts))
             raise
 
     def rows(self, *, user: str | None = None, after: int = 0, limit: int = MAX_ROWS) -> list[AuditRow]:
-        """Rows after that number, oldest first; those about one user's cloud only if a user is named."""
-        self.flush()
-        where, values = ("user = ? AND", (user,)) if user is not None else ("", ())
+        """Rows after that number, oldest first; those about one user's cloud only if a user is named.
+
+        Of a user they begin with the cloud that there is now: before, somebody else may have borne the name. What
+        cannot be written at the moment is not among them.
+        """
+        try:
+            self.flush()
+        except StoreError as exc:
+            log.error("the audit log is read without what cannot be written now: %s", exc)
+        where, values = ("", ()) if user is None else ("user = ? AND ts >= ? AND", (user, self.since(user)))
         sql = f"SELECT * FROM audit WHERE {where} seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 (no value is in it)
         return [msgspec.convert(dict(row), AuditRow) for row in self._registry.run(sql, *values, after, limit)]
 
-    def _add(self, *row: str | int) -> None:
+    def since(self, user: str) -> float:
+        """When the user's cloud was made (UTC seconds); infinite without one."""
+        row = self._registry.cloud(user)
+        return math.inf if row is None else row.created_ts
+
+    def _add(self, *row: str | float) -> None:
         sql = "INSERT INTO audit (ts, actor, action, user, outcome, n) VALUES (?, ?, ?, ?, ?, ?)"
-        self._registry.run(sql, self._clock.now(), *row)
+        self._registry.run(sql, *row)
 
 
 def _is_refused(outcome: str) -> None:

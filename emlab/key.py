@@ -42,10 +42,15 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def kind_of(token: str) -> TokenKind | None:
+    """What a token says that it is for; None if it says nothing."""
+    return next((kind for kind, prefix in _PREFIX.items() if token.startswith(prefix)), None)
+
+
 def check_kind(token: str, kind: TokenKind) -> None:
     """Returns unless `token` shows that it is of another kind. Raises NotPermitted, saying which."""
-    other = next((k for k, prefix in _PREFIX.items() if k != kind and token.startswith(prefix)), None)
-    if other is not None:
+    other = kind_of(token)
+    if other not in (None, kind):
         raise NotPermitted(f"this is a token of kind {other}, but one of kind {kind} is asked for")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from emlab.audit import OK
 from emlab.errors import ConfigError, NotPermitted
 from emlab.idle import RULES, rule_of
 from emlab.key import OwnerSecret
+from emlab.record import Event
 from emlab.state import CloudStats
 from emlab.wire.aggregation import Releasing
 from emlab.wire.control import (
@@ -255,8 +257,17 @@ class Session:
     def events(self, request: EventsRequest) -> EventPage:
         """What happened; of an owner what concerns the own cloud."""
         events, count = self._controller.recorder.since(request.after)
-        shown = [EventRow(**asdict(event)) for event in events if self.own in (None, event.user)]
+        shown = [EventRow(**asdict(event)) for event in events if self.sees(event)]
         return EventPage(events=shown, count=count)
+
+    def sees(self, event: Event) -> bool:
+        """Whether that is for the caller: of an owner what concerns the cloud that there is now."""
+        return self.own is None or (event.user == self.own and event.start_ts + event.duration_s >= self.since_ts)
+
+    @cached_property
+    def since_ts(self) -> float:
+        """When the own cloud was made (UTC seconds)."""
+        return self._service.audit.since(self.own or "")
 
     def idle(self) -> IdleForm:
         """The idle rule; of one that is not of `emlab.idle` only the name."""

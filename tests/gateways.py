@@ -28,7 +28,7 @@ from emlab.service import Service
 from emlab.waking import Waker
 from emlab.wire.transport import Reply
 
-MOST = 1024  # connections at once
+MOST = 1024
 PATIENCE_S = 20.0  # only a failing test waits for so long
 
 
@@ -187,16 +187,20 @@ def unread(line: socket.socket) -> None:
 
 @contextmanager
 def gateway(
-    lab: em.Lab, *, limits: Limits | None = None, hurried: bool = False, whole: bool = False
+    lab: em.Lab, *, limits: Limits | None = None, hurried: bool = False, whole: bool = False, most: int = MOST
 ) -> Iterator[Client]:
-    """A gateway to the lab's clouds on a port of its own; the whole controller's application with `whole`."""
+    """A gateway to the lab's clouds on a port of its own; the whole controller's application with `whole`.
+
+    Args:
+        most: connections at once.
+    """
     waker = Waker()
     service = Service(lab.controller, lab.registry)
     app = Gateway(service, waker, limits=limits)
     recorded = recording.Recording(Front(service, app) if whole else app, service)
     protocol = HurriedHead if hurried else TimedHead
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        running = uvicorn.Server(http.config(recorded, limit_concurrency=MOST, protocol=protocol))
+        running = uvicorn.Server(http.config(recorded, limit_concurrency=most, protocol=protocol))
 
         async def serve() -> None:
             await running.serve(sockets=[listener])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,6 +26,7 @@ from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
 from emlab.limits import Limit
 from emlab.service import EVENTS, METRICS, Service
+from emlab.session import Session
 from emlab.wire import problem
 
 FAILURES = (401, 403, 404, 429)
@@ -47,6 +49,7 @@ class Front:
         self._gateway = gateway
         self._control = http.asgi(service.server())
         self._metrics = Metrics(service.controller)
+        self._run = secrets.token_hex(4)  # in the ids of events, whose numbers begin anew with each process
         self._streams: Counter[str] = Counter()
         self.is_ending: Callable[[], bool] = lambda: False  # when streams of events end, too
         self._requests = Limit("requests", per_s=per_s, burst=math.ceil(5 * per_s))
@@ -131,7 +134,7 @@ class Front:
 
     async def _stream(self, request: Request) -> Response:
         """What happens, as server-sent events, each as `events` says it; `Last-Event-ID` continues a stream."""
-        last = request.headers.get("last-event-id", "")
+        last = request.headers.get("last-event-id")
         try:
             session = self._service.session(EVENTS, request.headers)
             mine = session.actor
@@ -139,14 +142,21 @@ class Front:
                 raise TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S)
         except EmlabError as exc:
             return refusal(problem.encode(exc))
-        after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+        after = None if last is None else self._after(last)
 
         self._streams[mine] += 1  # at once: many may come before the first of them begins
-        return _Stream(self._lines(session.own, after, request.headers), lambda: self._streams.subtract([mine]))
+        return _Stream(self._lines(session, after, request.headers), lambda: self._streams.subtract([mine]))
 
-    async def _lines(self, own: str | None, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    def _after(self, last: str) -> int:
+        """How many events who saw that one last has seen: none, if it was of an earlier run."""
+        run, _, number = last.partition(".")
+        known = run == self._run and number.isascii() and number.isdigit() and len(number) < 16
+        return int(number) if known else 0
+
+    async def _lines(self, session: Session, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
         recorder = self._service.controller.recorder
         count = recorder.since(0)[1] if after is None else after
+        await run_in_threadpool(lambda: session.since_ts)  # asks the registry, once
         quiet_s = 0.0
         yield b": the events of this lab\n\n"
         while not self.is_ending():
@@ -154,9 +164,9 @@ class Front:
             number = count - len(events)
             for event in events:
                 number += 1
-                if own in (None, event.user):
+                if session.sees(event):
                     quiet_s = 0.0
-                    yield b"id: %d\ndata: %s\n\n" % (number, msgspec.json.encode(event))
+                    yield b"id: %s.%d\ndata: %s\n\n" % (self._run.encode(), number, msgspec.json.encode(event))
             quiet_s += POLL_S
             if quiet_s >= BEAT_S:  # so that who has gone is noticed
                 quiet_s = 0.0

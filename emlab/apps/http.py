@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import fcntl
 import gc
+import itertools
 import logging
 import math
 import socket
@@ -41,9 +42,11 @@ UNKNOWN_S = 180.0  # until the whole of a body is there that may tell by itself 
 RETRY_AFTER_S = 2.0
 FULL = "there are too many large requests at once: ask again soon"
 UNREAD_S = 30.0
+CLOSE_S = 1.0
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")  # to all of which we know an answer
 UNSENT_BYTES = 128 << 10
 SMALL_BODY_BYTES = 1 << 20  # is always read
+_NUMBERS = itertools.count()  # of connections, in their order
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
 MAX_READING_EACH = MAX_BODY_BYTES  # of those from one address
 
@@ -95,7 +98,7 @@ class BoundedHead(HttpToolsProtocol):
     """
 
     UNREAD_S: ClassVar[float] = UNREAD_S
-    _in_head = False
+    _in_head = _dropped = False
     _head_bytes = _drained = 0
     _unread: tuple[int, int, int] | None = None  # when it was looked at last: see `_look`
     _looking: asyncio.TimerHandle | None = None
@@ -108,10 +111,29 @@ class BoundedHead(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """From now on it is looked at now and then."""
         super().connection_made(transport)
+        self._number = next(_NUMBERS)
+        if self._most is not None and len(self.connections) > 2 * self._most:
+            self._make_room()
         line = transport.get_extra_info("socket")
         if line.family != socket.AF_UNIX:  # or who reads slowly seems not to read at all
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._looking = self.loop.call_later(self.UNREAD_S, self._look)
+
+    def _make_room(self) -> None:
+        """Of the address with most connections that ask nothing, the oldest one ends: nobody keeps others out."""
+        silent = [one for one in self.connections if isinstance(one, BoundedHead) and one.is_silent]
+        counted = Counter(map(_host, silent))
+        most = max(counted, key=counted.__getitem__, default="")
+        oldest = min((one for one in silent if _host(one) == most), key=lambda one: one._number, default=None)
+        if oldest is not None:
+            oldest._dropped = True
+            oldest.transport.abort()
+            oldest._record(Unreachable.__name__)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no request is under way here, and it may go on."""
+        return not self._dropped and (self.cycle is None or self.cycle.response_complete)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
@@ -174,7 +196,7 @@ class BoundedHead(HttpToolsProtocol):
         if self._most is None or there < self._most:
             return False
         mine = sum(_host(one) == _host(self) for one in self.connections)
-        return there >= 2 * self._most or mine > self._most // 2
+        return len(self.tasks) >= 2 * self._most or mine > self._most // 2
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
@@ -187,8 +209,20 @@ class BoundedHead(HttpToolsProtocol):
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
             media = "Content-Type: application/problem+json\r\n"
             self.transport.write(f"{head}{media}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
-            self.transport.close()
+            self._close()
             self._record(error.kind)
+
+    def shutdown(self) -> None:
+        """The server ends, and so does this connection, once what is under way was answered."""
+        if self.is_silent:
+            self._close()
+        else:
+            super().shutdown()
+
+    def _close(self) -> None:
+        """It is closed soon, whether or not the other side of TLS says that it has noticed."""
+        self.transport.close()
+        self.loop.call_later(CLOSE_S, self.transport.abort)
 
     def _record(self, kind: str) -> None:
         if isinstance(self.config.app, Record):

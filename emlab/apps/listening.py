@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,6 +107,8 @@ def announced(
 
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """It has answered there until SIGTERM or Ctrl-C, which is how it is meant to end."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 

@@ -16,6 +16,7 @@ import httptools
 from emlab.apps.head import Asked, Headers
 
 KEEP_S = 2.0  # an unused connection; a custodian closes one after 5 s
+MOST_AT_ONCE = 64  # requests to one cloud, which takes 256 connections in all
 MAX_HEAD_BYTES = 64 << 10
 MAX_WAITING_BYTES = 256 << 10  # of an answer that nobody takes; then the cloud has to wait
 
@@ -34,6 +35,7 @@ class Upstream:
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._idle: list[_Connection] = []
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._users = 0
         self._used_at = 0.0
 
@@ -52,9 +54,15 @@ class Upstream:
     async def send(self, asked: Asked, body: bytes | AsyncIterator[bytes]) -> Answer:
         """The head of the cloud's answer, of which the rest follows. The caller ends it in any case.
 
+        Waits while many others are under way: first come, first served.
         Raises: NotConnected, Broken, OSError, what `body` raises.
         """
-        answer = Answer(self, await self._connected(), asked.method)
+        await self._places.acquire()
+        try:
+            answer = Answer(self, await self._connected(), asked.method)
+        except BaseException:
+            self.leave()
+            raise
         try:
             await answer.begin(_head(asked), body)
         except BaseException:
@@ -73,6 +81,10 @@ class Upstream:
         except OSError as exc:
             raise NotConnected(*exc.args) from exc
         return connection
+
+    def leave(self) -> None:
+        """A request is through, and another one may come in its place."""
+        self._places.release()
 
     def keep(self, connection: _Connection) -> None:
         """It may serve another request."""
@@ -151,6 +163,7 @@ class Answer:
             self._upstream.keep(self._connection)
         else:
             self._connection.close()
+        self._upstream.leave()
 
 
 class _Connection(asyncio.Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import emlab as em
 from emlab.apps.gateway import Limits
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
-from tests.gateways import Asked, Client, Recording, gateway, head, rest, served, status
+from tests.gateways import PATIENCE_S, Asked, Client, Recording, gateway, head, rest, served, status
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +314,22 @@ def test_five_hundred_connections_at_once_are_all_answered(client: Client, ann: 
             line.sendall(head(client, ann, "Content-Length: 2", "Connection: close") + b"hi")
         assert {status(rest(line)) for line in lines} <= {200, 503, 408}
     assert client.get(ann, "/policy").status == 200
+
+
+def test_one_address_with_silent_connections_keeps_no_other_out(lab: em.Lab, ann: em.UserCloud) -> None:
+    most = 20
+    with gateway(lab, most=most) as client, contextlib.ExitStack() as stack:
+        elsewhere = ("127.0.0.2", 0)
+        where = ("127.0.0.1", client.port)
+        honest = stack.enter_context(socket.create_connection(where, PATIENCE_S, source_address=elsewhere))
+        lines = [stack.enter_context(client.connect()) for _ in range(5 * most)]
+        for line in lines[: 3 * most]:  # the oldest ones were ended
+            assert rest(line) == b""
+        asked = head(client, ann, "Content-Length: 0", "Connection: close")
+        honest.sendall(asked)
+        assert status(rest(honest)) == 200
+        with socket.create_connection(where, PATIENCE_S, source_address=elsewhere) as late:
+            late.sendall(asked)
+            assert status(rest(late)) == 200
+        rows = {(row.actor, row.outcome): row.n for row in client.audit.rows()}
+        assert rows["nobody 127.0.0.1", "Unreachable"] >= 3 * most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 import emlab as em
 from emlab.apps.gateway import Limits
+from emlab.apps.http import MAX_CONNECTIONS
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.errors import InUse
 from tests.e2e.clouds import entry, gone, kill, pid_of
-from tests.gateways import PATIENCE_S, Answer, Client, gateway
+from tests.gateways import PATIENCE_S, Answer, Client, gateway, head, rest, status
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
@@ -164,6 +166,17 @@ def test_a_cloud_is_not_paused_or_locked_while_it_answers(lab: em.Lab) -> None:
         assert client.unleased()
         ann.pause()
         assert ann.state is em.CloudState.PAUSED
+
+
+@PROCESS
+def test_more_requests_at_once_than_a_sleeping_cloud_takes_are_all_answered(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    ann.pause()
+    with gateway(lab) as client, contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(client.connect()) for _ in range(2 * MAX_CONNECTIONS - 20)]
+        for line in lines:
+            line.sendall(head(client, ann, "Connection: close", method="GET"))
+        assert Counter(status(rest(line)) for line in lines) == {200: len(lines)}
 
 
 @REAL

@@ -289,6 +289,39 @@ def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: st
     assert rows.count(("provider planner", "ask", "ok")) == rows.count(("provider planner", "ask", "Locked")) == 1
 
 
+def test_an_admin_acts_as_one_also_on_clouds_whose_owners_tokens_it_knows(caller: Caller, admin: str) -> None:
+    transport = MemoryTransport(caller.service.server())
+    with ControllerClient("http://localhost", admin, transport=transport) as client:
+        cloud = client.signup("ann", key=KEY)
+        cloud.pause()
+        client.wake("ann")
+        with client.lease("ann", 60.0):
+            pass
+        cloud.rekey(KEY, em.Key(bytes(32)))  # which takes the owner
+        client.forget("ann")
+    actors = {action: actor for actor, action, *_ in caller.audit()}
+    acted = dict.fromkeys(("signup", "pause", "wake", "lease", "release_lease", "forget"), "admin root")
+    assert actors == {**acted, "rekey": "owner ann"}
+
+
+def test_who_takes_a_name_that_somebody_had_sees_nothing_of_before(caller: Caller, admin: str, lab: em.Lab) -> None:
+    first = caller.ask(admin, "/signup", user="kim", opening=OPENING)["token"]
+    caller.ask(first, "/cloud/pause")
+    caller.service.audit.count("nobody 192.0.2.7", "use", user="kim", outcome="NoToken")  # waits to be written
+    assert len(caller.ask(first, "/audit")) == 3
+    caller.service.audit.count("nobody 192.0.2.8", "use", user="kim", outcome="NoToken")
+    caller.ask(first, "/cloud/forget", user="kim")
+    second = caller.ask(admin, "/signup", user="kim", opening=OPENING)["token"]
+    caller.ask(second, "/cloud/wake")
+    assert [(row["actor"], row["action"]) for row in caller.ask(second, "/audit")] == [
+        ("admin root", "signup"),
+        ("owner kim", "wake"),
+    ]
+    spans = [row["span"] for row in caller.ask(second, "/events")["events"]]
+    assert {"signup"} <= set(spans)
+    assert not {"pause", "forget"} & set(spans)
+
+
 def test_a_provider_gets_no_release_of_another_s_ask(caller: Caller, ann: str, lab: em.Lab) -> None:
     planner, other = (lab.controller.register_provider(name) for name in ("planner", "other"))
     ask = planner._ask(em.CountUsers(None, 0.0, 2e9), Loss(epsilon_micro=1_000_000), "central", 1, "")
@@ -383,6 +416,7 @@ def test_what_cannot_be_written_now_is_written_later(tmp_path: Path) -> None:
     with pytest.raises(em.errors.DiskFull, match="registry of the lab lab"):
         audit.flush()
     audit.count("nobody 192.0.2.1", "use", outcome="NoToken")
+    assert audit.rows() == []  # it can be read meanwhile
     registry.run(f"PRAGMA max_page_count={pages + 1000}")
     audit.flush()
     assert [row["n"] for row in registry.run("SELECT n FROM audit WHERE actor = 'nobody 192.0.2.1'")] == [2]
