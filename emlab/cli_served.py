@@ -205,7 +205,9 @@ def serve(
     *,
     config: Annotated[Path, typer.Option("--config", help="A lab's TOML file, or the ancestor's machines.json.")],
     host: Annotated[str | None, typer.Option(help="Listen there, instead of what the file says.")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen there, instead of what the file says.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Listen there, instead of what the file says.", min=0, max=65535)
+    ] = None,
 ) -> None:
     """Serve a lab's controller and clouds over HTTPS until you end it with Ctrl-C or SIGTERM."""
     from emlab import machines, serving

@@ -34,6 +34,7 @@ _KEY = re.compile("[0-9a-f]{64}")
 def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[ControllerClient]:
     """The controller of a lab of this host, for its admin: the one that serves it now, or else of the kept lab.
 
+    What is not asked of a kept lab does not happen: its clouds stay as they are when the block ends.
     Raises: ConfigError, LabInUse (by a process that does not serve it).
     """
     name = _meant(name)
@@ -44,7 +45,7 @@ def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[
         with ControllerClient(served.url, token, ca=served.ca) as client:
             yield client
         return
-    with kept_lab(name) as lab:
+    with kept_lab(name, leave=True) as lab:
         service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
         token = service.issue("admin", COMMAND_LINE).token
         transport = MemoryTransport(service.server())
@@ -68,17 +69,23 @@ def _meant(name: str | None, *, new: bool = False) -> str:
 
 
 @contextmanager
-def kept_lab(name: str | None, *, new: bool = False) -> Iterator[Lab]:
+def kept_lab(name: str | None, *, new: bool = False, leave: bool = False) -> Iterator[Lab]:
     """The lab of this name, open; closed and still kept when the block ends. Without a name: the only one there is.
 
     Args:
-        new: make it if there is none.
+        new: make it if there is none. leave: its clouds stay as they are then; else they are paused.
     Raises: ConfigError: there is no such lab, or it is not clear which is meant. LabInUse.
     """
     name = _meant(name, new=new)
     there = (emlab_home() / "labs" / name).is_dir()
-    with Lab(name=name, vault="auto" if there else "plain", idle=None, keep=True) as lab:
+    lab = Lab(name=name, vault="auto" if there else "plain", idle=None, keep=True).start()
+    try:
         yield lab
+    finally:
+        if leave:
+            lab.leave()
+        else:
+            lab.close()
 
 
 def owners_cloud(lab: Lab, user: str, token_file: Path | None) -> UserCloud:

@@ -286,15 +286,23 @@ class Lab:
         """
         if self._controller is None or self._pid != os.getpid():
             return
-        controller = self._controller
+        self._end_sweeping()
+        try:
+            self._end(self._controller)
+        finally:
+            self._release()
+
+    def leave(self) -> None:
+        """The lab is closed here, and its clouds stay as they are, for whoever opens it next. Idempotent."""
+        if self._controller is not None and self._pid == os.getpid():
+            self._end_sweeping()
+            self._release()
+
+    def _end_sweeping(self) -> None:
         self._stop.set()
         if self._sweeper is not None:
             self._sweeper.join()
             self._sweeper = None
-        try:
-            self._end(controller)
-        finally:
-            self._release()
 
     def _end(self, controller: Controller) -> None:
         users = [cloud.user for cloud in controller.clouds()]

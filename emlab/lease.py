@@ -87,6 +87,12 @@ class NamedLeases:
             self._registry.run("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", name, user, lease.until_ts)
             return name, lease.until_ts
 
+    def users(self) -> set[str]:
+        """Whose clouds are leased."""
+        with self._lock:
+            self._drop_ended()
+            return {user for user, _ in self._held.values()}
+
     def end(self, user: str, name: str) -> tuple[str, float]:
         """That lease has ended; its name and when. Raises ConfigError: there is none."""
         with self._lock:

@@ -30,11 +30,26 @@ from emlab.wire.serve import Entrance, Server, bearer
 from emlab.wire.table import Route
 
 OTHER = "request"  # for nothing that there is
-EVENTS = replace(CONTROL_BY_NAME["events"], method="GET", path="/events/stream")  # as they happen
-METRICS = replace(CONTROL_BY_NAME["idle"], name="metrics", path="/metrics")  # for who may see the idle rule
-ROUTE_NAMES: dict[tuple[str, str], str] = {
-    (route.method, route.path): route.name for route in (*CONTROL_ROUTES, EVENTS, METRICS)
-}
+STREAM = replace(
+    CONTROL_BY_NAME["events"],
+    name="stream",
+    method="GET",
+    path="/events/stream",
+    request=None,
+    response=str,
+    summary="What happens, as server-sent events",
+    media="text/event-stream",
+)
+METRICS = replace(  # for who may see the idle rule
+    CONTROL_BY_NAME["idle"],
+    name="metrics",
+    path="/metrics",
+    response=str,
+    summary="Figures for Prometheus",
+    media="text/plain",
+)
+ALL_ROUTES = (*CONTROL_ROUTES, STREAM, METRICS)
+ROUTE_NAMES: dict[tuple[str, str], str] = {(route.method, route.path): route.name for route in ALL_ROUTES}
 SignupMode = Literal["open", "invitation", "admin"]
 
 
@@ -65,7 +80,7 @@ class Service:
     def server(self) -> Server:
         """An App that answers the routes."""
         entrance = Entrance(CONTROL_ROUTES, self.session)
-        return Server([entrance], lambda: describe("emlab controller", CONTROL_ROUTES), whose="controller")
+        return Server([entrance], lambda: describe("emlab controller", ALL_ROUTES), whose="controller")
 
     def session(self, route: Route, headers: Mapping[str, str]) -> Session:
         """What serves a route for who sends these headers. Raises NotPermitted."""

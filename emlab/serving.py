@@ -91,6 +91,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         _first_token(lab, service, say)
         announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", url, certificate, say)
         with closing(waker), _flushing(service.audit), announced:
+            threading.Thread(target=_wake_leased, args=(service,), name="emlab-leased", daemon=True).start()
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
             front.is_ending = lambda: server.should_exit
@@ -104,6 +105,15 @@ def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None
         with replacing(path) as file:
             file.write(f"{service.issue('admin', ADMIN).token}\n".encode())
         say(f"the token of its first admin is in {path}; only you can read it")
+
+
+def _wake_leased(service: Service) -> None:
+    """Clouds that are leased run: when the last service ended in order, it paused them."""
+    for user in service.leases.users():
+        try:
+            service.controller.wake(user)
+        except EmlabError as exc:
+            log.warning("the cloud of %s is leased and cannot be woken: %s", user, exc.kind)
 
 
 @contextmanager

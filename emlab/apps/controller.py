@@ -25,7 +25,7 @@ from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
 from emlab.errors import EmlabError, TooMany
 from emlab.limits import Limit
-from emlab.service import EVENTS, METRICS, Service
+from emlab.service import METRICS, STREAM, Service
 from emlab.session import Session
 from emlab.wire import problem
 
@@ -110,7 +110,7 @@ class Front:
         if cloud_of(scope) is not None:
             return self._gateway
         streams: Mapping[str, Callable[[Request], Awaitable[Response]]] = {
-            EVENTS.path: self._stream,
+            STREAM.path: self._stream,
             METRICS.path: self._figures,
         }
         special = streams.get(scope["path"]) if scope["method"] == "GET" else None
@@ -136,7 +136,7 @@ class Front:
         """What happens, as server-sent events, each as `events` says it; `Last-Event-ID` continues a stream."""
         last = request.headers.get("last-event-id")
         try:
-            session = self._service.session(EVENTS, request.headers)
+            session = self._service.session(STREAM, request.headers)
             mine = session.actor
             if self._streams.total() >= MAX_STREAMS or self._streams[mine] >= MAX_STREAMS_EACH:
                 raise TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S)
@@ -173,7 +173,7 @@ class Front:
                 yield b": still here\n\n"
             await asyncio.sleep(POLL_S)
             try:  # the token may have been revoked, or have expired
-                self._service.session(EVENTS, headers)
+                self._service.session(STREAM, headers)
             except EmlabError:
                 return
 

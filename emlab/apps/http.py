@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,7 +43,7 @@ UNKNOWN_S = 180.0  # until the whole of a body is there that may tell by itself 
 RETRY_AFTER_S = 2.0
 FULL = "there are too many large requests at once: ask again soon"
 UNREAD_S = 30.0
-CLOSE_S = 1.0
+CLOSE_S = 0.5
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")  # to all of which we know an answer
 UNSENT_BYTES = 128 << 10
 SMALL_BODY_BYTES = 1 << 20  # is always read
@@ -209,20 +210,21 @@ class BoundedHead(HttpToolsProtocol):
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
             media = "Content-Type: application/problem+json\r\n"
             self.transport.write(f"{head}{media}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
-            self._close()
+            self.transport.close()
+            self.loop.call_later(CLOSE_S, self._close_soon)
             self._record(error.kind)
 
     def shutdown(self) -> None:
         """The server ends, and so does this connection, once what is under way was answered."""
-        if self.is_silent:
-            self._close()
-        else:
-            super().shutdown()
+        super().shutdown()
+        self.loop.call_later(CLOSE_S, self._close_soon)
 
-    def _close(self) -> None:
-        """It is closed soon, whether or not the other side of TLS says that it has noticed."""
-        self.transport.close()
-        self.loop.call_later(CLOSE_S, self.transport.abort)
+    def _close_soon(self) -> None:
+        """Once it was closed here and all was sent it ends, whether or not the other side of TLS says so, too."""
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        if self in self.connections:
+            self.loop.call_later(CLOSE_S, self._close_soon)
 
     def _record(self, kind: str) -> None:
         if isinstance(self.config.app, Record):
@@ -257,6 +259,10 @@ def too_many(error: TooMany, *, ends: bool = False) -> Response:
     """A refusal that says when to ask again. `ends`: the connection, too."""
     wait = {"retry-after": str(math.ceil(error.retry_after_s))}
     return refusal(problem.encode(error), wait | ({"connection": "close"} if ends else {}))
+
+
+def _no_request() -> Reply:
+    return problem.encode(BadQuery("this is no HTTP request"), status=400)
 
 
 def _refusing(reply: Reply) -> Response:
@@ -295,7 +301,13 @@ def asgi(app: App) -> Starlette:
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media, headers=_when_again(status))
 
-    return Starlette(routes=[Route("/{path:path}", handle, methods=METHODS)])
+    async def odd(request: Request, exc: Exception) -> Response:
+        """A method that HTTP does not have, or a path that is none."""
+        del exc
+        return _refusing(app.refusal(request.method, request.scope["path"], request.headers) or _no_request())
+
+    routes = [Route("/{path:path}", handle, methods=METHODS)]
+    return Starlette(routes=routes, exception_handlers={HTTPException: odd})
 
 
 async def _whole(request: Request, read: Read) -> bytes:

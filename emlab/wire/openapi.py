@@ -63,7 +63,7 @@ def _operation(route: Route, schema_of: Mapping[str, object]) -> dict[str, objec
         }
         for status in statuses
     }
-    success = {"description": "done", "content": {_JSON: {"schema": schema_of[repr(route.response)]}}}
+    success = {"description": "done", "content": {route.media: {"schema": schema_of[repr(route.response)]}}}
     operation: dict[str, object] = {
         "operationId": route.name,
         "summary": route.summary,

@@ -163,7 +163,7 @@ class Route:
 
     An owner sends `Authorization: Bearer <owner token>`; a capability is part of the ask itself; of a "user", who is an
     owner with an e-mission client, the token is the field `user` of the body. A "newcomer" is whom the controller lets
-    sign up. A path may end in one {parameter}.
+    sign up. A path may end in one {parameter}. The response is JSON, or text of another `media` type.
     """
 
     name: str
@@ -174,6 +174,7 @@ class Route:
     response: type
     raises: tuple[type[errors.EmlabError], ...]
     summary: str
+    media: str = "application/json"
 
 
 _OWNER = (errors.NotPermitted,)

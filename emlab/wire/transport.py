@@ -181,7 +181,7 @@ class HttpTransport:
         except OSError as exc:  # of requests, or a file of certificates that has gone
             if "CERTIFICATE_VERIFY_FAILED" in str(exc):
                 raise Unreachable(
-                    f"{self._url} shows a certificate that nobody here trusts: give its authority's as `ca`"
+                    f"{self._url} shows a certificate that nobody here trusts: give its authority's (ca=, or --ca)"
                 ) from exc
             raise Unreachable(f"cannot reach {self._url}: {type(exc).__name__}") from exc
 

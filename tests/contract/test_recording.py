@@ -63,6 +63,8 @@ REFUSED: dict[str, tuple[Making, int, Row]] = {
         ("owner ann", "request", "", "BadQuery"),
     ),
     "no method": (lambda c, a, t: request("PUT", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
+    "a method of others": (lambda c, a, t: request("PROPFIND", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
+    "a path that is none": (lambda c, a, t: request("OPTIONS", "*"), 404, (NOBODY, "request", "", "BadQuery")),
     "a method that nobody has": (lambda c, a, t: request("TRACE", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
     "no token": (lambda c, a, t: request("GET", "/clouds"), 401, (NOBODY, "clouds", "", "NoToken")),
     "a wrong token": (
@@ -171,6 +173,7 @@ def test_what_is_refused_leaves_one_row(client: Client, ann: em.UserCloud, admin
     before = last(client)
     reply = client.raw(make(client, ann, admin))
     assert status(reply) == code
+    assert b"application/problem+json\r\n" in reply
     assert since(client, before) == {row: 1}
 
 
@@ -200,7 +203,7 @@ def test_too_many_streams_and_connections_leave_rows(client: Client, admin: str)
             line.sendall(asked)
             assert status(line.recv(1 << 16)) == 200
         assert status(client.raw(asked)) == 429
-        assert since(client, before) == {("admin root", "events", "", "TooMany"): 1}
+        assert since(client, before) == {("admin root", "stream", "", "TooMany"): 1}
         for _ in range(MOST - MAX_STREAMS_EACH):
             stack.enter_context(client.connect())
         before = last(client)
