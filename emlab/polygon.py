@@ -17,6 +17,7 @@ Polygon = Sequence[Sequence[Point]]
 Box = tuple[float, float, float, float]
 Edge = tuple[float, float, float, float]
 BORDER_M = 1.0
+MARGIN_DEG = 2e-4
 
 
 def area_m2(ring: Sequence[Point]) -> float:
@@ -66,6 +67,28 @@ def box_of(polygon: Polygon) -> Box:
     """West, south, east, north of its outer ring."""
     longitudes, latitudes = zip(*polygon[0], strict=True)
     return min(longitudes), min(latitudes), max(longitudes), max(latitudes)
+
+
+def wider(box: Box) -> Box:
+    """The box with some 20 m more on each side, as far as there is a map."""
+    west, south, east, north = box
+    return (
+        max(-180.0, west - MARGIN_DEG),
+        max(-90.0, south - MARGIN_DEG),
+        min(180.0, east + MARGIN_DEG),
+        min(90.0, north + MARGIN_DEG),
+    )
+
+
+def bent(box: Box) -> Box:
+    """A box that has all of a box on the map also where edges are drawn on the sphere.
+
+    An edge along a parallel is then a great circle, which lies nearer to the pole, by at most asin(tan^2(d / 4)) if it
+    spans d: from tan(middle) = tan(latitude) / cos(d / 2).
+    """
+    west, south, east, north = wider(box)
+    bulge = math.degrees(math.asin(min(1.0, math.tan(math.radians(east - west) / 4) ** 2)))
+    return west, south - bulge, east, north + bulge
 
 
 class Area:

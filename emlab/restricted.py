@@ -1,7 +1,8 @@
 """A person's data without what the owner excludes or no longer keeps, for queries to read. Pure.
 
 Hidden is each fix in an excluded place or hour; each trip that begins, ends or passes in one, with all of its
-sections; and each section that does so by itself. A query reads what it would read if the rest had never been stored.
+sections; and each section that does so by itself, or is of no trip. A query reads what it would read if the rest had
+never been stored.
 Within a metre of a place's border counts as in it. What is older than the owner keeps is hidden before it is deleted.
 """
 
@@ -14,15 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from emlab.policy import Hours, Policy
-from emlab.polygon import Area, Box, box_of
+from emlab.polygon import Area, box_of, wider
 from emlab.query import LOCATION, Move, Reading, Region, Section, Trip
 
 Fix = tuple[float, float, float]
 QUARTER_S = 900  # in all zones of today hours begin at a quarter of an hour of UTC
 LONGEST_DAY_S = 25 * 3600
 LONGEST_TRIP_S = 30 * 86400.0
-MARGIN_DEG = 2e-4
-SMALL_DEG = 0.04
 
 
 class Source(Reading, Protocol):
@@ -58,8 +57,8 @@ class Exclusion:
 
     def __init__(self, places: Iterable[Region], hours: Sequence[Hours], zone: str) -> None:
         polygons = [polygon for place in places for polygon in place.polygons]
-        self.boxes = [box_of(polygon) for polygon in polygons]
-        self.small_places = [Region((polygon,)).geojson() for polygon in polygons if _is_small(box_of(polygon))]
+        self.places = [Region((polygon,)).geojson() for polygon in polygons]
+        self.around = [Region.box(*wider(box_of(polygon))).geojson() for polygon in polygons]
         self._area = Area(polygons)
         self._hours = frozenset(hour for hour in range(24) if any(one.covers(hour) for one in hours))
         self._zone = zone
@@ -109,7 +108,7 @@ class Restricted:
 
     def exists(self, key: str, *, start_ts: float, end_ts: float, region: Mapping[str, object] | None) -> bool:
         """Whether there is a visible fix of this key in the time range and region."""
-        places = self._exclusion.small_places
+        places = self._exclusion.places
         found = self._source.fixes(key, start_ts=start_ts, end_ts=end_ts, region=region, but=places)
         return any(map(self._shows, found))
 
@@ -128,8 +127,12 @@ class Restricted:
         sections = list(self._source.sections(start_ts=start_ts, end_ts=end_ts))
         trips = list(self._source.trips(start_ts=max(0.0, start_ts - LONGEST_TRIP_S), end_ts=end_ts))
         passed = self._passed([*trips, *sections])
-        hidden = _Spans(trip for trip in trips if self._touches(trip, passed))
-        return (one for one in sections if not (self._touches(one, passed) or hidden.meet(one)))
+        touch = [self._touches(trip, passed) for trip in trips]
+        hidden = _Spans(trip for trip, touches in zip(trips, touch, strict=True) if touches)
+        shown = _Spans(trip for trip, touches in zip(trips, touch, strict=True) if not touches)
+        # one of no trip at all belonged to a trip that was deleted, and may have had to hide it
+        visible = (one for one in sections if not self._touches(one, passed) and shown.meet(one))
+        return (one for one in visible if not hidden.meet(one))
 
     def _shows(self, fix: Fix) -> bool:
         ts, lon, lat = fix
@@ -151,8 +154,8 @@ class Restricted:
             return []
         start_ts, end_ts = min(one.start_ts for one in moves), max(one.end_ts for one in moves)
         found = itertools.chain.from_iterable(
-            self._source.fixes(LOCATION, start_ts=start_ts, end_ts=end_ts, region=_around(box).geojson())
-            for box in self._exclusion.boxes
+            self._source.fixes(LOCATION, start_ts=start_ts, end_ts=end_ts, region=around)
+            for around in self._exclusion.around
         )
         return sorted({ts for ts, lon, lat in found if self._exclusion.has_place(lon, lat)})
 
@@ -193,25 +196,3 @@ class _Spans:
         """Whether the section begins in one of them, or goes on into one."""
         before = bisect.bisect_left(self._starts, max(section.end_ts, math.nextafter(section.start_ts, math.inf)))
         return before > 0 and self._last[before - 1] > section.start_ts
-
-
-def _is_small(box: Box) -> bool:
-    """Whether edges on the sphere are within a metre of those on the map, so that a database may look at them.
-
-    They are for spans of d: 0.04 degrees along a parallel bend by at most asin(tan^2(d / 4)) = 0.2 m (see `_around`),
-    and a slanting edge by at most d^2 / 8 = 0.4 m more, as degrees of longitude shrink by the sine of the latitude.
-    """
-    west, south, east, north = box
-    return max(east - west, north - south) <= SMALL_DEG
-
-
-def _around(box: Box) -> Region:
-    """A region that has all of a box on the map, also where edges are drawn on the sphere.
-
-    An edge along a parallel is then a great circle, which lies nearer to the pole, by at most asin(tan^2(d / 4)) if it
-    spans d: from tan(middle) = tan(latitude) / cos(d / 2).
-    """
-    west, south, east, north = box
-    west, east = max(-180.0, west - MARGIN_DEG), min(180.0, east + MARGIN_DEG)
-    bulge = math.degrees(math.asin(math.tan(math.radians(east - west) / 4) ** 2)) + MARGIN_DEG
-    return Region.box(west, south - bulge, east, north + bulge)

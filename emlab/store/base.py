@@ -159,14 +159,16 @@ class Store(Protocol):
         """Whether an entry of a key has its data.ts in the closed interval and its data.loc in the region.
 
         Args:
-            region: a GeoJSON Polygon or MultiPolygon; None is anywhere. Within a metre of its border either may come
-                out: mongod draws edges on the sphere, MemoryStore on the map.
+            region: a GeoJSON Polygon or MultiPolygon, whose edges are straight on a map of degrees; None is anywhere.
         Raises:
             BadQuery: the region or the interval is not acceptable.
         """
 
     def check_region(self, region: Mapping[str, object]) -> None:
-        """Returns if `exists` would take this region; reads no entry. Raises BadQuery."""
+        """Returns if `exists` would take this region; reads no entry. Raises BadQuery.
+
+        Its rings neither cross nor touch, on the map or (as mongod looks at them) on the sphere.
+        """
 
     def track(self, key: str, *, start_ts: float, end_ts: float) -> Iterator[Fix]:
         """(ts, longitude, latitude) of the entries of a key with data.ts in the closed interval, by ts."""

@@ -44,6 +44,7 @@ from emlab.store.base import (
 )
 from emlab.store.documents import WIRE, accept, legacy, report, typed, unwritten
 from emlab.store.indexes import COMPOUND
+from emlab.store.regions import lies_in
 from emlab.store.writing import Writer
 
 if TYPE_CHECKING:
@@ -60,10 +61,6 @@ _FIX = {"_id": 0, "t": "$data.ts", "at": "$data.loc.coordinates"}
 
 def _by(time_key: str) -> list[tuple[str, int]]:
     return [(time_key, _UP), ("_id", _UP)]
-
-
-def _in(region: Mapping[str, object]) -> dict[str, object]:
-    return {"$geoWithin": {"$geometry": region}}
 
 
 def _results(keys: Sequence[str], from_ts: float | None, until_ts: float | None) -> dict[str, object]:
@@ -138,7 +135,7 @@ class MongoStore:
         check_shape(region)
         with self._errors("check a region"):
             try:
-                self._database[NOTHING].find_one({"loc": _in(region)})
+                self._database[NOTHING].find_one({"loc": {"$geoWithin": {"$geometry": region}}})
             except OperationFailure as exc:
                 raise BadQuery(
                     f"the region is not acceptable: {str(exc.details and exc.details['errmsg'])[:200]}"
@@ -162,7 +159,7 @@ class MongoStore:
         """Times and positions in a region; see Store."""
         query = {**self._located(key, start_ts, end_ts, region), "data.loc.type": "Point"}
         if but:
-            query["$nor"] = [{"data.loc": _in(one)} for one in but]
+            query["$nor"] = [lies_in(one) for one in but]
         return self._read(_fixes(itertools.chain.from_iterable(self._formatted(query, _FIX))))
 
     def trips(self, *, start_ts: float, end_ts: float) -> Iterator[Trip]:
@@ -342,7 +339,7 @@ class MongoStore:
         query = self._query(key, start_ts, end_ts, "data.ts")
         if region is not None:
             self.check_region(region)
-            query["data.loc"] = _in(region)
+            query["$and"] = [lies_in(region)]
         return query
 
     def _formatted(

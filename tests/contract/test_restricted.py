@@ -126,14 +126,22 @@ def overlap(one: Move, trip: Move) -> bool:
 def visible(policy: Policy, fixes: Sequence[Fix], moves: Sequence[Move]) -> list[Fix | Move]:
     trips = [move for move in moves if move.key == TRIP and touches(policy, move, fixes)]
     kept: list[Fix | Move] = [fix for fix in fixes if not is_hidden(policy, fix)]
+    seen = [move for move in moves if move.key == TRIP and move not in trips]
     for move in moves:
         with_a_trip = move.key == SECTION and any(overlap(move, trip) for trip in trips)
-        if not (touches(policy, move, fixes) or with_a_trip):
+        of_none = move.key == SECTION and not any(overlap(move, trip) for trip in seen)
+        if not (touches(policy, move, fixes) or with_a_trip or (of_none and _excludes(policy))):
             kept.append(move)
     return kept
 
 
 AWAY = (4, 4)
+
+
+def _excludes(policy: Policy) -> bool:
+    return bool(policy.excluded_places or policy.excluded_hours)
+
+
 TRIP, SECTION = "analysis/confirmed_trip", "analysis/inferred_section"
 AT = st.tuples(st.integers(-4, 4), st.integers(-4, 4))
 FIXES = st.lists(st.builds(Fix, st.integers(0, STEPS), AT), max_size=12)
@@ -232,6 +240,19 @@ def test_what_is_deleted_for_its_age_was_hidden_before_to_the_moment(make: Calla
     before = seen(store, policy)
     store.delete(None, policy.kept_since(NOW))
     assert seen(store, Policy.open()) == before == seen(stored(make, {1: both[1]}), Policy.open())
+
+
+def test_a_section_of_a_trip_that_is_too_old_stays_hidden_when_that_is_deleted(make: Callable[[], Store]) -> None:
+    step = int((MIDNIGHT - START) / STEP_S)
+    begun = {0: Move(TRIP, step - 4, step + 4, (0, 0), AWAY), 1: Move(SECTION, step + 2, step + 4, AWAY, AWAY)}
+    later = {2: Move(TRIP, step + 9, step + 12, AWAY, AWAY), 3: Move(SECTION, step + 9, step + 12, AWAY, AWAY)}
+    policy = POLICIES["place"].but(retention_days=KEPT_DAYS)
+    store = stored(make, {**begun, **later})
+    for _ in range(2):
+        shown = [section.start_ts for section in restricted(store, policy, NOW).sections(start_ts=0.0, end_ts=2e9)]
+        assert shown == [ts_of(step + 9)]
+        store.delete(None, MIDNIGHT)
+    assert len(list(store.sections(start_ts=0.0, end_ts=2e9))) == 2
 
 
 def test_without_exclusions_nothing_stands_between_a_query_and_the_store(make: Callable[[], Store]) -> None:

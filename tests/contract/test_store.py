@@ -7,6 +7,7 @@ import copy
 import gzip
 import json
 import os
+import random
 import shutil
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from bson.objectid import ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
+from shapely import Point, Polygon
 
 from emlab.clock import wait_until
 from emlab.entries import JsonObject, StoreReport
@@ -37,6 +39,11 @@ BERKELEY = {
     "type": "Polygon",
     "coordinates": [[[-122.3, 37.8], [-122.2, 37.8], [-122.2, 37.9], [-122.3, 37.9], [-122.3, 37.8]]],
 }
+
+
+def _box(west: float, south: float, east: float, north: float) -> JsonObject:
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
 
 
 def fix(number: int, *, key: str = LOCATION, lon: float = -122.25, lat: float = 37.85, **data: object) -> JsonObject:
@@ -385,6 +392,42 @@ class TestStore:
         store.put([fix(1)])
         region = {"type": "Polygon", "coordinates": [*BERKELEY["coordinates"], hole]}
         assert not store.exists(LOCATION, start_ts=0, end_ts=2e9, region=region)
+
+    def test_edges_are_straight_on_the_map_however_long_they_are(self, store: Store) -> None:
+        """On the sphere the southern edge of the first box bends north by 35 km, and that of the second by 2,000."""
+        store.put([fix(1, lon=-120.0, lat=37.51), fix(2, lon=-120.0, lat=40.01), fix(3, lon=-120.0, lat=37.49)])
+        for west, south, east, north in ((-130.0, 37.5, -110.0, 40.0), (-170.0, 37.5, -60.0, 40.0)):
+            found = [
+                store.exists(LOCATION, start_ts=TS + 60 * n, end_ts=TS + 60 * n, region=_box(west, south, east, north))
+                for n in (1, 2, 3)
+            ]
+            assert found == [True, False, False]
+
+    def test_what_lies_in_any_polygon_is_what_lies_in_it_on_the_map(self, store: Store) -> None:
+        draw = random.Random(7)
+        points = {n: (draw.uniform(-179, 179), draw.uniform(-89, 89)) for n in range(400)}
+        store.put([fix(n, lon=lon, lat=lat) for n, (lon, lat) in points.items()])
+        compared = 0
+        for size in (2.0, 30.0, 170.0) * 12:
+            west, south = draw.uniform(-179, 179 - size), draw.uniform(-89, 89 - min(size, 100))
+            corners = [(west + draw.random() * size, south + draw.random() * min(size, 100)) for _ in range(3)]
+            middle = [sum(axis) / 3 for axis in zip(*corners, strict=True)]
+            inner = [((lon + middle[0]) / 2, (lat + middle[1]) / 2) for lon, lat in corners]
+            shape = Polygon(corners, [inner])
+            if shape.area < 1e-3 or not shape.is_valid:
+                continue
+            rings = [[list(point) for point in (*ring, ring[0])] for ring in (corners, inner)]
+            region: JsonObject = {"type": "Polygon", "coordinates": rings}
+            try:
+                store.check_region(region)
+            except BadQuery:  # on the sphere the hole of a thin one touches an edge
+                continue
+            compared += 1
+            found = store.fixes(LOCATION, start_ts=0, end_ts=2e9, region=region)
+            assert {round((ts - TS) / 60) for ts, _, _ in found} == {
+                n for n, place in points.items() if shape.contains(Point(place))
+            }
+        assert compared > 20
 
     @pytest.mark.parametrize(
         "region",

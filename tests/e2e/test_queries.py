@@ -210,6 +210,7 @@ def questions(people: Sequence[Data]) -> Iterator[Query]:
         yield em.OriginDestination(zones, *span, per_person=3, mode=only)  # type: ignore[arg-type]
     yield em.TripHistogram("mode", *span, per_person=100)
     yield em.CountUsers(zones["west"], *span)
+    yield em.CountUsers(Region.box(west - 40, (south + north) / 2, east + 40, north + 10), *span)
     yield em.InRange(zones["south-east"], *span, low=1, high=3)
     yield em.SumDistance(*span, cap_m=1_000_000)
     yield em.Heatmap(west, south, east, north, 12, 9, *span, per_person=4)
