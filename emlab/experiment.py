@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from emlab.clock import SYSTEM_CLOCK, Clock
@@ -70,7 +71,7 @@ class Experiment:
 
         Args:
             overrides: values of any of the notebook's parameters, in place of those in the file; one value takes the
-                place of a whole list of the grid.
+                place of a whole list of the grid. A number is a text for a parameter that is one, such as "10 20 50".
         Raises: ConfigError (says what is wrong in which file).
         """
         raw = _read(path)
@@ -81,11 +82,12 @@ class Experiment:
         parameters, grid = _table(path, raw, "parameters"), _table(path, raw, "grid")
         if twice := sorted(set(parameters) & set(grid)):
             raise ConfigError(f"{path}: {', '.join(twice)} stands in both [parameters] and [grid]")
+        known = declared(notebook)
         for name, value in (overrides or {}).items():
             grid.pop(name, None)
-            parameters[name] = value
+            is_text = isinstance(known.get(name), str) and type(value) in (int, float)
+            parameters[name] = str(value) if is_text else value
         lists = _lists(path, grid)
-        known = declared(notebook)
         return cls(
             notebook=notebook,
             title=str(raw.get("title", path.stem)),
@@ -147,15 +149,18 @@ class Experiment:
         from traitlets.config import Config
 
         try:
-            papermill.execute_notebook(
-                self.notebook,
-                folder / "run.ipynb",
-                parameters={**parameters, OUT_DIR: str(folder)},
-                cwd=folder,
-                kernel_name="python3",
-                progress_bar=False,
-                config=Config({"KernelManager": {"shutdown_wait_time": CLOSING_S}}),
-            )
+            with TemporaryDirectory(prefix="em-") as private:
+                # sockets in a folder of this user's: over TCP every user of the machine could read what a cell shows
+                kernel = {"shutdown_wait_time": CLOSING_S, "transport": "ipc", "ip": f"{private}/kernel"}
+                papermill.execute_notebook(
+                    self.notebook,
+                    folder / "run.ipynb",
+                    parameters={**parameters, OUT_DIR: str(folder)},
+                    cwd=folder,
+                    kernel_name="python3",
+                    progress_bar=False,
+                    config=Config({"KernelManager": kernel}),
+                )
         except PapermillExecutionError as exc:
             return f"{exc.ename}: {exc.evalue}"[:MAX_ERROR]
         except Exception as exc:

@@ -63,6 +63,20 @@ def test_a_kernel_that_dies_ends_its_run_and_no_other(tmp_path: Path) -> None:
     assert frame["error"][0].startswith("DeadKernelError")
 
 
+def test_what_a_run_shows_passes_where_no_other_user_can_listen(tmp_path: Path) -> None:
+    parameters = 'out_dir = ""  # folder'
+    where = 'connection = json.loads(get_connection_info())\nPath(out_dir, "where.json").write_text(json.dumps(connection))'
+    imports = "import json\nfrom pathlib import Path\n\nfrom ipykernel.connect import get_connection_info"
+    write(tmp_path / "n.ipynb", parameters, imports, where)
+    (tmp_path / "e.toml").write_text('notebook = "n.ipynb"')
+    frame = Experiment.load(tmp_path / "e.toml").run(tmp_path / "out", progress=False)
+    assert frame["ok"].tolist() == [True]
+    (said,) = (tmp_path / "out").glob("*/where.json")
+    connection = json.loads(said.read_text())
+    assert connection["transport"] == "ipc"
+    assert not Path(connection["ip"]).parent.exists()  # the folder was this run's
+
+
 @pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 def test_the_shipped_experiment_runs_from_the_command_line(engine_name: str, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

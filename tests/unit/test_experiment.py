@@ -142,6 +142,14 @@ def test_a_wrong_override_is_said_before_anything_runs(
         load(tmp_path, GOOD, overrides)
 
 
+def test_a_number_on_the_command_line_is_a_text_where_one_is_wanted(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD, dict(map(_assignment, ["engine=10", "n=4"]))).parameters == {
+        "engine": "10",
+        "n": 4,
+        "exact": True,
+    }
+
+
 def test_more_runs_than_anybody_means_are_refused(tmp_path: Path) -> None:
     values = ", ".join(str(n) for n in range(101))
     experiment = load(tmp_path, f'notebook = "n.ipynb"\n[grid]\nn = [{values}]\nepsilon = [{values}]')
