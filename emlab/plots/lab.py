@@ -6,7 +6,7 @@ import math
 import statistics
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from emlab.noise import Gaussian
@@ -289,9 +289,8 @@ def _outcomes(axes: Axes, release: Release) -> None:
         label = f"{outcome} {count}"
         axes.barh([0], [count], left=left, color=colour, hatch=hatch, edgecolor="white", label=label, height=0.8)
         left += count
-    axes.set(
-        xlim=(0, max(1, release.asked)), yticks=[], xlabel=f"clouds (asked {release.asked}; trust: {release.trust})"
-    )
+    about = fill(f"clouds (asked {release.asked}; trust: {release.trust})", 95)
+    axes.set(xlim=(0, max(1, release.asked)), yticks=[], xlabel=about)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
     axes.spines[["top", "right", "left"]].set_visible(False)
     _whole_ticks(axes)
@@ -301,7 +300,7 @@ def _whole_ticks(axes: Axes) -> None:
     """The x axis counts in whole numbers, written out: 1,500,000."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
