@@ -28,6 +28,7 @@ from emlab.queries.sum_trip_distance import SumTripDistance
 from emlab.query import LOCATION, Query, Region
 from emlab.store import MemoryStore
 from emlab.wire.archive import AdoptRequest
+from emlab.wire.log import LinksRequest
 from emlab.wire.table import AmendRequest, RunPipeline
 from tests.unit.asks import ALIAS, CLOUD, NOW, World
 
@@ -230,6 +231,18 @@ def test_a_program_that_runs_on_deletes_old_data(cloud: Cloud) -> None:
         finally:
             ended.set()
         keeping.result(10.0)
+
+
+def test_retention_looks_once_a_day(cloud: Cloud) -> None:
+    cloud.clock.advance(DAY_S - NOW % DAY_S)
+    custodian = cloud.start()
+    custodian.set_policy(Policy.open(retention_days=3))
+    for days in (0, 0, 0.9, 0.2):
+        cloud.clock.advance(days * DAY_S)
+        custodian.retain()
+        custodian.run_pipeline(RunPipeline())
+    told = custodian.links(LinksRequest(after=0, limit=100)).links
+    assert [link.kind for link in told].count("deleted") == 2
 
 
 def test_retention_that_meets_intake_leaves_it_to_that_and_stands_in_nobodys_way(cloud: Cloud) -> None:

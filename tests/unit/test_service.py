@@ -14,6 +14,7 @@ import pytest
 
 import emlab as em
 from emlab import ask as asking
+from emlab import serving
 from emlab.audit import INCOMING, MANY, Audit, Incoming
 from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
 from emlab.key import SigningKey
@@ -289,6 +290,14 @@ def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: st
     assert rows.count(("provider planner", "ask", "ok")) == rows.count(("provider planner", "ask", "Locked")) == 1
 
 
+def test_who_tries_another_s_cloud_is_on_record_for_its_owner(caller: Caller, admin: str, ann: str) -> None:
+    bob = caller.ask(admin, "/signup", user="bob", opening=OPENING)["token"]
+    assert caller.refused(ann, "/cloud/lock", {"user": "bob"}) == (403, "NotPermitted")
+    seen = [(row["actor"], row["action"], row["outcome"]) for row in caller.ask(bob, "/audit")]
+    assert ("owner ann", "lock", "NotPermitted") in seen
+    assert not any(row["action"] == "lock" for row in caller.ask(ann, "/audit"))
+
+
 def test_an_admin_acts_as_one_also_on_clouds_whose_owners_tokens_it_knows(caller: Caller, admin: str) -> None:
     transport = MemoryTransport(caller.service.server())
     with ControllerClient("http://localhost", admin, transport=transport) as client:
@@ -421,6 +430,21 @@ def test_what_cannot_be_written_now_is_written_later(tmp_path: Path) -> None:
     audit.flush()
     assert [row["n"] for row in registry.run("SELECT n FROM audit WHERE actor = 'nobody 192.0.2.1'")] == [2]
     registry.close()
+
+
+def test_what_could_not_be_written_for_a_while_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Log:
+        tries = 0
+
+        def flush(self) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise em.errors.DiskFull("the disk is full")
+
+    audit: Any = Log()
+    monkeypatch.setattr(serving, "FLUSH_S", 0.001)
+    with serving._flushing(audit):
+        assert wait_until(lambda: audit.tries > 3, 10.0)
 
 
 def test_the_record_is_only_added_to(tmp_path: Path) -> None:
