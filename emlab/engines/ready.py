@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable
 
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.engines import base
-from emlab.errors import DiskFull, EmlabError, EngineError, EngineMissing, ImageMissing, StartTimeout, Unreachable
+from emlab.errors import (
+    DiskFull,
+    EmlabError,
+    EngineError,
+    EngineMissing,
+    ImageMissing,
+    StartTimeout,
+    Unreachable,
+    VaultError,
+)
 from emlab.state import CloudSpec, Handle
 from emlab.wire.transport import UnixTransport
 
 log = logging.getLogger(__name__)
 
+_REFUSED = re.compile("VaultError: (.*)")
 HEALTH_TIMEOUT_S = 5.0
 ALIVE_EVERY_S = 0.25  # an engine takes longer to say whether it is alive than a cloud to answer
 
@@ -63,8 +74,10 @@ def twice(attempt: Callable[[], Handle], spec: CloudSpec) -> Handle:
 
 
 def start_error(spec: CloudSpec, reason: str, logs: str) -> EmlabError:
-    """The error for a cloud that did not start: DiskFull if that is why, else StartTimeout with its last lines."""
+    """The error for a cloud that did not start: DiskFull or VaultError if it said so, else StartTimeout with all."""
     if "No space left on device" in logs or "DiskFull: " in logs:
         free = shutil.disk_usage(spec.vault_parent).free
         return DiskFull(f"the disk under {spec.vault_parent} is full ({free} bytes free): cloud of {spec.user!r}")
+    if refused := _REFUSED.findall(logs):
+        return VaultError(f"the cloud of {spec.user!r} in lab {spec.lab!r} does not start: {refused[-1]}")
     return StartTimeout(f"the cloud of {spec.user!r} in lab {spec.lab!r} {reason}; its last lines:\n{logs.rstrip()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 import emlab as em
 from emlab.engines.base import SOCKET
+from emlab.provision import DATABASE_DIR
 from tests.e2e.clouds import kill, pid_of, reaches, run_dir, world_of
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
@@ -83,3 +85,27 @@ def test_with_mongod_killed_after_the_kth_answer_no_answer_is_without_a_debit(
         assert answered * COST_MICRO <= ledger.spent_micro <= AFFORDABLE * COST_MICRO
         assert sum(row.answered for row in ledger.rows) >= answered
         assert ledger.spent_micro == sum(row.loss.epsilon_micro for row in ledger.rows)
+
+
+@REAL
+def test_a_vault_that_was_set_back_is_refused_by_name(engine_name: str, home: Path, tmp_path: Path) -> None:
+    with em.Lab(engine_name, idle=None) as lab:
+        cloud = lab.controller.signup("ann", policy=em.Policy.open())
+        life, planner = lab.controller.life("ann"), lab.controller.register_provider("planner")
+
+        def ask() -> em.Release:
+            return planner.ask(em.CountUsers(None, 0.0, 2e9), epsilon=1.0, min_users=1, progress=False)
+
+        ask()
+        database = life.spec.vault_dir / DATABASE_DIR
+        life.end()
+        shutil.copytree(database, tmp_path / "before")
+        ask()
+        assert cloud.ledger.spent_micro == 2_000_000
+        life.end()
+        shutil.rmtree(database)
+        shutil.copytree(tmp_path / "before", database)
+        with pytest.raises(em.errors.VaultError, match="ann.*older than the one that the controller remembers"):
+            cloud.wake()
+        with pytest.raises(em.TooFewUsers, match="VaultError 1"):
+            ask()
