@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Literal, Protocol, TypedDict
 
 from emlab.ask import Model
@@ -92,7 +93,7 @@ def _field(name: str, value: object) -> tuple[str, object]:
         case "quotas":
             return name, {keys([who])[0]: micro_epsilon(most) for who, most in _mapping(name, value).items()}
         case "queries":
-            return name, value if value == "any" else tuple(map(tag, _several(name, value)))
+            return name, value if value == "any" else tuple(dict.fromkeys(map(tag, _several(name, value))))
         case "purposes" | "vaults":
             return name, value if value == "any" else _several(name, value)
         case "models":
@@ -134,10 +135,11 @@ def around(lon: float, lat: float, radius_m: float) -> Region:
     Raises: BadQuery.
     """
     numbers = (lon, lat, radius_m)
-    if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not math.isfinite(one) for one in numbers):
+    if any(isinstance(one, bool) or not isinstance(one, Real) for one in numbers):
         raise BadQuery("a place is a region, or (longitude, latitude, radius in metres)")
     if not (MIN_RADIUS_M <= radius_m <= MAX_RADIUS_M and -180 <= lon <= 180 and -85 <= lat <= 85):
         raise BadQuery(f"a place has a radius of {MIN_RADIUS_M:g} to {MAX_RADIUS_M:g} m and a latitude within -85..85")
+    lon, lat, radius_m = map(float, numbers)
     # a little more, because the polygon's edges lie inside the circle of its corners, and the earth is no plane
     reach = math.degrees(radius_m * 1.02 / math.cos(math.pi / CIRCLE_POINTS) / EARTH_RADIUS_M)
     wide = reach / math.cos(math.radians(min(abs(lat) + reach, 89.0)))

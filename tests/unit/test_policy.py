@@ -6,8 +6,10 @@ import itertools
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import emlab as em
@@ -326,6 +328,12 @@ def test_a_policy_of_a_newer_emlab_is_refused_by_name() -> None:
 def test_a_policy_of_an_older_emlab_means_what_it_meant() -> None:
     older = b'{"providers":"anyone","aggregators":"anyone","total_epsilon_micro":100000000,"min_users":1,"name":"open"}'
     assert policies.read(older) == Policy.open()
+
+
+def test_a_place_may_come_from_numpy_and_a_query_counts_once() -> None:
+    place: Any = (np.float64(13.4), np.float32(52.5), np.int64(300))
+    policy = Policy.open(excluded_places=[place], queries=[CountUsers, "count_users"])
+    assert policy == Policy.open(excluded_places=[(13.4, 52.5, 300)], queries=[CountUsers])
 
 
 def test_neither_a_repr_nor_an_error_shows_a_place() -> None:
