@@ -6,13 +6,14 @@ import ast
 import itertools
 import json
 import math
+import os
 import re
 import shutil
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from emlab.clock import SYSTEM_CLOCK, Clock
@@ -149,7 +150,7 @@ class Experiment:
         from traitlets.config import Config
 
         try:
-            with TemporaryDirectory(prefix="em-") as private:
+            with tempfile.TemporaryDirectory(prefix="em-", dir=_short_dir()) as private:
                 # sockets in a folder of this user's: over TCP every user of the machine could read what a cell shows
                 kernel = {"shutdown_wait_time": CLOSING_S, "transport": "ipc", "ip": f"{private}/kernel"}
                 papermill.execute_notebook(
@@ -167,6 +168,12 @@ class Experiment:
             # a kernel that dies, a notebook that is none: whatever ends one run is its result, not the experiment's end
             return describe(exc)
         return ""
+
+
+def _short_dir() -> str:
+    """Where sockets can lie: their whole paths have at most 107 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= 80 else "/tmp"  # noqa: S108 - the folder in it is this user's alone
 
 
 def declared(notebook: Path) -> dict[str, Scalar]:

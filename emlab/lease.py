@@ -89,9 +89,9 @@ class NamedLeases:
 
     def users(self) -> set[str]:
         """Whose clouds are leased."""
+        now = self._clock.now()
         with self._lock:
-            self._drop_ended()
-            return {user for user, _ in self._held.values()}
+            return {user for user, lease in self._held.values() if lease.until_ts > now}
 
     def end(self, user: str, name: str) -> tuple[str, float]:
         """That lease has ended; its name and when. Raises ConfigError: there is none."""

@@ -6,6 +6,7 @@ Imports pandas when a frame is made, and nothing of emlab but clock.
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
         self._count = 0
+        self.run = secrets.token_hex(4)  # with which its numbers of events are told from those of another process
 
     @property
     def events(self) -> tuple[Event, ...]:

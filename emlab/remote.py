@@ -94,6 +94,7 @@ class ControllerClient:
         if self._ca is not None and not self._ca.is_file():
             raise ConfigError(f"there is no certificate {self._ca}")
         self._client = CloudClient(transport or HttpTransport(self.address, ca=self._ca), CONTROL_BY_NAME)
+        self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
         self._lock = threading.Lock()
@@ -277,8 +278,14 @@ class ControllerClient:
         return self._call("audit", list[AuditRow], AuditRequest(after=after))
 
     def events(self, after: int = 0) -> tuple[list[Event], int]:
-        """What happened there after the first `after` events, and how many there were in all."""
+        """What happened there after the first `after` events, and how many there were in all.
+
+        If the controller was started anew since the last time, all that happened since.
+        """
         page = self._call("events", EventPage, EventsRequest(after))
+        if after and self._run not in ("", page.run):
+            page = self._call("events", EventPage, EventsRequest(0))
+        self._run = page.run
         return [Event(**msgspec.structs.asdict(row)) for row in page.events], page.count
 
     def tokens(self) -> list[Token]:

@@ -91,11 +91,11 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         _first_token(lab, service, say)
         announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", url, certificate, say)
         with closing(waker), _flushing(service.audit), announced:
-            threading.Thread(target=_wake_leased, args=(service,), name="emlab-leased", daemon=True).start()
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
             front.is_ending = lambda: server.should_exit
-            listening.run(server, listener)
+            with _waking_leased(service):
+                listening.run(server, listener)
 
 
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:
@@ -107,13 +107,27 @@ def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None
         say(f"the token of its first admin is in {path}; only you can read it")
 
 
-def _wake_leased(service: Service) -> None:
-    """Clouds that are leased run: when the last service ended in order, it paused them."""
-    for user in service.leases.users():
-        try:
-            service.controller.wake(user)
-        except EmlabError as exc:
-            log.warning("the cloud of %s is leased and cannot be woken: %s", user, exc.kind)
+@contextmanager
+def _waking_leased(service: Service) -> Iterator[None]:
+    """Clouds that are leased come to run: when the last service ended in order, it paused them."""
+    stop = threading.Event()
+
+    def wake() -> None:
+        for user in service.leases.users():
+            if stop.is_set():
+                return
+            try:
+                service.controller.wake(user)
+            except EmlabError as exc:
+                log.warning("the cloud of %s is leased and cannot be woken: %s", user, exc.kind)
+
+    thread = threading.Thread(target=wake, name="emlab-leased", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

@@ -112,6 +112,7 @@ class Session:
 
     def signup(self, request: SignupRequest) -> Signed:
         """The user has a cloud. An invitation is used up."""
+        self._service.audit.flush()  # what concerns somebody of that name before is of before
         with self._noted("signup", request.user):
             secret = request.opening.secret()
             if not isinstance(secret, OwnerSecret):
@@ -258,7 +259,7 @@ class Session:
         """What happened; of an owner what concerns the own cloud."""
         events, count = self._controller.recorder.since(request.after)
         shown = [EventRow(**asdict(event)) for event in events if self.sees(event)]
-        return EventPage(events=shown, count=count)
+        return EventPage(events=shown, count=count, run=self._controller.recorder.run)
 
     def sees(self, event: Event) -> bool:
         """Whether that is for the caller: of an owner what concerns the cloud that there is now."""

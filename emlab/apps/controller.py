@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -49,7 +48,6 @@ class Front:
         self._gateway = gateway
         self._control = http.asgi(service.server())
         self._metrics = Metrics(service.controller)
-        self._run = secrets.token_hex(4)  # in the ids of events, whose numbers begin anew with each process
         self._streams: Counter[str] = Counter()
         self.is_ending: Callable[[], bool] = lambda: False  # when streams of events end, too
         self._requests = Limit("requests", per_s=per_s, burst=math.ceil(5 * per_s))
@@ -142,7 +140,7 @@ class Front:
                 raise TooMany("too many streams of events at once: ask again soon", retry_after_s=BEAT_S)
         except EmlabError as exc:
             return refusal(problem.encode(exc))
-        after = None if last is None else self._after(last)
+        after = self._after(last) if last else None
 
         self._streams[mine] += 1  # at once: many may come before the first of them begins
         return _Stream(self._lines(session, after, request.headers), lambda: self._streams.subtract([mine]))
@@ -150,8 +148,8 @@ class Front:
     def _after(self, last: str) -> int:
         """How many events who saw that one last has seen: none, if it was of an earlier run."""
         run, _, number = last.partition(".")
-        known = run == self._run and number.isascii() and number.isdigit() and len(number) < 16
-        return int(number) if known else 0
+        known = run == self._service.controller.recorder.run and number.isascii() and number.isdigit()
+        return int(number) if known and len(number) < 16 else 0
 
     async def _lines(self, session: Session, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
         recorder = self._service.controller.recorder
@@ -166,7 +164,7 @@ class Front:
                 number += 1
                 if session.sees(event):
                     quiet_s = 0.0
-                    yield b"id: %s.%d\ndata: %s\n\n" % (self._run.encode(), number, msgspec.json.encode(event))
+                    yield b"id: %s.%d\ndata: %s\n\n" % (recorder.run.encode(), number, msgspec.json.encode(event))
             quiet_s += POLL_S
             if quiet_s >= BEAT_S:  # so that who has gone is noticed
                 quiet_s = 0.0

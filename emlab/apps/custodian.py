@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -114,8 +115,11 @@ def _server(provision: Provision, mongod: Mongod, run_dir: Path) -> Server:
 
 
 def keep_to_retention(custodian: Custodian, ended: threading.Event, every_s: float) -> None:
-    """Old data is deleted from time to time, also if nobody runs intake. The time runs on while the cloud is paused."""
-    while not ended.wait(every_s):
+    """Old data is deleted from time to time, also if nobody runs intake.
+
+    The time runs on while the cloud is paused. Many that wake together, to be asked, do not look for old data together.
+    """
+    while not (ended.wait(every_s) or ended.wait(random.uniform(0.0, every_s / 4))):  # noqa: S311 - no secret
         try:
             custodian.retain()
         except InUse:

@@ -180,23 +180,24 @@ class _Line:
         self._send = send
         self._limits = limits
         self._left = 0
-        self._pace: Pace
+        self._whole_s = math.inf
         self._answering = False
 
     def expect(self, size: int, *, whole_s: float) -> None:
-        """A body of that size is to come, within that time."""
+        """A body of that size is to come, all of it within that time."""
         self._left = size
-        self._pace = Pace(self._limits.body_s, self._limits.body_bytes_per_s, whole_s=whole_s)
+        self._whole_s = whole_s
 
     async def whole(self) -> bytes:
         """What is left of the body. Raises Gone, Turned."""
         return b"".join([part async for part in self.parts()])
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """What is left of the body, as it comes. Raises Gone, Turned."""
+        """What is left of the body, as it comes, within its time from now on. Raises Gone, Turned."""
+        pace = Pace(self._limits.body_s, self._limits.body_bytes_per_s, whole_s=self._whole_s)
         while self._left > 0:
             try:
-                async with asyncio.timeout_at(self._pace.until):
+                async with asyncio.timeout_at(pace.until):
                     message = await self._receive()
             except TimeoutError:
                 raise Turned(BadQuery("the body of the request came too slowly"), 408) from None
@@ -204,7 +205,7 @@ class _Line:
                 raise Gone
             part = message.get("body", b"")
             self._left -= len(part)
-            self._pace.earn(part)
+            pace.earn(part)
             yield part
 
     async def gone(self) -> None:

@@ -114,27 +114,31 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_made(transport)
         self._number = next(_NUMBERS)
         if self._most is not None and len(self.connections) > 2 * self._most:
-            self._make_room()
+            self._make_room(self._most)
         line = transport.get_extra_info("socket")
         if line.family != socket.AF_UNIX:  # or who reads slowly seems not to read at all
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._looking = self.loop.call_later(self.UNREAD_S, self._look)
 
-    def _make_room(self) -> None:
-        """Of the address with most connections that ask nothing, the oldest one ends: nobody keeps others out."""
+    def _make_room(self, most: int) -> None:
+        """Of the address with most connections that ask nothing, the oldest ones end: nobody keeps others out.
+
+        Several at once, since all are looked through to find them.
+        """
         silent = [one for one in self.connections if isinstance(one, BoundedHead) and one.is_silent]
         counted = Counter(map(_host, silent))
-        most = max(counted, key=counted.__getitem__, default="")
-        oldest = min((one for one in silent if _host(one) == most), key=lambda one: one._number, default=None)
-        if oldest is not None:
-            oldest._dropped = True
-            oldest.transport.abort()
-            oldest._record(Unreachable.__name__)
+        heaviest = max(counted, key=counted.__getitem__, default="")
+        oldest = sorted((one for one in silent if _host(one) == heaviest), key=lambda one: one._number)
+        for one in oldest[: max(1, most // 16)]:
+            one._dropped = True
+            one.transport.abort()
+            one._record(Unreachable.__name__)
 
     @property
     def is_silent(self) -> bool:
-        """Whether no request is under way here, and it may go on."""
-        return not self._dropped and (self.cycle is None or self.cycle.response_complete)
+        """Whether no request is under way here, all of the last answer was sent, and it may go on."""
+        through = self.cycle is None or self.cycle.response_complete
+        return through and not self._dropped and not self.transport.get_write_buffer_size()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
+FILES = 4096  # open at once: each connection is one, also while TLS shakes hands
+
+
 class Listening(Protocol):
     """Settings of a server. `tls` False speaks plain HTTP, on loopback only; `names`: what else callers call it."""
 
@@ -107,8 +110,10 @@ def announced(
 
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """It has answered there until SIGTERM or Ctrl-C, which is how it is meant to end."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = most if most != resource.RLIM_INFINITY and most < FILES else FILES
+    if now != resource.RLIM_INFINITY and now < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 

@@ -300,10 +300,11 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Events, and how many there were in all so far."""
+    """Events, and how many there were in all so far, in that run of the controller: each begins to count anew."""
 
     events: list[EventRow]
     count: int
+    run: str
 
 
 _ANY = (errors.NotPermitted, errors.TooMany)

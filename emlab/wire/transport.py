@@ -111,7 +111,9 @@ class UnixTransport:
         """A connection that is open still: one that can be read while nothing was asked has been closed."""
         while self._idle:
             connection = self._idle.pop()
-            if not select.select([connection.sock], [], [], 0)[0]:
+            readable = select.poll()  # where `select` itself refuses the files of a program that has many
+            readable.register(connection.sock, select.POLLIN)
+            if not readable.poll(0):
                 return connection
             connection.close()
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -148,6 +150,16 @@ def test_after_a_long_body_the_next_head_is_counted_from_its_start(line: socket.
     line.sendall(one[30:].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     with line.makefile("rb") as file:
         assert file.read().count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_program_with_many_open_files_asks_on_a_connection_that_was_kept(to: UnixTransport) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        assert [send(to, PLEASE)[0] for _ in range(3)] == [200] * 3
 
 
 def test_connections_beyond_the_bound_are_turned_away(path: Path, to: UnixTransport) -> None:

@@ -105,7 +105,7 @@ def test_a_vault_that_was_set_back_is_refused_by_name(engine_name: str, home: Pa
         life.end()
         shutil.rmtree(database)
         shutil.copytree(tmp_path / "before", database)
-        with pytest.raises(em.errors.VaultError, match="ann.*older than the one that the controller remembers"):
+        with pytest.raises(em.errors.VaultError, match=r"ann.*older than the one that the controller remembers"):
             cloud.wake()
         with pytest.raises(em.TooFewUsers, match="VaultError 1"):
             ask()

@@ -294,6 +294,11 @@ def test_events_stream_and_figures_are_for_those_who_may(
         assert [_next_event(everything)["user"] for _ in range(2)] == ["bob", "ann"]
     with get("/events/stream", ann.token, **{"Last-Event-ID": "0"}) as stream:
         assert _next_event(stream)["span"] in ("start", "signup")
+    with get("/events/stream", ann.token, **{"Last-Event-ID": "0"}) as stream:
+        one, two = _next_id(stream), _next_id(stream)
+    for seen_id, following in ((one, two), (b"0123abcd." + one.partition(b".")[2], one)):  # the other is of another run
+        with get("/events/stream", ann.token, **{"Last-Event-ID": seen_id.decode()}) as stream:
+            assert _next_id(stream) == following
     second = admin.issue("owner", "ann", key=ann.key)
     with get("/events/stream", second.token) as stream:
         admin.wake("ann")  # which the new token had ended
@@ -334,6 +339,12 @@ def test_an_owner_has_so_many_streams_however_many_are_wanted_at_once(
 
     assert wanted() == {200: MAX_STREAMS_EACH, 429: 2 * MAX_STREAMS_EACH}
     assert wait_until(lambda: wanted()[200] == MAX_STREAMS_EACH, 20)  # the server has seen that they went
+
+
+def _next_id(stream: http.client.HTTPResponse) -> bytes:
+    while not (line := stream.readline()).startswith(b"id: "):
+        assert line, "the stream ended"
+    return line.removeprefix(b"id: ").strip()
 
 
 def _next_event(stream: http.client.HTTPResponse) -> dict[str, object]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -322,13 +325,52 @@ def test_who_takes_a_name_that_somebody_had_sees_nothing_of_before(caller: Calle
     caller.ask(first, "/cloud/forget", user="kim")
     second = caller.ask(admin, "/signup", user="kim", opening=OPENING)["token"]
     caller.ask(second, "/cloud/wake")
-    assert [(row["actor"], row["action"]) for row in caller.ask(second, "/audit")] == [
-        ("admin root", "signup"),
-        ("owner kim", "wake"),
+    caller.service.audit.count("nobody 192.0.2.8", "use", user="kim", outcome="NoToken")
+    assert [(row["actor"], row["action"], row["n"]) for row in caller.ask(second, "/audit")] == [
+        ("admin root", "signup", 1),
+        ("owner kim", "wake", 1),
+        ("nobody 192.0.2.8", "use", 1),
     ]
     spans = [row["span"] for row in caller.ask(second, "/events")["events"]]
     assert {"signup"} <= set(spans)
     assert not {"pause", "forget"} & set(spans)
+
+
+def test_events_are_all_there_after_a_controller_began_anew(
+    caller: Caller, admin: str, ann: str, lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = MemoryTransport(caller.service.server())
+    with ControllerClient("http://localhost", admin, transport=transport) as client:
+        everything, count = client.events()
+        assert client.events(count) == ([], count)
+        monkeypatch.setattr(lab.recorder, "run", "another")
+        assert client.events(count) == (everything, count)
+        assert client.events(count) == ([], count)
+
+
+def test_clouds_that_are_leased_are_not_woken_any_more_when_the_service_ends() -> None:
+    woken, begun, go_on = [], threading.Event(), threading.Event()
+
+    def wake(user: str) -> None:
+        woken.append(user)
+        begun.set()
+        assert go_on.wait(10.0)
+
+    service: Any = SimpleNamespace(
+        leases=SimpleNamespace(users=lambda: {"ann", "bob", "eve"}), controller=SimpleNamespace(wake=wake)
+    )
+    with ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            with serving._waking_leased(service):
+                assert begun.wait(10.0)
+
+        ended = pool.submit(serve)
+        assert begun.wait(10.0)
+        assert not wait_until(ended.done, 0.05)  # it waits for what is under way
+        go_on.set()
+        ended.result(10.0)
+    assert len(woken) == 1
 
 
 def test_a_provider_gets_no_release_of_another_s_ask(caller: Caller, ann: str, lab: em.Lab) -> None:
