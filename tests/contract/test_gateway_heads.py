@@ -316,17 +316,6 @@ def test_five_hundred_connections_at_once_are_all_answered(client: Client, ann: 
     assert client.get(ann, "/policy").status == 200
 
 
-def test_an_answer_that_is_still_being_sent_is_no_silence(lab: em.Lab, ann: em.UserCloud) -> None:
-    most, body = 4, b"x" * (8 << 20)
-    with gateway(lab, most=most) as client, contextlib.ExitStack() as stack:
-        reader = stack.enter_context(client.connect())
-        reader.sendall(head(client, ann, f"Content-Length: {len(body)}", "Connection: close") + body)
-        reply = reader.recv(1)
-        silent = [stack.enter_context(client.connect()) for _ in range(5 * most)]
-        assert rest(silent[0]) == b""
-        assert (reply + rest(reader)).endswith(b"\r\n\r\n" + body)
-
-
 def test_one_address_with_silent_connections_keeps_no_other_out(lab: em.Lab, ann: em.UserCloud) -> None:
     most = 20
     with gateway(lab, most=most) as client, contextlib.ExitStack() as stack:

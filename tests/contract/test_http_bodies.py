@@ -96,13 +96,13 @@ def test_one_address_does_not_take_the_room_of_the_others() -> None:
 
 
 class Failing:
-    """Lets everybody in, and has no engine."""
+    """Lets everybody in, and has no engine; but much to say."""
 
     def refusal(self, method: str, path: str, headers: Mapping[str, str]) -> Reply | None:
         return None
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        return problem.encode(EngineError("the engine says no"))
+        return (200, bytes(16 * MB)) if path == "/much" else problem.encode(EngineError("the engine says no"))
 
 
 @pytest.fixture
@@ -123,6 +123,18 @@ def test_what_is_unavailable_may_be_asked_again(connect: Callable[[], socket.soc
         reply = rest(line)
     assert status(reply) == 503
     assert b"retry-after: 2\r\n" in reply
+
+
+def test_an_answer_that_is_still_being_sent_is_no_silence(connect: Callable[[], socket.socket]) -> None:
+    with connect() as reader, contextlib.ExitStack() as stack:
+        reader.sendall(b"GET /much HTTP/1.1\r\nHost: h\r\n\r\n")
+        got = len(reader.recv(1))
+        silent = [stack.enter_context(connect()) for _ in range(40)]
+        assert rest(silent[0]) == b""  # one of those that had to go
+        while got < 16 * MB:
+            part = reader.recv(1 << 20)
+            assert part, f"the answer ended after {got} bytes"
+            got += len(part)
 
 
 def test_a_client_that_goes_within_its_body_is_no_error_of_ours(
