@@ -184,8 +184,8 @@ def unexplained(diary: Diary) -> list[str]:
 def _explained(deed: Deed, diary: Diary) -> bool:
     assert deed.error is not None
     away = any(not kill.user and kill.ts <= deed.end_ts and deed.start_ts <= kill.back_ts for kill in diary.kills)
-    if away and deed.error.kind in BROKEN:
-        return True
+    if away and (deed.error.kind in BROKEN or (deed.what, deed.error.kind) == ("ask", "TooFewUsers")):
+        return True  # an ask that reached no cloud is still released, by the controller that is back: as one of nobody
     if deed.error.kind == "InUse":
         return deed.what in ("pause", "lock")
     if deed.error.kind == "Locked":
