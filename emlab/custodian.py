@@ -253,8 +253,7 @@ class Custodian:
     def remaining(self, request: RemainingRequest) -> Remaining:
         """What each of these providers may still spend."""
         policy, now = self.policy(), self._clock.now()
-        left = {key: self._ledger.remaining(policy.terms(key, now)) for key in request.providers}
-        return Remaining(by_provider=left)
+        return Remaining(by_provider={key: self._ledger.remaining(policy.terms(key, now)) for key in request.providers})
 
     def head(self) -> Head:
         """The head of the cloud's log, signed."""

@@ -119,13 +119,9 @@ class Recorder:
             self._events = deque(self._events, maxlen=latest)
 
     def since(self, count: int) -> tuple[list[Event], int]:
-        """What happened after the first `count` events, as far as it is kept, and how many there were in all.
-
-        If there were not so many, all that is kept: who counted them counted those of an earlier process.
-        """
+        """What happened after the first `count` events, as far as it is kept, and how many there were in all."""
         with self._lock:
-            count = count if count <= self._count else 0
-            fresh = min(self._count - count, len(self._events))
+            fresh = min(max(self._count - count, 0), len(self._events))
             return list(itertools.islice(self._events, len(self._events) - fresh, None)), self._count
 
     @contextmanager

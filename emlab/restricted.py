@@ -131,8 +131,8 @@ class Restricted:
         hidden = _Spans(trip for trip, touches in zip(trips, touch, strict=True) if touches)
         shown = _Spans(trip for trip, touches in zip(trips, touch, strict=True) if not touches)
         # one of no trip at all belonged to a trip that was deleted, and may have had to hide it
-        visible = (one for one in sections if not self._touches(one, passed) and shown.meet(one))
-        return (one for one in visible if not hidden.meet(one))
+        seen = (one for one in sections if shown.meet(one) and not hidden.meet(one))
+        return (one for one in seen if not self._touches(one, passed))
 
     def _shows(self, fix: Fix) -> bool:
         ts, lon, lat = fix

@@ -108,20 +108,10 @@ def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None
 
 
 @contextmanager
-def _waking_leased(service: Service) -> Iterator[None]:
-    """Clouds that are leased come to run: when the last service ended in order, it paused them."""
+def _beside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """A thread works while the block runs, until the event that it is given is set; the block ends when it has."""
     stop = threading.Event()
-
-    def wake() -> None:
-        for user in service.leases.users():
-            if stop.is_set():
-                return
-            try:
-                service.controller.wake(user)
-            except EmlabError as exc:
-                log.warning("the cloud of %s is leased and cannot be woken: %s", user, exc.kind)
-
-    thread = threading.Thread(target=wake, name="emlab-leased", daemon=True)
+    thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -131,22 +121,35 @@ def _waking_leased(service: Service) -> Iterator[None]:
 
 
 @contextmanager
+def _waking_leased(service: Service) -> Iterator[None]:
+    """Clouds that are leased come to run: when the last service ended in order, it paused them."""
+
+    def wake(stop: threading.Event) -> None:
+        for user in service.leases.users():
+            if stop.is_set():
+                return
+            try:
+                service.controller.wake(user)
+            except EmlabError as exc:
+                log.warning("the cloud of %s is leased and cannot be woken: %s", user, exc.kind)
+
+    with _beside("emlab-leased", wake):
+        yield
+
+
+@contextmanager
 def _flushing(audit: Audit) -> Iterator[None]:
     """What the audit log counts is on disk every few seconds, and at the end."""
-    stop = threading.Event()
 
-    def flush() -> None:
+    def flush(stop: threading.Event) -> None:
         while not stop.wait(FLUSH_S):
             try:
                 audit.flush()
             except EmlabError as exc:
                 log.error("the audit log cannot be written now; what is to be in it waits: %s", exc)
 
-    thread = threading.Thread(target=flush, name="emlab-audit", daemon=True)
-    thread.start()
     try:
-        yield
+        with _beside("emlab-audit", flush):
+            yield
     finally:
-        stop.set()
-        thread.join()
         audit.flush()

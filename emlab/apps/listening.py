@@ -111,7 +111,7 @@ def announced(
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """It has answered there until SIGTERM or Ctrl-C, which is how it is meant to end."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = most if most != resource.RLIM_INFINITY and most < FILES else FILES
+    enough = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
     if now != resource.RLIM_INFINITY and now < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
     with contextlib.suppress(KeyboardInterrupt):

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emlab.apps.http import MAX_CONNECTIONS, MAX_READING_BYTES, server
+from emlab.apps.bodies import MAX_READING_BYTES
+from emlab.apps.http import MAX_CONNECTIONS, server
 from emlab.clock import wait_until
 from emlab.errors import NotPermitted
 from emlab.wire import problem

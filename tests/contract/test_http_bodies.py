@@ -15,8 +15,8 @@ import uvicorn
 
 import emlab as em
 from emlab.apps import http
+from emlab.apps.bodies import MAX_READING_EACH, SMALL_BODY_BYTES, Pace, Reading
 from emlab.apps.gateway import Limits
-from emlab.apps.http import MAX_READING_EACH, SMALL_BODY_BYTES, Pace, Reading
 from emlab.clock import wait_until
 from emlab.errors import EngineError, Unreachable
 from emlab.wire import problem
