@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from emlab.measure.ratio import Numbers
 
-WAKE, WAKE_ALL = "wake to first byte", "wake all at once"
+WAKE, WAKE_ALL, AWAKE = "wake to first byte", "wake all at once", "first byte when awake"
 ANSWER, ADDED = "answer", "added to an answer"
 RATE, ALONE, WORK = "load", "load on the gateway alone", "CPU per request"
 RESTART, MEMORY = "restart", "memory"

@@ -26,6 +26,7 @@ from emlab.measure.gateway_costs import (
     ALONE,
     ANSWER,
     ASLEEP,
+    AWAKE,
     IDLE,
     MEMORY,
     PER_S,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 SIZES = (1, 10, 40)  # clouds in the lab
 MOST_CLOUDS = 60  # who may sign up at once
 LOAD_S, WINDOW_S = 1.0, 10.0
+REST_S = 0.1  # without a request, so that a running cloud has to be as quick from rest as one that is woken
 CALM_S = 3.0  # after the last request, when what it left behind was tidied away
 SHARE = "% of a core"
 
@@ -62,6 +64,7 @@ def side_by_side(
 
     "wake to first byte": a new connection and a request to a paused cloud, while the others sleep; raw: the engine's
     own wake, then the same on the cloud's socket. "wake all at once": every cloud gets one at the same moment.
+    "first byte when awake": as the first, of a running cloud that nobody asked for a moment, so that nothing is woken.
     "answer": of a running cloud, over a connection that stays open. "load": requests a second over 16 such connections
     from another process; generator, gateway and cloud share this machine's cores. "CPU per request": the controller's
     under that load. "load on the gateway alone": as "load", with a program in the place of the cloud that answers at
@@ -101,7 +104,7 @@ def _plan(clouds: int) -> Iterator[tuple[int, Sequence[_Part]]]:
     for number in SIZES:
         if number < clouds:
             yield number, [_waking]
-    yield clouds, [_waking, _all_at_once, _answering, _loaded, _unbounded, _over_tls, _restarting, _idle]
+    yield clouds, [_waking, _all_at_once, _rested, _answering, _loaded, _unbounded, _over_tls, _restarting, _idle]
 
 
 def _warm(lab: ServedLab) -> None:
@@ -161,6 +164,20 @@ def _together(lab: ServedLab, arm: str) -> list[Future[float]]:
 
 
 # -- awake -------------------------------------------------------------------------------------------------------------
+
+
+def _rested(samples: Samples, lab: ServedLab, n: int, seed: int) -> None:
+    person = lab.people[0]
+    lab.admin.wake(person.user)
+    ways = {"emlab": lab.through(person), "raw": person.direct}
+
+    def rested_s(arm: str) -> float:
+        SYSTEM_CLOCK.wait(REST_S)
+        return ways[arm].fresh_s()
+
+    for number, order in _rounds("awake", n, seed):
+        for arm in order:
+            samples.take(AWAKE, arm, number, partial(rested_s, arm), unit="s")
 
 
 def _answering(samples: Samples, lab: ServedLab, n: int, seed: int, *, suffix: str = "") -> None:

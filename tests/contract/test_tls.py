@@ -1,4 +1,4 @@
-"""Certificates that are made here, as OpenSSL judges them; and given ones."""
+"""Certificates that are made here, as OpenSSL judges them; given ones; and a server that shows one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import socket
 import ssl
 import stat
 import threading
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emlab import tls
+from emlab.apps import http, listening
+from emlab.clock import wait_until
 from emlab.errors import ConfigError
 from emlab.tls import Certificate
+from tests.gateways import PATIENCE_S, Recording, rest, status
 
 
 def shake_hands(certificate: Certificate, ca: Path | None, name: str) -> str:
@@ -77,3 +82,32 @@ def test_a_given_certificate_comes_with_its_own_key(tmp_path: Path) -> None:
     for chain, key in ((one.chain, two.key), (one.chain, tmp_path / "none"), (one.key, one.key)):
         with pytest.raises(ConfigError, match="no certificate with its key"):
             tls.given(chain, key)
+
+
+def test_silent_clients_keep_nobody_out_whether_they_have_shaken_hands_or_not(tmp_path: Path) -> None:
+    most = 20
+    made = tls.private(tmp_path, ["127.0.0.1"])
+    trusting = ssl.create_default_context(cafile=made.ca)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        running = listening.server(http.asgi(Recording()), made, limit_concurrency=most)
+        thread = threading.Thread(target=partial(running.run, sockets=[listener]))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(setattr, running, "should_exit", True)
+        assert wait_until(lambda: running.started, PATIENCE_S)
+
+        def connect(source: str) -> socket.socket:
+            line = socket.create_connection(listener.getsockname(), PATIENCE_S, source_address=(source, 0))
+            return stack.enter_context(line)
+
+        def shaken(source: str) -> ssl.SSLSocket:
+            return stack.enter_context(trusting.wrap_socket(connect(source), server_hostname="127.0.0.1"))
+
+        honest = shaken("127.0.0.2")
+        for _ in range(5 * most):
+            connect("127.0.0.1")
+        lines = [shaken("127.0.0.1") for _ in range(5 * most)]
+        assert {rest(line) for line in lines[: 3 * most]} == {b""}  # the oldest ones were ended
+        for line in (honest, shaken("127.0.0.2")):
+            line.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert status(rest(line)) == 200

@@ -9,16 +9,17 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 import emlab as em
-from emlab.clock import SYSTEM_CLOCK
+from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.engines.base import Engine
 from emlab.engines.rundir import run_root
-from emlab.errors import EmlabError, InUse, Locked, StoreError
+from emlab.errors import EmlabError, InUse, Locked, StoreError, Unreachable
 from emlab.fanout import fan_out
 from emlab.parts import make_engine
 from emlab.record import Event
@@ -33,6 +34,7 @@ CLOUDS, WORKERS, SECONDS = 40, 6, 20.0
 IDLE_S = 0.4
 KILLS = 9  # of these every third hits the controller
 LEAST_DEEDS = 200
+ANSWER_S = 60.0  # only a failing test waits for so long
 FIRST_TS = 1_700_000_000.0  # of the entry with number 0
 
 
@@ -120,6 +122,7 @@ def check_data(lab: em.Lab, diary: Diary, mine: em.UserCloud, provider: str) -> 
     assert mine.key is not None
     lab.controller.unlock(mine.user, mine.key)
     cloud = lab.controller.cloud(mine.user, token=mine.token)
+    assert wait_until(partial(answers, cloud), ANSWER_S)  # of what was killed in its sleep, the first use is the end
     frame = cloud.entries(KEY)
     there = {round(ts - FIRST_TS) for ts in frame["ts"]} if len(frame) else set()
     assert set(diary.kept[mine.user]) <= there <= set(diary.sent[mine.user]), mine.user
@@ -128,6 +131,14 @@ def check_data(lab: em.Lab, diary: Diary, mine: em.UserCloud, provider: str) -> 
     alias = lab.registry.alias(cloud.id, provider)
     answered = {ask for ask, by in diary.answers if by == alias}
     assert answered <= {row.id for row in ledger.rows if row.answered}, mine.user
+
+
+def answers(cloud: em.UserCloud) -> bool:
+    try:
+        cloud.counts()
+    except (Unreachable, StoreError):
+        return False
+    return True
 
 
 def sessions_below(root: Path) -> set[str]:

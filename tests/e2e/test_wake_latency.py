@@ -17,7 +17,7 @@ from emlab.measure.gateway_load import under_load
 from emlab.parts import make_engine
 
 N, CLOUDS = 3, 2
-BOTH = {costs.WAKE, costs.WAKE_ALL, costs.ANSWER, costs.RATE, costs.ALONE}
+BOTH = {costs.WAKE, costs.WAKE_ALL, costs.AWAKE, costs.ANSWER, costs.RATE, costs.ALONE}
 BOTH |= {name + costs.TLS for name in (costs.WAKE, costs.ANSWER, costs.RATE)}
 ALONE = {costs.WORK, costs.WORK + costs.TLS, costs.RESTART, costs.MEMORY, costs.IDLE, costs.ASLEEP}
 FILES = {"params.json", "environment.json", "events.parquet", "latency.csv", "costs.png", "waits.png", "report.html"}

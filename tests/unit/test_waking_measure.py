@@ -112,7 +112,7 @@ class TestCosts:
 def test_a_lab_is_measured_with_fewer_clouds_first() -> None:
     assert [number for number, _ in waking._plan(40)] == [1, 10, 40]
     assert [number for number, _ in waking._plan(2)] == [1, 2]
-    assert [len(parts) for _, parts in waking._plan(1)] == [8]
+    assert [len(parts) for _, parts in waking._plan(1)] == [9]
     for clouds in (0, 61):
         with pytest.raises(ConfigError, match="1 to 60 clouds"):
             waking.side_by_side("process", clouds=clouds)
