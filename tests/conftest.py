@@ -33,7 +33,6 @@ NEEDED_BY_VAULT: dict[str, tuple[str, ...]] = {
     "fscrypt": ("fscrypt", "mounting"),
     "ecryptfs": ("ecryptfs",),
 }
-TESTS = pytest.StashKey[dict[str, str]]()  # which test has the home of this id
 RUN_ROOTS = pytest.StashKey[Path]()
 
 
@@ -85,16 +84,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*names): skipped without these; any of {', '.join(MISSING)}")
-    config.stash[TESTS] = {}
     # a shell that starts this in the background has it ignore Ctrl-C, and all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # all run directories of this session, also those of programs that it starts, lie in one folder
-    config.stash[RUN_ROOTS] = Path(tempfile.mkdtemp(prefix="em-"))
-    os.environ["XDG_RUNTIME_DIR"] = str(config.stash[RUN_ROOTS])
+    # all run directories of this session, also those of programs and workers that it starts, lie in one folder
+    if not _is_worker(config):
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="em-")
+    config.stash[RUN_ROOTS] = Path(os.environ["XDG_RUNTIME_DIR"])
     if part := routing.plugin(config, MISSING):
         config.pluginmanager.register(part, "emlab-guest")
     if unknown := _required(config) - MISSING.keys():
         raise pytest.UsageError(f"--require knows {', '.join(MISSING)}, not {', '.join(sorted(unknown))}")
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of several processes (`-n 2`) that test for another, which looks after them."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -160,7 +164,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("EMLAB_HOME", str(folder))
-    request.config.stash[TESTS][home_id(folder)] = request.node.nodeid
+    Path(request.config.stash[RUN_ROOTS], home_id(folder)).write_text(request.node.nodeid)  # whose home it is
     return folder
 
 
@@ -221,17 +225,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """No cloud of any test is left on any engine; what is left is named and removed, and fails the session."""
+    if _is_worker(session.config):
+        return
     root = session.config.stash[RUN_ROOTS]
     left = [*_left_processes(root), *_left_containers(root)]
     for run_dir, what in left:
-        test = session.config.stash[TESTS].get(run_dir.parent.name.removeprefix("emlab-"), "a test")
+        owner = root / run_dir.parent.name.removeprefix("emlab-")
+        test = owner.read_text() if owner.exists() else "a test"
         print(f"\n{test} left {what}", file=sys.stderr)  # noqa: T201 - after the last test there is no report
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[RUN_ROOTS], ignore_errors=True)
+    if not _is_worker(config):
+        shutil.rmtree(config.stash[RUN_ROOTS], ignore_errors=True)
 
 
 def _left_processes(root: Path) -> list[tuple[Path, str]]:

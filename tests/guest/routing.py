@@ -48,7 +48,7 @@ class Inside:
 
 
 class Outside:
-    """Runs them all in one guest when the first is due, and those that need Docker, too, in another."""
+    """Runs all of a file in one guest when the first is due, and those that need Docker, too, in another."""
 
     def __init__(self, config: pytest.Config, missing: Missing) -> None:
         self._config = config
@@ -85,7 +85,8 @@ class Outside:
         return belongs_inside(item) and all(self._missing[name]() is None for name in others)
 
     def _in_same_guest(self, one: pytest.Item, other: pytest.Item) -> bool:
-        return self._runs_inside(one) and ("docker" in needs(one)) == ("docker" in needs(other))
+        alike = one.path == other.path and ("docker" in needs(one)) == ("docker" in needs(other))
+        return alike and self._runs_inside(one)
 
     def _run(self, items: list[pytest.Item]) -> None:
         """There are reports of each of these tests."""
