@@ -9,6 +9,7 @@ from emlab.key import OwnerSecret
 from emlab.policy import Policy
 
 MAX_LEASE_S = 86400.0
+MAX_TTL_S = 10 * 366 * 86_400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
@@ -38,6 +39,14 @@ def check_vault(policy: Policy, kind: str) -> None:
         raise ConfigError(
             f"the policy accepts {', '.join(policy.vaults) or 'no'} vaults, and those of this lab are {kind}"
         )
+
+
+def check_ttl(ttl_s: object) -> None:
+    """Returns if a token can last so long; None is for ever. Raises ConfigError."""
+    if ttl_s is None:
+        return
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_TTL_S:
+        raise ConfigError(f"a token lasts more than 0 and at most {MAX_TTL_S:g} s, not {ttl_s!r}")
 
 
 def check_lease(ttl_s: object) -> None:

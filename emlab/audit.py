@@ -23,6 +23,10 @@ OK = "ok"
 NOBODY = "nobody"
 USE = "use"
 MANY = 200  # kinds of rows that wait to be written together; from then on strangers are not told apart
+_OF_NOW = (  # whose cloud there is now; the clock may have been set back since the last one was forgotten
+    "user = ? AND ts >= ? AND "
+    "seq > (SELECT coalesce(max(seq), 0) FROM audit WHERE user = ? AND action = 'forget' AND outcome = 'ok') AND"
+)
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, actor TEXT NOT NULL, "
@@ -30,6 +34,8 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS audit_user ON audit (user, seq)",
     f"CREATE TRIGGER IF NOT EXISTS audit_update BEFORE UPDATE ON audit {_NO_CHANGE}",
     f"CREATE TRIGGER IF NOT EXISTS audit_delete BEFORE DELETE ON audit {_NO_CHANGE}",
+    # a row in the place of another is a change, and fires no other trigger; -1 is of one whose number is still to come
+    f"CREATE TRIGGER IF NOT EXISTS audit_insert BEFORE INSERT ON audit WHEN NEW.seq <> -1 {_NO_CHANGE}",
 )
 
 
@@ -135,7 +141,7 @@ class Audit:
             self.flush()
         except StoreError as exc:
             log.error("the audit log is read without what cannot be written now: %s", exc)
-        where, values = ("", ()) if user is None else ("user = ? AND ts >= ? AND", (user, self.since(user)))
+        where, values = ("", ()) if user is None else (_OF_NOW, (user, self.since(user), user))
         sql = f"SELECT * FROM audit WHERE {where} seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 (no value is in it)
         return [msgspec.convert(dict(row), AuditRow) for row in self._registry.run(sql, *values, after, limit)]
 

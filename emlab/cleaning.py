@@ -40,12 +40,23 @@ def _try_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> st
         return f"the lab {name} cannot be cleaned: {exc}"
 
 
+def _remove_lost(name: str, engines: list[Engine], known: set[str]) -> int:
+    """No engine has a cloud that the lab does not know; how many there were. Their data stay in the lab's folder."""
+    lost = [(engine, handle) for engine in engines for handle in engine.find(name) if handle.cloud not in known]
+    for engine, handle in lost:
+        engine.remove(handle)
+        shutil.rmtree(handle.run_dir, ignore_errors=True)
+    return len(lost)
+
+
 def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
     registry = Registry(home / "labs" / name)
     registry.open()
     try:
         if registry.setting("keep", "no") == "yes" and not named:
-            return f"the lab {name} is kept; remove it with: emlab clean --lab {name}"
+            lost = _remove_lost(name, engines, {row.cloud for row in registry.clouds()})
+            but = f", but {lost} clouds that it does not know are removed from their engines" if lost else ""
+            return f"the lab {name} is kept{but}; remove it with: emlab clean --lab {name}"
         uses = registry.known("engine")
         if uses not in (None, "memory", *(engine.name for engine in engines)):
             return f"the lab {name} is on the engine {uses}, which cannot be used now; it is left as it is"

@@ -221,7 +221,9 @@ def serve(
     else:
         raw = read_toml(config)
         of_service = raw.pop("serve", {})
-        lab = Lab.of(raw, config)
+        if "name" not in raw:
+            raise ConfigError(f"{config} has no name: a lab that is served is found again by it")
+        lab = Lab.of({"keep": True, **raw}, config)
     chosen = serving.settings(of_service)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     serving.serve(lab, msgspec.structs.replace(chosen, **given), lambda text: print(text, flush=True))

@@ -103,6 +103,7 @@ class Controller:
             recorder=self.recorder,
             clock=clock,
         )
+        self._leaving: set[str] = set()  # clouds whose removal has begun: each sweep tries to end it
         self._lock = threading.Lock()
         self._providers: dict[str, Provider] = {}
 
@@ -121,13 +122,13 @@ class Controller:
             else:
                 life.repair(row.intent)
         for orphan in found.values():
-            log.warning("the cloud %s is not in the registry; `emlab clean` removes it", orphan.cloud)
+            log.warning("the cloud %s is not in the registry, and left alone: `emlab clean` removes it", orphan.cloud)
 
     def _leave(self, row: CloudRow, life: Lifecycle | None) -> None:
-        """What is left of a sign-up or a forgetting is gone; if that fails, the next attach tries again."""
+        """What is left of a sign-up or a forgetting is gone; if that fails, the next sweep or attach tries again."""
         log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
         try:
-            (self._bury if row.intent == "forget" else self._destroy)(row, life)
+            self._remove(row, life)
         except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
             log.warning("the cloud of %s could not be removed: %s", row.user, exc)
 
@@ -177,7 +178,7 @@ class Controller:
             the owner's handle; the token in it is shown only now.
         Raises: ConfigError (bad name, the user has a cloud, or the policy refuses this lab's vaults), BadQuery (a place
             of the policy is none), EngineError; nothing is left behind then, or the log
-            says what could not be removed, and the next attach tries again.
+            says what could not be removed, and the next sweep or attach tries again.
         """
         check_name("user", user)
         key = Key.random() if key is None else key
@@ -218,16 +219,25 @@ class Controller:
         )
 
     def forget(self, user: str) -> None:
-        """The user's cloud and data are gone; what was spent is remembered for a next sign-up. Raises UnknownUser."""
+        """The user's cloud and data are gone; what was spent is remembered for a next sign-up.
+
+        Raises: UnknownUser; EngineError and others: nobody can use the cloud any more, and sweeps try again.
+        """
         life = self.life(user)
         with self.span("forget", user):
             self._registry.intend(user, "forget")  # from now on nothing is granted
-            self._bury(self._row(user), life)
+            self._remove(self._row(user), life)
         log.info("cloud of %s forgotten", user)
 
-    def _bury(self, row: CloudRow, life: Lifecycle | None) -> None:
-        self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
+    def _remove(self, row: CloudRow, life: Lifecycle | None) -> None:
+        """A cloud that is being forgotten, or whose sign-up failed, is gone; whatever happens, nobody uses it again."""
+        self._leaving.add(row.cloud)
+        if life is not None:
+            life.leave()
+        if row.intent == "forget":
+            self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
         self._destroy(row, life)
+        self._leaving.discard(row.cloud)
 
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
@@ -302,8 +312,13 @@ class Controller:
         self.life(user).pause()
 
     def wake(self, user: str) -> None:
-        """The user's cloud runs. Idempotent. Raises UnknownUser, Locked."""
-        self.life(user).wake()
+        """The user's cloud runs, which counts as a use. Idempotent. Raises UnknownUser, Locked."""
+        life = self.life(user)
+        lease = life.begin_use()
+        try:
+            life.wake()
+        finally:
+            life.release(lease)
 
     def lock(self, user: str) -> None:
         """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse, VaultBusy."""
@@ -336,7 +351,13 @@ class Controller:
             yield client
 
     def sweep(self) -> list[str]:
-        """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`."""
+        """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`.
+
+        Before, clouds that could not be removed when they were to be are tried again.
+        """
+        for row in self._registry.clouds() if self._leaving else ():
+            if row.cloud in self._leaving:
+                self._leave(row, self._lives.by_cloud.get(row.cloud))
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
         return sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())

@@ -25,7 +25,6 @@ from emlab.usercloud import UserCloud
 from emlab.wire.transport import MemoryTransport
 
 NEW_LAB = "home"  # of somebody who names none and has none
-COMMAND_LINE = "command-line"
 MAX_TOKEN_BYTES = 4096
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -47,13 +46,13 @@ def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[
         return
     with kept_lab(name, leave=True) as lab:
         service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
-        token = service.issue("admin", COMMAND_LINE).token
+        token = service.issue("admin", serving.COMMAND_LINE).token
         transport = MemoryTransport(service.server())
         try:
             with ControllerClient("http://localhost", token, transport=transport) as client:
                 yield client
         finally:
-            lab.controller.tokens.drop("admin", COMMAND_LINE)
+            lab.controller.tokens.drop("admin", serving.COMMAND_LINE)
             service.audit.flush()
 
 

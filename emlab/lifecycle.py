@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emlab import provision as provisioning
+from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable
@@ -60,6 +61,7 @@ class Lifecycle:
         self._engine = engine
         self.vault = vault
         self.closing = False  # the vault is to be closed, but could not be yet
+        self._leaving = False  # it is being removed, and must take nothing more
         # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
         # that had begun would have cleared it, and one that begins later finds the lease. Who goes by it alone (the
@@ -100,8 +102,13 @@ class Lifecycle:
         return handle
 
     def use(self) -> Use:
-        """Last use and leases, for an idle rule."""
+        """Last use and leases, for an idle rule. None is later than it can be, also if the clock was set back."""
         with self._uses:
+            now = self._clock.now()
+            self._last_use_ts = min(self._last_use_ts, now)
+            for number, until_ts in self._leases.items():
+                if until_ts != math.inf:
+                    self._leases[number] = min(until_ts, now + MAX_LEASE_S)
             return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()), self._gaps)
 
     def lease(self, until_ts: float) -> int:
@@ -215,6 +222,7 @@ class Lifecycle:
         Raises: WrongKey, EngineError and others; a vault that was closed is closed then.
         """
         with self._lock, self._span("unlock"):
+            self._check_stays()
             if self.vault.is_open:
                 self.vault.open(key)
                 self._settle()
@@ -284,6 +292,10 @@ class Lifecycle:
         except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
             log.warning("cannot %s the vault of %s: %s", what, self.spec.user, exc)
 
+    def leave(self) -> None:
+        """Nobody wakes or uses the cloud any more: it is about to be destroyed."""
+        self._leaving, self.runs = True, False
+
     def destroy(self, data_dir: Path) -> None:
         """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent.
 
@@ -341,7 +353,7 @@ class Lifecycle:
         Arguments and errors as of `wake`.
         """
         with self._alone(timeout_s) as left_s:
-            return not self.closing and self.vault.is_open and self._roused(left_s)
+            return not self.closing and not self._leaving and self.vault.is_open and self._roused(left_s)
 
     def _roused(self, timeout_s: float | None) -> bool:
         sleeps, self.sleeps = self.sleeps, False
@@ -352,6 +364,7 @@ class Lifecycle:
         return False
 
     def _wake(self, timeout_s: float | None = None) -> None:
+        self._check_stays()
         if self.closing:
             raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
         if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
@@ -365,6 +378,10 @@ class Lifecycle:
         if state is not CloudState.RUNNING:
             self._start(timeout_s)
         self.runs = True
+
+    def _check_stays(self) -> None:
+        if self._leaving:
+            raise CloudGone(f"the cloud of {self.spec.user} is being removed")
 
     def _resume(self, timeout_s: float | None) -> None:
         self._close_client()  # the time for which the cloud keeps a connection ran on while it slept

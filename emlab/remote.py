@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from emlab.arguments import check_key, check_lease
+from emlab.arguments import check_key, check_lease, check_ttl
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
 from emlab.errors import ConfigError
@@ -148,6 +148,7 @@ class ControllerClient:
         """See `Controller.signup`. The key is made here, and travels in the body of this request."""
         key = Key.random() if key is None else key
         check_key(key)
+        check_ttl(token_ttl_s)  # here: what is no number would travel as none at all
         request = SignupRequest(user=user, opening=Opening.of(key), policy=policy, token_ttl_s=token_ttl_s)
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
@@ -304,6 +305,7 @@ class ControllerClient:
 
         Raises: NotPermitted, WrongKey, ConfigError, UnknownUser.
         """
+        check_ttl(ttl_s)
         opening = None if key is None else Opening.of(key)
         request = TokenRequest(kind=kind, subject=subject, ttl_s=ttl_s, opening=opening)
         return self._call("issue", Issued, request, timeout_s=START_TIMEOUT_S)

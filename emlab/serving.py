@@ -16,13 +16,14 @@ from emlab.aggregator import SIMULATED
 from emlab.apps import listening
 from emlab.apps.listening import Address
 from emlab.audit import Audit
+from emlab.clock import SYSTEM_CLOCK
 from emlab.errors import ConfigError, EmlabError
 from emlab.files import replacing
 from emlab.lab import Lab
 from emlab.registry import owner_of
 from emlab.service import Service, SignupMode
 
-ADMIN = "admin"
+ADMIN, COMMAND_LINE = "admin", "command-line"  # subjects of admin tokens: the first one, and one for one command
 log = logging.getLogger(__name__)
 FLUSH_S = 5.0
 KEPT_EVENTS = 100_000
@@ -47,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     certificate: str = ""
     key: str = ""
     signup: SignupMode = "admin"
-    requests_per_s: Annotated[float, msgspec.Meta(gt=0)] = 2000.0
+    requests_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 2000.0
 
 
 def address(lab_dir: Path) -> Address | None:
@@ -101,7 +102,9 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:
     """There is an admin: the first one's token is in a file of the lab."""
     path = lab.path / TOKEN_FILE
-    if not any(token.revoked_ts is None for token in lab.controller.tokens.of("admin")):
+    lab.controller.tokens.drop("admin", COMMAND_LINE)  # left by a command that was killed
+    now = SYSTEM_CLOCK.now()
+    if not any(token.holds(now) for token in lab.controller.tokens.of("admin")):
         with replacing(path) as file:
             file.write(f"{service.issue('admin', ADMIN).token}\n".encode())
         say(f"the token of its first admin is in {path}; only you can read it")

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 import msgspec
 
+from emlab.arguments import check_ttl
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import TokenKind, check_kind, new_token, token_hash
 from emlab.registry import Registry
 from emlab.wire.control import Token
 
-MAX_TTL_S = 10 * 366 * 86_400.0
 MAX_EACH = 100  # tokens of one subject that hold, and as many that do not any more
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
@@ -51,8 +51,7 @@ class Tokens:
             ttl_s: until it expires, at most ten years; never without it.
         Raises: ConfigError, also if the subject has MAX_EACH tokens that hold.
         """
-        if ttl_s is not None and (isinstance(ttl_s, bool) or not 0 < ttl_s <= MAX_TTL_S):
-            raise ConfigError(f"a token lasts more than 0 and at most {MAX_TTL_S:g} s, not {ttl_s!r}")
+        check_ttl(ttl_s)
         self._make_room(kind, subject)
         text, now = new_token(kind), self._clock.now()
         expires_ts = None if ttl_s is None else now + ttl_s

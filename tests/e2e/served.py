@@ -74,8 +74,8 @@ def _answers(running: Served) -> bool:
 
 
 def lab_file(path: Path, engine: str, serve: Mapping[str, object] | None = None, **lab: object) -> Path:
-    """A lab's file: kept, never pausing by itself, on a free port."""
-    settings = {"name": "served", "engine": engine, "keep": True, "idle_s": 0, **lab}
+    """A lab's file: never pausing by itself, on a free port, and kept, as what is served is."""
+    settings = {"name": "served", "engine": engine, "idle_s": 0, **lab}
     lines = [_line(*item) for item in settings.items()]
     lines += ["[serve]", *(_line(*item) for item in {"port": 0, **(serve or {})}.items())]
     path.write_text("\n".join(lines))

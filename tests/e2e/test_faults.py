@@ -20,6 +20,7 @@ from emlab.clock import wait_until
 from emlab.engines.rundir import run_root
 from emlab.errors import EmlabError, InUse
 from emlab.parts import make_engine
+from emlab.registry import Registry
 from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
@@ -218,6 +219,22 @@ def test_a_kept_lab_comes_back_paused_with_its_data_and_clean_leaves_it_alone(en
         assert again.state is em.CloudState.PAUSED
         assert again.counts() == {"background/location": 1}
     assert not lab.path.exists()
+
+
+@REAL
+def test_cleaning_takes_from_a_kept_lab_only_clouds_that_it_does_not_know(engine_name: str, home: Path) -> None:
+    with em.Lab(engine_name, name="kept", keep=True, idle=None) as lab:
+        ann, _ = lab.controller.signup("ann"), lab.controller.signup("lost")
+    registry = Registry(lab.path)
+    registry.open()
+    registry.drop("lost")
+    registry.close()
+    said = [clean(home)[0] for _ in range(2)]
+    assert ["1 clouds that it does not know" in sentence for sentence in said] == [True, False]
+    engine = make_engine(engine_name, home)
+    assert [handle.cloud for handle in engine.find()] == [ann.id]
+    with em.Lab(engine_name, name="kept", keep=False) as lab:
+        assert lab.controller.cloud("ann", token=ann.token).counts() == {}
 
 
 FORKED = """

@@ -212,6 +212,15 @@ def test_what_cannot_be_served_is_said_and_nothing_is_left(
     assert list(home.rglob("*.sqlite")) == []
 
 
+def test_a_lab_that_is_served_has_a_name(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text('engine = "memory"\n[serve]\nport = 0')
+    command = [sys.executable, "-m", "emlab.cli", "serve", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "has no name" in done.stderr
+
+
 def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
     given = tls.private(tmp_path / "elsewhere", ["127.0.0.1"])
     names = {"certificate": str(given.chain), "key": str(given.key)}

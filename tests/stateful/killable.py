@@ -72,7 +72,7 @@ class KillableLab(RuleBasedStateMachine):
         self.engine = FaultyEngine(make_engine(self.engine_name, self.home))
         self.idle: IdleRule = Never()
         self.members: dict[str, Person] = {}
-        self.limbo: set[str] = set()  # whose sign-up or forgetting failed, until a restart ends it
+        self.limbo: set[str] = set()  # whose sign-up or forgetting failed, until a sweep or a restart ends it
         self.buried: dict[str, int] = {}  # what forgotten people had spent
         self.provider = SigningKey()
         self.numbers = iter(range(1_000_000))

@@ -83,7 +83,7 @@ class Machine(KillableLab):
             self.limbo.discard(user)
 
     def leaving(self, user: str) -> None:
-        """A sign-up or a forgetting that failed: there is nothing, or a restart will end it."""
+        """A sign-up or a forgetting that failed: there is nothing, or a sweep or a restart will end it."""
         row = self.registry.cloud(user)
         assert row is None or row.intent in LEAVING
         self.limbo = (self.limbo | {user}) if row else (self.limbo - {user})
@@ -222,13 +222,16 @@ class Machine(KillableLab):
         closing = {user for user in self.members if self.controller.life(user).closing}
         long = {user: now - person.last_use_ts for user, person in self.members.items() if user not in leased}
         running = {user for user in self.members if self.state(user) is CloudState.RUNNING}
+        limbo = bool(self.limbo)
         swept = self.attempt(self.controller.sweep)
+        self.limbo = {row.user for row in self.registry.clouds() if row.intent in LEAVING}
+        assert self.engine.fired > fired or self.limbo == set()  # without faults a sweep ends what was begun
         for user, person in self.members.items():
             person.shut = person.shut or not self.is_open(user)
         if isinstance(swept, str):
             return
         assert not set(swept) & (leased - closing)
-        if self.engine.fired > fired or self.limbo:
+        if self.engine.fired > fired or limbo:
             return
         if isinstance(self.idle, PauseAfter):
             idle_s = self.idle.idle_s

@@ -16,11 +16,12 @@ import pytest
 
 import emlab as em
 from emlab import ask as asking
-from emlab import provision
+from emlab import provision, serving
 from emlab.cleaning import clean
 from emlab.clock import wait_until
 from emlab.errors import InUse
 from emlab.key import SigningKey
+from emlab.lab import read_toml
 from emlab.loss import Loss
 from emlab.parts import emlab_home
 from emlab.registry import Registry, Tombstone
@@ -625,8 +626,20 @@ def test_a_lab_s_file_says_when_clouds_are_locked(home: Path, tmp_path: Path) ->
     file.write_text("idle_s = 0\nlock_after_s = 3600")
     with pytest.raises(em.ConfigError, match="positive number of seconds"):
         em.Lab.load(file)
-    sample = em.Lab.load(Path(__file__).parents[2] / "conf" / "lab.toml")
-    assert sample._idle == em.PauseAfter(60.0)
+
+
+def test_the_sample_says_the_defaults() -> None:
+    file = Path(__file__).parents[2] / "conf" / "lab.toml"
+    raw = read_toml(file)
+    assert raw.pop("serve") == msgspec.to_builtins(serving.Settings())
+    assert (raw.pop("name"), raw.pop("keep")) == ("my-lab", True)
+    told, untold = em.Lab.of(raw, file), em.Lab.of({}, file)
+    for lab in (told, untold):
+        lab.name = "same"
+    assert vars(told).keys() == vars(untold).keys()
+    for name, value in vars(told).items():
+        if not isinstance(value, threading.Event):
+            assert value == vars(untold)[name], name
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,11 @@ from ipywidgets import Widget
 
 import emlab as em
 from emlab import provision as provisioning
+from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock, ManualClock, wait_until
 from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
-from emlab.errors import InUse, Unreachable, VaultBusy, WrongKey
+from emlab.errors import CloudGone, InUse, Unreachable, VaultBusy, WrongKey
 from emlab.idle import Use
 from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
@@ -429,9 +432,77 @@ def test_why_a_sign_up_failed_is_told_even_if_what_is_left_of_it_cannot_be_remov
         with pytest.raises(em.EngineError, match="no room"):
             lab.controller.signup("bob")
     assert "the cloud of bob could not be removed: the engine went away" in caplog.text
+    with pytest.raises(CloudGone, match="is being removed"):
+        lab.controller.wake("bob")
     lab.controller.detach()
     lab.controller.attach()
     assert len(lab.controller.clouds()) == 0
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_cloud_that_is_being_forgotten_takes_nothing_more_and_the_next_sweep_removes_it(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, *, paused: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise em.EngineError("the engine went away")
+
+    if paused:
+        ann.pause()
+    life = lab.controller.life("ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller.engine, "remove", fail)
+        with pytest.raises(em.EngineError, match="went away"):
+            lab.controller.forget("ann")
+        assert lab.controller.sweep() == []
+    assert ann.key is not None
+    for act in (ann.wake, ann.counts, partial(ann.unlock, ann.key), life.wake):
+        with pytest.raises(CloudGone, match="is being removed"):
+            act()
+    assert not life.rouse()
+    assert lab.controller.sweep() == []
+    assert len(lab.controller.clouds()) == 0
+    assert lab.controller.engine.find() == []
+    assert lab.controller.signup("ann").state is CloudState.RUNNING
+
+
+def test_a_sign_up_that_failed_keeps_the_name_until_the_next_sweep(
+    lab: em.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Handle:
+        raise em.EngineError("the engine went away")
+
+    with monkeypatch.context() as patch:
+        for verb in ("start", "remove"):
+            patch.setattr(lab.controller.engine, verb, fail)
+        with pytest.raises(em.EngineError, match="went away"):
+            lab.controller.signup("bob")
+    with pytest.raises(em.ConfigError, match="has a cloud"):
+        lab.controller.signup("bob")
+    lab.controller.sweep()
+    assert lab.controller.signup("bob").state is CloudState.RUNNING
+
+
+def test_an_ordered_wake_is_a_use(lab: em.Lab, ann: em.UserCloud) -> None:
+    ann.pause()
+    before = lab.controller.life("ann").use().last_use_ts
+    ann.wake()
+    after = lab.controller.life("ann").use()
+    assert after.last_use_ts > before
+    assert after.leases == ()
+
+
+def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    clock.advance(1000 * 86_400.0)
+    life.lease(clock.now() + 60.0)
+    life.begin_use()
+    clock._now -= 1000 * 86_400.0
+    now = clock.now()
+    assert life.use().last_use_ts == now
+    assert life.use().leases == (now + MAX_LEASE_S, math.inf)
+    clock.advance(MAX_LEASE_S)
+    assert life.use().leases == (now + MAX_LEASE_S, math.inf)
 
 
 def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(

@@ -281,6 +281,42 @@ def test_a_provider_asks_by_aliases_and_gets_a_release(caller: Caller, admin: st
     assert caller.get(planner.token, "/aggregator") == told
 
 
+@pytest.mark.parametrize("ttl_s", [float("nan"), float("inf"), 0, -1.0])
+def test_what_is_no_time_to_live_makes_no_token(caller: Caller, admin: str, ttl_s: float) -> None:
+    transport = MemoryTransport(caller.service.server())
+    with em.ControllerClient("http://localhost", admin, transport=transport) as client:
+        before = client.tokens()
+        with pytest.raises(em.ConfigError, match="a token lasts"):
+            client.issue("admin", "root", ttl_s=ttl_s)
+        with pytest.raises(em.ConfigError, match="a token lasts"):
+            client.signup("bob", token_ttl_s=ttl_s)
+        assert client.tokens() == before
+        assert len(client.clouds()) == 0
+
+
+def test_a_lab_that_is_served_has_an_admin_whatever_tokens_there_were(lab: em.Lab) -> None:
+    service, said = Service(lab.controller, lab.registry), list[str]()
+    service.issue("admin", serving.COMMAND_LINE)
+    ended = service.issue("admin", "root", ttl_s=0.001).about
+    assert wait_until(lambda: not ended.holds(SYSTEM_CLOCK.now()), 10.0)
+    for _ in range(2):
+        serving._first_token(lab, service, said.append)
+    assert len(said) == 1
+    assert lab.controller.tokens.who((lab.path / serving.TOKEN_FILE).read_text().strip()).kind == "admin"
+    assert lab.controller.tokens.of("admin", serving.COMMAND_LINE) == []
+
+
+def test_an_owner_s_part_of_the_record_begins_with_the_cloud_whatever_the_clock_did(lab: em.Lab) -> None:
+    audit = Audit(lab.registry, clock=ManualClock(SYSTEM_CLOCK.now() + 86_400.0))
+    lab.controller.signup("tim")
+    audit.note("owner tim", "pause", user="tim")
+    lab.controller.forget("tim")
+    audit.note("owner tim", "forget", user="tim")
+    lab.controller.signup("tim")
+    audit.note("owner tim", "signup", user="tim")
+    assert [row.action for row in audit.rows(user="tim")] == ["signup"]
+
+
 def test_asks_are_on_record_with_whose_cloud_was_asked(caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
     transport = MemoryTransport(caller.service.server())
     with em.ControllerClient("http://localhost", admin, transport=transport) as client:
@@ -494,7 +530,8 @@ def test_the_record_is_only_added_to(tmp_path: Path) -> None:
     registry.open()
     audit = Audit(registry, clock=ManualClock(5.0))
     audit.note("admin root", "pause", user="ann")
-    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+    anew = "INSERT OR REPLACE INTO audit VALUES (1, 0, 'x', 'pause', '', 'ok', 1)"
+    for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit", anew):
         with pytest.raises(em.errors.StoreError, match="only added to"):
             registry.run(statement)
     (row,) = audit.rows()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from emlab.arguments import MAX_TTL_S
 from emlab.clock import ManualClock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import token_hash
 from emlab.registry import Registry
-from emlab.tokens import MAX_EACH, MAX_TTL_S, Tokens
+from emlab.tokens import MAX_EACH, Tokens
 
 NOW = 1_700_000_000.0
 
