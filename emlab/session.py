@@ -234,8 +234,10 @@ class Session:
     def issue(self, request: TokenRequest) -> Issued:
         """A further token; a cloud that runs is stopped, so that the next use starts it with the new list."""
         own = self.own
-        kind, subject = (request.kind, request.subject) if own is None else ("owner", own)
+        kind, subject = request.kind, own if request.subject is None else request.subject
         with self._noted("issue", subject or "" if kind == "owner" else ""):
+            if own is not None and (kind, subject) != ("owner", own):
+                raise NotPermitted("an owner makes further tokens for the own cloud only")
             if subject is None:
                 raise ConfigError("name whom the token is for")
             if kind == "provider":

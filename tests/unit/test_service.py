@@ -219,7 +219,9 @@ class TestOwners:
         assert len(lab.controller.clouds()) == 0
 
     def test_has_further_tokens_and_revokes_one(self, caller: Caller, ann: str) -> None:
-        phone = caller.ask(ann, "/tokens", kind="admin", subject="root", ttl_s=60)
+        for kind, subject in (("admin", "root"), ("admin", None), ("owner", "bob"), ("provider", "ann")):
+            assert caller.refused(ann, "/tokens", {"kind": kind, "subject": subject}) == (403, "NotPermitted")
+        phone = caller.ask(ann, "/tokens", ttl_s=60)
         assert (phone["about"]["kind"], phone["about"]["subject"]) == ("owner", "ann")
         assert len(caller.get(phone["token"], "/tokens")) == 2
         caller.ask(ann, "/tokens/revoke", id=phone["about"]["id"])
