@@ -18,7 +18,8 @@ def clean(home: Path, lab: str | None = None) -> list[str]:
     A lab whose engine or vault cannot be used now, or that cannot be read, is left as it is, and its sentence says so.
 
     Args:
-        lab: only this one, even if it was kept; without it all but the kept ones.
+        lab: only this one, even if it was kept; without it all but the kept ones, and clouds of these that they do
+            not know.
     Raises: ConfigError (no such lab).
     """
     usable = [name for name in ("docker", "process") if missing_of(load(ENGINES, name, "engine")) is None]
@@ -40,12 +41,12 @@ def _try_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> st
         return f"the lab {name} cannot be cleaned: {exc}"
 
 
-def _remove_lost(name: str, engines: list[Engine], known: set[str]) -> int:
+def _remove_lost(home: Path, name: str, engines: list[Engine], known: set[str]) -> int:
     """No engine has a cloud that the lab does not know; how many there were. Their data stay in the lab's folder."""
     lost = [(engine, handle) for engine in engines for handle in engine.find(name) if handle.cloud not in known]
     for engine, handle in lost:
         engine.remove(handle)
-        shutil.rmtree(handle.run_dir, ignore_errors=True)
+        shutil.rmtree(make_run_dir(home, handle.cloud))
     return len(lost)
 
 
@@ -54,7 +55,7 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
     registry.open()
     try:
         if registry.setting("keep", "no") == "yes" and not named:
-            lost = _remove_lost(name, engines, {row.cloud for row in registry.clouds()})
+            lost = _remove_lost(home, name, engines, {row.cloud for row in registry.clouds()})
             but = f", but {lost} clouds that it does not know are removed from their engines" if lost else ""
             return f"the lab {name} is kept{but}; remove it with: emlab clean --lab {name}"
         uses = registry.known("engine")

@@ -7,6 +7,7 @@ cloud: the controller cannot widen a policy.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -103,7 +104,7 @@ class Controller:
             recorder=self.recorder,
             clock=clock,
         )
-        self._leaving: set[str] = set()  # clouds whose removal has begun: each sweep tries to end it
+        self._unfinished: set[str] = set()  # clouds whose removal failed: each sweep tries again
         self._lock = threading.Lock()
         self._providers: dict[str, Provider] = {}
 
@@ -231,13 +232,16 @@ class Controller:
 
     def _remove(self, row: CloudRow, life: Lifecycle | None) -> None:
         """A cloud that is being forgotten, or whose sign-up failed, is gone; whatever happens, nobody uses it again."""
-        self._leaving.add(row.cloud)
         if life is not None:
-            life.leave()
-        if row.intent == "forget":
-            self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
-        self._destroy(row, life)
-        self._leaving.discard(row.cloud)
+            life.retire()
+        try:
+            if row.intent == "forget":
+                self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
+            self._destroy(row, life)
+        except BaseException:
+            self._unfinished.add(row.cloud)
+            raise
+        self._unfinished.discard(row.cloud)
 
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
@@ -314,11 +318,8 @@ class Controller:
     def wake(self, user: str) -> None:
         """The user's cloud runs, which counts as a use. Idempotent. Raises UnknownUser, Locked."""
         life = self.life(user)
-        lease = life.begin_use()
-        try:
+        with Lease(life, math.inf):
             life.wake()
-        finally:
-            life.release(lease)
 
     def lock(self, user: str) -> None:
         """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse, VaultBusy."""
@@ -355,9 +356,8 @@ class Controller:
 
         Before, clouds that could not be removed when they were to be are tried again.
         """
-        for row in self._registry.clouds() if self._leaving else ():
-            if row.cloud in self._leaving:
-                self._leave(row, self._lives.by_cloud.get(row.cloud))
+        for row in [row for row in self._registry.clouds() if row.cloud in self._unfinished]:
+            self._leave(row, self._lives.by_cloud.get(row.cloud))
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
         return sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())

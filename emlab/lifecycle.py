@@ -7,7 +7,6 @@ use: a use is noted before it waits for the cloud's lock, and a pause looks for 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import shutil
@@ -17,16 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emlab import provision as provisioning
-from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable
 from emlab.gate import Gate
-from emlab.idle import NO_GAPS, Use
+from emlab.idle import Use
 from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
 from emlab.record import Recorder
 from emlab.state import CloudSpec, CloudState, Handle
+from emlab.uses import Uses
 from emlab.vaults.base import Found, Vault
 from emlab.wire.client import CloudClient
 
@@ -61,7 +60,7 @@ class Lifecycle:
         self._engine = engine
         self.vault = vault
         self.closing = False  # the vault is to be closed, but could not be yet
-        self._leaving = False  # it is being removed, and must take nothing more
+        self._retired = False  # it is being removed, and must take nothing more
         # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
         # that had begun would have cleared it, and one that begins later finds the lease. Who goes by it alone (the
@@ -75,12 +74,7 @@ class Lifecycle:
         self._handle = handle
         self._lock = threading.RLock()
         self._client: CloudClient | None = None
-        self._uses = threading.Lock()  # held for a moment only, never while waiting for the other
-        self._leases: dict[int, float] = {}
-        self._lease_ids = itertools.count()
-        self._last_use_ts = clock.now()
-        self._was_used = False  # not since this object exists: before, there was no gap that anybody saw begin
-        self._gaps = NO_GAPS
+        self._uses = Uses(spec.cloud, clock)
 
     @property
     def state(self) -> CloudState:
@@ -102,46 +96,24 @@ class Lifecycle:
         return handle
 
     def use(self) -> Use:
-        """Last use and leases, for an idle rule. None is later than it can be, also if the clock was set back."""
-        with self._uses:
-            now = self._clock.now()
-            self._last_use_ts = min(self._last_use_ts, now)
-            for number, until_ts in self._leases.items():
-                if until_ts != math.inf:
-                    self._leases[number] = min(until_ts, now + MAX_LEASE_S)
-            return Use(self.spec.cloud, self._last_use_ts, tuple(self._leases.values()), self._gaps)
+        """Last use and leases, for an idle rule."""
+        return self._uses.now()
 
     def lease(self, until_ts: float) -> int:
         """The cloud is in use until then; returns the lease's number."""
-        with self._uses:
-            self._note_gap()
-            number = next(self._lease_ids)
-            self._leases[number] = until_ts
-            return number
-
-    def _note_gap(self) -> None:
-        """A use begins now: if no other is under way, a gap ends."""
-        now = self._clock.now()
-        for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
-            self._last_use_ts = max(self._last_use_ts, self._leases.pop(number))
-        if self._was_used and not self._leases:
-            self._gaps = self._gaps.plus(now - self._last_use_ts)
-        self._was_used = True
+        return self._uses.begin(until_ts)
 
     def begin_use(self) -> int:
         """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""
-        return self.lease(math.inf)
+        return self._uses.begin(math.inf)
 
     def release(self, number: int) -> None:
         """That lease has ended, which counts as a use. Idempotent."""
-        with self._uses:
-            self._last_use_ts = self._clock.now()
-            self._leases.pop(number, None)
+        self._uses.end(number)
 
     def end_leases(self) -> None:
         """No lease holds the cloud any more: for the end of a whole lab."""
-        with self._uses:
-            self._leases.clear()
+        self._uses.clear()
 
     def create(self, key: OwnerSecret, marker: str) -> None:
         """The vault exists, open and marked, and the cloud answers."""
@@ -292,9 +264,9 @@ class Lifecycle:
         except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
             log.warning("cannot %s the vault of %s: %s", what, self.spec.user, exc)
 
-    def leave(self) -> None:
+    def retire(self) -> None:
         """Nobody wakes or uses the cloud any more: it is about to be destroyed."""
-        self._leaving, self.runs = True, False
+        self._retired, self.runs = True, False
 
     def destroy(self, data_dir: Path) -> None:
         """Engine, run directory, vault and data know nothing of the cloud any more. Idempotent.
@@ -302,7 +274,7 @@ class Lifecycle:
         First the keys of the vault are shredded: whatever fails then, what is on disk is unreadable once it is closed.
         """
         with self._lock:
-            self.runs = False
+            self.retire()
             self.vault.shred_keys()
             self._close_client()
             self._engine.remove(self._handle or self._expected())
@@ -353,7 +325,7 @@ class Lifecycle:
         Arguments and errors as of `wake`.
         """
         with self._alone(timeout_s) as left_s:
-            return not self.closing and not self._leaving and self.vault.is_open and self._roused(left_s)
+            return not self.closing and not self._retired and self.vault.is_open and self._roused(left_s)
 
     def _roused(self, timeout_s: float | None) -> bool:
         sleeps, self.sleeps = self.sleeps, False
@@ -380,7 +352,7 @@ class Lifecycle:
         self.runs = True
 
     def _check_stays(self) -> None:
-        if self._leaving:
+        if self._retired:
             raise CloudGone(f"the cloud of {self.spec.user} is being removed")
 
     def _resume(self, timeout_s: float | None) -> None:

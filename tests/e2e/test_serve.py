@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import signal
 import ssl
 import subprocess
@@ -190,6 +191,14 @@ def test_one_lab_is_served_once_and_a_port_too(lab: Served, config: Path, home: 
     assert not (home / "labs" / "other").exists()
 
 
+def refused(config: Path) -> str:
+    """Why that is not served."""
+    command = [sys.executable, "-m", "emlab.cli", "serve", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    return done.stderr
+
+
 @pytest.mark.parametrize(
     ("serve", "said"),
     [
@@ -198,27 +207,21 @@ def test_one_lab_is_served_once_and_a_port_too(lab: Served, config: Path, home: 
         ({"certificate": "x.pem", "key": "x.key"}, "no certificate with its key"),
         ({"signup": "everyone"}, "signup"),
         ({"port": 70000}, "port"),
+        ({"requests_per_s": math.inf}, "requests_per_s"),
         ({"colour": "blue"}, "colour"),
     ],
 )
 def test_what_cannot_be_served_is_said_and_nothing_is_left(
     serve: dict[str, object], said: str, home: Path, tmp_path: Path
 ) -> None:
-    file = lab_file(tmp_path / "lab.toml", "memory", serve, keep=False)
-    command = [sys.executable, "-m", "emlab.cli", "serve", "--config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
-    assert said in done.stderr
+    assert said in refused(lab_file(tmp_path / "lab.toml", "memory", serve, keep=False))
     assert list(home.rglob("*.sqlite")) == []
 
 
 def test_a_lab_that_is_served_has_a_name(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
     file.write_text('engine = "memory"\n[serve]\nport = 0')
-    command = [sys.executable, "-m", "emlab.cli", "serve", "--config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
-    assert "has no name" in done.stderr
+    assert "has no name" in refused(file)
 
 
 def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
