@@ -22,6 +22,7 @@ from emlab.errors import Locked, VaultError
 from emlab.key import Key
 from emlab.vaults import ecryptfs_token as token
 from emlab.vaults import helper, mounts
+from emlab.vaults.base import Found
 from emlab.vaults.ecryptfs import EcryptfsVault, _keys
 from emlab.vaults.helper import Helper
 from tests.canary import search, search_bytes
@@ -138,6 +139,10 @@ def kill_container(api: APIClient, container: str) -> None:
     api.kill(container)
 
 
+def pause_container(api: APIClient, container: str) -> None:
+    api.pause(container)
+
+
 def die(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -187,26 +192,41 @@ def test_a_helper_that_is_killed_is_an_error_and_nothing_is_mounted(
 def test_whoever_is_killed_meanwhile_leaves_a_vault_that_closes_and_opens(
     place: Path, vault: EcryptfsVault, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    listen = helper._listen
+
+    def die_when_answered(stream: socket.socket) -> None:
+        listen(stream)
+        die()
+
     def begin() -> None:
         vault.open(key)
         raise AssertionError("it is dead")
 
-    def end() -> None:
-        vault.repair()
-        assert not vault.is_open
-        (vault.open(key) / "file").write_text("kept")
-        vault.close()
-
-    as_member(place, lambda: vault.create(key))
-    before_start, before_the_keys = die, after_start(die, monkeypatch)
-    for talk in (before_start, before_the_keys):
+    def killed(talk: Callable[..., object] = helper._talk, listen: Callable[[socket.socket], object] = listen) -> None:
         with monkeypatch.context() as there:
             there.setattr(helper, "_talk", talk)
+            there.setattr(helper, "_listen", listen)
             as_member(place, begin)
-    with monkeypatch.context() as there:
-        there.setattr(helper, "_listen", die)  # the keys were sent
-        as_member(place, begin)
-    as_member(place, end)
+
+    def leaves(*found: Found) -> None:
+        def end() -> None:
+            left = vault.repair()
+            assert left in found
+            assert vault.is_open is (left is Found.OPEN)
+            (vault.open(key) / "file").write_text("kept")
+            vault.close()
+
+        as_member(place, end)
+
+    as_member(place, lambda: vault.create(key))
+    killed(die)  # before the start
+    killed(after_start(die, monkeypatch))  # before the keys
+    killed(after_start(pause_container, monkeypatch), die)  # they were sent, and are not read
+    leaves(Found.CLOSED)
+    killed(listen=die_when_answered)
+    leaves(Found.OPEN)
+    killed(listen=die)  # and the container goes on: it may be quicker than whoever repairs, and mount
+    leaves(Found.CLOSED, Found.OPEN)
     (lower,) = vault._lower.iterdir()
     assert "file" not in lower.name
     known = token.known()
@@ -225,7 +245,7 @@ def test_no_key_is_found_in_what_docker_keeps_shows_or_logs(
     listen = helper._listen
 
     def freeze(api: APIClient, container: str) -> None:
-        api.pause(container)
+        pause_container(api, container)
         frozen.append((api, container))
 
     def look_and_thaw(stream: socket.socket) -> str:
