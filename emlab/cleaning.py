@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import ConfigError, EmlabError, LabInUse
+from emlab.errors import ConfigError, EmlabError, EngineMissing, LabInUse
 from emlab.parts import ENGINES, load, make_engine, make_vault, missing_of
 from emlab.registry import Registry
 
@@ -20,7 +20,8 @@ def clean(home: Path, lab: str | None = None) -> list[str]:
     Args:
         lab: only this one, even if it was kept; without it all but the kept ones, and clouds of these that they do
             not know.
-    Raises: ConfigError (no such lab).
+    Raises: ConfigError (no such lab); if only one is to be removed, whatever keeps it from being: LabInUse, VaultBusy
+        and others.
     """
     usable = [name for name in ("docker", "process") if missing_of(load(ENGINES, name, "engine")) is None]
     engines = [make_engine(name, home) for name in usable]
@@ -29,12 +30,14 @@ def clean(home: Path, lab: str | None = None) -> list[str]:
     }
     if lab is not None and lab not in labs:
         raise ConfigError(f"there is no lab {lab!r} here; there are: {', '.join(sorted(labs)) or 'none'}")
-    return [_try_one(home, name, engines, named=lab is not None) for name in sorted(labs) if lab in (None, name)]
+    if lab is not None:
+        return [_clean_one(home, lab, engines, named=True)]
+    return [_try_one(home, name, engines) for name in sorted(labs)]
 
 
-def _try_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
+def _try_one(home: Path, name: str, engines: list[Engine]) -> str:
     try:
-        return _clean_one(home, name, engines, named=named)
+        return _clean_one(home, name, engines, named=False)
     except LabInUse as exc:
         return str(exc)
     except (EmlabError, OSError) as exc:
@@ -60,7 +63,7 @@ def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> 
             return f"the lab {name} is kept{but}; remove it with: emlab clean --lab {name}"
         uses = registry.known("engine")
         if uses not in (None, "memory", *(engine.name for engine in engines)):
-            return f"the lab {name} is on the engine {uses}, which cannot be used now; it is left as it is"
+            raise EngineMissing(f"it is on the engine {uses}, which cannot be used now")
         make = make_vault(registry.known("vault") or "plain")
         vaults = [make(folder) for folder in sorted((home / "labs" / name / "clouds").glob("*"))]
         for vault in vaults:

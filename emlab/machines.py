@@ -16,6 +16,7 @@ NAMES = {
     "controller_port": "port",
     "service_router_port": "port",
 }
+TICKS = {"tick_period", "pause_ticks"}
 IGNORED = {
     "machines": "all clouds run on this host; weights mean nothing then",
     "swarm_port": "the engine is driven directly; there is no agent on a port",
@@ -37,9 +38,9 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, object], list[str]]:
         found = json.loads(raw) if len(raw) <= MAX_BYTES else None
     except (OSError, ValueError, RecursionError) as exc:
         raise ConfigError(f"{path} cannot be read as a machines.json: {exc}") from exc
-    if not isinstance(found, dict) or not found:
-        raise ConfigError(f"{path} is no machines.json: it is one JSON object")
-    given = {name.replace("-", "_"): value for name, value in found.items()}
+    given = {name.replace("-", "_"): value for name, value in found.items()} if isinstance(found, dict) else {}
+    if not given.keys() & (NAMES.keys() | IGNORED.keys() | TICKS):
+        raise ConfigError(f"{path} is no machines.json: it is one JSON object, with machines, ports or ticks")
     serve = {ours: given.pop(theirs) for theirs, ours in NAMES.items() if theirs in given}
     if "port" in serve:
         serve["port"] = _number(path, "port", serve["port"])
@@ -55,7 +56,7 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, object], list[str]]:
 
 def _idle(path: Path, given: dict[str, object]) -> dict[str, object]:
     """The idle time: ticks of so many seconds."""
-    if not {"tick_period", "pause_ticks"} <= given.keys():
+    if not given.keys() >= TICKS:
         return {}
     period_s, ticks = (_number(path, name, given.pop(name)) for name in ("tick_period", "pause_ticks"))
     return {"idle_s": float(period_s * ticks)}

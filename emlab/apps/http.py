@@ -173,6 +173,8 @@ class BoundedHead(HttpToolsProtocol):
             refused, status = _too_long_head(), 431
         elif self.parser.should_upgrade():
             refused, status = BadQuery("there is no other protocol here than HTTP/1.1"), 400
+        elif self.parser.get_http_version() == "1.1" and [name for name, _ in self.headers].count(b"host") != 1:
+            refused, status = BadQuery("a request names its host, once"), 400
         elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
         if refused is not None:

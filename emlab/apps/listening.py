@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
+LOCAL = ("localhost", "127.0.0.1", "::1")
 FILES = 4096  # open at once: each connection is one, also while TLS shakes hands
 
 
@@ -78,7 +79,7 @@ def certificate(folder: Path, chosen: Listening) -> Certificate | None:
         return None
     if chosen.certificate:
         return tls.given(Path(chosen.certificate), Path(chosen.key))
-    return tls.private(folder, list(dict.fromkeys([chosen.host, *chosen.names, socket.gethostname(), "localhost"])))
+    return tls.private(folder, list(dict.fromkeys([chosen.host, *chosen.names, socket.gethostname(), *LOCAL])))
 
 
 def url(chosen: Listening, listener: socket.socket) -> str:

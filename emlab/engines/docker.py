@@ -177,7 +177,7 @@ class DockerEngine:
         labels = [f"{base.LABEL_HOME}={home_id(self._home)}"]
         if lab is not None:
             labels.append(f"{base.LABEL_LAB}={lab}")
-        with self._call("find clouds"):
+        with self._call("list"):
             # the low-level list: the other one inspects each container, and fails when one goes meanwhile
             found: list[dict[str, Any]] = self._api.containers(all=True, filters={"label": labels})
         return found

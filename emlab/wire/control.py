@@ -8,6 +8,7 @@ import msgspec
 
 from emlab import errors
 from emlab.aggregate import Release
+from emlab.arguments import MAX_LEASE_S, MAX_TTL_S
 from emlab.ask import Ask, Name, Outcome, Public
 from emlab.errors import ConfigError
 from emlab.key import Key, Passphrase, RecoveryCode, Secret, TokenKind
@@ -18,6 +19,7 @@ from emlab.wire.table import Route
 
 MAX_ROWS = 1000
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Ttl = Annotated[float, msgspec.Meta(gt=0, le=MAX_TTL_S)]  # of a token
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
@@ -45,7 +47,7 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """What opens a vault: a key (64 hex digits), a passphrase or a recovery code; exactly one. Never shown."""
 
     key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
-    passphrase: Text | None = None
+    passphrase: Annotated[str, msgspec.Meta(min_length=Passphrase.MIN, max_length=Passphrase.MAX)] | None = None
     code: Text | None = None
 
     @classmethod
@@ -89,7 +91,7 @@ class SignupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     user: Name
     opening: Opening
     policy: Policy | None = None
-    token_ttl_s: Seconds | None = None
+    token_ttl_s: Ttl | None = None
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +151,7 @@ class LogRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The cloud shall not be paused for so long. With an id, that lease then ends so long from now, at least."""
 
-    ttl_s: float
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_LEASE_S)]
     id: str | None = None
     user: Name | None = None
 
@@ -203,7 +205,7 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     kind: TokenKind = "owner"
     subject: Name | None = None
-    ttl_s: Seconds | None = None
+    ttl_s: Ttl | None = None
     opening: Opening | None = None
 
 
@@ -249,7 +251,7 @@ class ProviderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
     name: Name
     public: Public
-    token_ttl_s: Seconds | None = None
+    token_ttl_s: Ttl | None = None
 
 
 class AggregatorReport(msgspec.Struct, frozen=True):

@@ -146,6 +146,7 @@ def test_the_token_of_an_e_mission_client_is_in_the_body(client: Client, ann: em
         (["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"], 400),
         (["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x"], 400),
         (["Upgrade: h2c"], 400),
+        (["Host: elsewhere"], 400),
         (["Expect: 200-ok", "Content-Length: 0"], 417),
         (["X: " + "x" * MAX_HEADER_BYTES], 431),
     ],
@@ -257,7 +258,7 @@ def test_any_path_is_refused_or_passed_on_unchanged(
     reply = client.raw(
         b"GET "
         + target
-        + b" HTTP/1.1\r\nAuthorization: Bearer "
+        + b" HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer "
         + ann.token.encode()
         + b"\r\nConnection: close\r\n\r\n"
     )
@@ -291,7 +292,7 @@ def test_the_second_head_of_a_connection_comes_in_time_too(client: Client, ann: 
 def test_a_body_that_does_not_come_is_not_waited_for(
     client: Client, ann: em.UserCloud, asked: list[Asked], by_user: bool
 ) -> None:
-    head_of = f"POST {client.path('ann', '/usercache/put')} HTTP/1.1\r\n"
+    head_of = f"POST {client.path('ann', '/usercache/put')} HTTP/1.1\r\nHost: h\r\n"
     token = "" if by_user else f"Authorization: Bearer {ann.token}\r\n"
     assert status(client.raw(f"{head_of}{token}Content-Length: 100\r\n\r\nxy".encode())) == 408
     assert asked == []

@@ -83,18 +83,25 @@ def test_a_large_body_of_who_may_is_read_whole(to: UnixTransport) -> None:
 
 def test_an_empty_answer_is_not_called_json(line: socket.socket) -> None:
     for path, kind in (("/nothing", b"text/html"), ("/", b"application/json")):
-        line.sendall(f"POST {path} HTTP/1.1\r\nAuthorization: please\r\nContent-Length: 0\r\n\r\n".encode())
+        line.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\nContent-Length: 0\r\n\r\n".encode())
         assert b"content-type: " + kind in line.recv(1 << 16)
 
 
-@pytest.mark.parametrize("host", ["", "Host: elsewhere/nothing?\r\n"])
+@pytest.mark.parametrize("host", ["", "elsewhere/nothing?"])
 def test_the_head_s_host_is_no_part_of_the_path(line: socket.socket, host: str) -> None:
-    line.sendall(f"POST / HTTP/1.1\r\n{host}Authorization: please\r\nContent-Length: 2\r\n\r\nhi".encode())
+    line.sendall(f"POST / HTTP/1.1\r\nHost: {host}\r\nAuthorization: please\r\nContent-Length: 2\r\n\r\nhi".encode())
     assert line.recv(1 << 16).endswith(b"\r\n\r\n2")
 
 
+@pytest.mark.parametrize(("version", "hosts", "status"), [("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 0, 200)])
+def test_a_request_names_its_host_once(line: socket.socket, version: str, hosts: int, status: int) -> None:
+    named = "Host: h\r\n" * hosts
+    line.sendall(f"POST / HTTP/{version}\r\n{named}Authorization: please\r\nContent-Length: 2\r\n\r\nhi".encode())
+    assert line.recv(1 << 16).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_who_may_not_is_told_so_before_the_body_is_read(to: UnixTransport, line: socket.socket) -> None:
-    line.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+    line.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
     assert answer(line) == (403, "say please")
     status, reply = send(to, {}, BODY)  # a client that sends on learns it too
     assert (type(problem.decode(status, reply)), status) == (NotPermitted, 403)
@@ -108,14 +115,14 @@ def test_who_may_not_is_told_so_before_the_body_is_read(to: UnixTransport, line:
     ],
 )
 def test_a_body_without_a_bound_is_refused_unread(line: socket.socket, length: str, status: int, text: str) -> None:
-    line.sendall(f"POST / HTTP/1.1\r\nAuthorization: please\r\n{length}\r\n\r\n".encode())
+    line.sendall(f"POST / HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\n{length}\r\n\r\n".encode())
     found, said = answer(line)
     assert found == status
     assert text in said
 
 
 def test_large_bodies_do_not_fill_the_memory_together(path: Path, to: UnixTransport) -> None:
-    begin = f"POST / HTTP/1.1\r\nAuthorization: please\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n".encode()
+    begin = f"POST / HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_READING_BYTES // MAX_BODY_BYTES):
             slow = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -146,7 +153,7 @@ def test_a_head_that_does_not_end_is_cut_off(line: socket.socket, part: bytes) -
 
 
 def test_after_a_long_body_the_next_head_is_counted_from_its_start(line: socket.socket) -> None:
-    one = b"POST / HTTP/1.1\r\nAuthorization: please\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000
+    one = b"POST / HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000
     line.sendall(one + one[:30])
     line.sendall(one[30:].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     with line.makefile("rb") as file:

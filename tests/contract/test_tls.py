@@ -17,6 +17,7 @@ from emlab import tls
 from emlab.apps import http, listening
 from emlab.clock import wait_until
 from emlab.errors import ConfigError
+from emlab.serving import Settings
 from emlab.tls import Certificate
 from tests.gateways import PATIENCE_S, Recording, rest, status
 
@@ -55,6 +56,13 @@ def test_callers_who_trust_the_authority_trust_the_server_under_its_names_only(t
     assert shake_hands(made, made.ca, "lab.example") == "127.0.0.1"
     assert shake_hands(made, made.ca, "other.example") == "CERTIFICATE_VERIFY_FAILED"
     assert shake_hands(made, None, "127.0.0.1") == "CERTIFICATE_VERIFY_FAILED"
+
+
+def test_programs_of_the_host_trust_a_server_that_listens_everywhere(tmp_path: Path) -> None:
+    made = listening.certificate(tmp_path, Settings(host="0.0.0.0"))
+    assert made is not None
+    for name in ("localhost", "127.0.0.1", "::1"):
+        assert shake_hands(made, made.ca, name) == "0.0.0.0"
 
 
 def test_the_authority_stays_and_the_certificate_follows_its_names(tmp_path: Path) -> None:

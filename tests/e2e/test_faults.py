@@ -265,6 +265,8 @@ def test_a_lab_has_one_owner_and_keeps_its_engine(lab: em.Lab, engine_name: str)
     with pytest.raises(em.LabInUse, match=str(os.getpid())):
         em.Lab(engine_name, name=lab.name).start()
     assert f"in use by process {os.getpid()}" in " ".join(clean(lab.home))
+    with pytest.raises(em.LabInUse):
+        clean(lab.home, lab.name)
     other = em.Lab("memory", name="other", keep=True).start()
     other.close()
     with pytest.raises(em.ConfigError, match="engine 'memory'"):

@@ -210,7 +210,7 @@ class TestOwners:
 
     @pytest.mark.parametrize("ttl_s", [0, -1, 315_360_000, 1e300])
     def test_gets_no_lease_of_ten_years(self, caller: Caller, ann: str, ttl_s: float) -> None:
-        assert caller.refused(ann, "/leases", {"ttl_s": ttl_s}) == (400, "ConfigError")
+        assert caller.refused(ann, "/leases", {"ttl_s": ttl_s}) == (400, "BadQuery")
 
     def test_forgets_only_the_cloud_that_is_named(self, caller: Caller, ann: str, lab: em.Lab) -> None:
         assert caller.refused(ann, "/cloud/forget", {}) == (400, "BadQuery")
