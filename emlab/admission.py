@@ -9,7 +9,7 @@ from emlab import ask as asking
 from emlab import provision as provisioning
 from emlab.ask import Answer, Ask, AskRequest, Envelope, Failure, Outcome, Refusal
 from emlab.clock import Clock
-from emlab.errors import BadReply, CloudGone, EmlabError, NotPermitted, UnknownUser
+from emlab.errors import BadReply, CloudGone, EmlabError, NotPermitted
 from emlab.key import SigningKey
 from emlab.lifecycle import Lifecycle
 from emlab.policy import Pinned, admits
@@ -24,7 +24,7 @@ class Admission:
     """Admits providers to the clouds of one lab. Thread-safe.
 
     Args:
-        life: of the user's cloud; raises UnknownUser. engine: its name, for the record.
+        life: of the cloud with this id; raises CloudGone. engine: its name, for the record.
         signing: of the controller, which each cloud knows.
     """
 
@@ -50,8 +50,9 @@ class Admission:
     def register(self, name: str, public: str, *, ttl_s: float | None = None) -> str:
         """The provider of this name and key may ask; returns its token, its only one. Raises ConfigError."""
         self._registry.add_provider(name, public)
-        self._tokens.drop("provider", name)
-        return self._tokens.issue("provider", name, ttl_s=ttl_s)[0]
+        text, token = self._tokens.issue("provider", name, ttl_s=ttl_s)
+        self._tokens.drop("provider", name, but=token.id)  # only now: whoever gets no new one keeps the one there is
+        return text
 
     def roster(self, token: str, provider: str) -> list[str]:
         """What this provider knows the clouds by whose owners permit it to ask. Wakes nobody. Raises NotPermitted."""
@@ -75,8 +76,8 @@ class Admission:
     def _permitted(self, row: CloudRow) -> Pinned:
         """Which providers may ask, as the cloud said last; nobody, if it never said so on this host."""
         try:
-            said = provisioning.published(self._life(row.user).spec.run_dir)
-        except UnknownUser:  # forgotten meanwhile
+            said = provisioning.published(self._life(row.cloud).spec.run_dir)
+        except CloudGone:  # forgotten meanwhile
             return ()
         return () if said is None else said.providers
 
@@ -109,7 +110,7 @@ class Admission:
             with self._recorder.span("answer", user=row.user, engine=self._engine):
                 envelope = self._carry(ask, signature, row, alias, timeout_s)
         except asking.REFUSALS as exc:
-            self._registry.take_back(row.user, ask.loss)
+            self._registry.take_back(row.cloud, ask.loss)
             return Refusal(cloud=alias, kind=exc.kind)
         except EmlabError as exc:
             return Failure(cloud=alias, kind=exc.kind)
@@ -126,9 +127,9 @@ class Admission:
 
     def _carry(self, ask: Ask, signature: bytes, row: CloudRow, alias: str, timeout_s: float) -> Envelope:
         start = self._clock.now()
-        with self._life(row.user).using(timeout_s=timeout_s) as client:
+        with self._life(row.cloud).using(timeout_s=timeout_s) as client:
             now = self._clock.now()
-            if not self._registry.grant(row.user, ask.loss):
+            if not self._registry.grant(row.cloud, ask.loss):
                 raise CloudGone(f"the cloud of {row.user} is being forgotten")
             expires_ts = min(now + asking.MAX_CAPABILITY_S / 2, ask.expires_ts)
             capability, mark = asking.grant(ask, row.cloud, alias, self._signing, expires_ts=expires_ts)
@@ -141,5 +142,5 @@ class Admission:
                 asking.authenticate(envelope, ask, alias, row.public)
             except NotPermitted as exc:
                 raise BadReply(f"the answer of {row.user} is not its own: {exc}") from exc
-            self._registry.seen(row.user, envelope.stub.ledger_seq)
+            self._registry.seen(row.cloud, envelope.stub.ledger_seq)
             return envelope

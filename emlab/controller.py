@@ -23,7 +23,7 @@ from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds, state_of, states_of, status_of
 from emlab.engines.base import SOCKET, Engine
-from emlab.errors import ConfigError, EmlabError
+from emlab.errors import CloudGone, ConfigError, EmlabError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule, Never, Sooner
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
@@ -98,13 +98,14 @@ class Controller:
         self.admission = Admission(
             registry,
             self.tokens,
-            self._lives.of,
+            self._lives.behind,
             engine=engine.name,
             signing=self._signing,
             recorder=self.recorder,
             clock=clock,
         )
         self._unfinished: set[str] = set()  # clouds whose removal failed: each sweep tries again
+        self._ending = threading.Lock()  # a cloud, its name and its tokens end together
         self._lock = threading.Lock()
         self._providers: dict[str, Provider] = {}
 
@@ -144,13 +145,15 @@ class Controller:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.detach()
 
-    def _provision(self, user: str) -> Provision:
-        row = self._row(user)
+    def _provision(self, cloud: str) -> Provision:
+        row = self._registry.by_cloud(cloud)
+        if row is None:
+            raise CloudGone(f"the cloud {cloud} is gone")
         return Provision(
             lab=self.lab,
             cloud=row.cloud,
             generation=row.generation,
-            owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", user).items()],
+            owner_tokens=[OwnerToken(*known) for known in self.tokens.hashes("owner", row.user).items()],
             controller=self._signing.public,
             policy=Policy.closed(),
             spent=row.carried,
@@ -199,7 +202,8 @@ class Controller:
                     # closed policy, and if this process dies before, the cloud goes
                     client.call("set_policy", Policy, policy, token=token)
                     health = client.call("health", Health)
-                self._registry.born(user, health.public)
+                if not self._registry.born(row.cloud, health.public):
+                    raise CloudGone(f"the cloud of {user} was forgotten while it came to be")
             except BaseException:
                 self._leave(row, self._lives.by_cloud.get(row.cloud))
                 raise
@@ -226,8 +230,10 @@ class Controller:
         """
         life = self.life(user)
         with self.span("forget", user):
-            self._registry.intend(user, "forget")  # from now on nothing is granted
-            self._remove(self._row(user), life)
+            row = self._registry.leave(life.spec.cloud)
+            if row is None:  # somebody else has forgotten it meanwhile
+                raise unknown(user, self.lab)
+            self._remove(row, life)
         log.info("cloud of %s forgotten", user)
 
     def _remove(self, row: CloudRow, life: Lifecycle | None) -> None:
@@ -246,18 +252,17 @@ class Controller:
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
         row = self._registry.cloud(user)
-        life = self._lives.by_user.get(user)
-        if row is not None and life is not None:
-            self._destroy(row, life)
+        if row is not None:
+            self._destroy(row, self._lives.by_cloud.get(row.cloud))
 
     def _destroy(self, row: CloudRow, life: Lifecycle | None) -> None:
         if life is not None:
             life.destroy(self._lives.folder(row))
-        known = self._registry.cloud(row.user)
-        if known is not None and known.cloud == row.cloud:
-            self._lives.end(row)
-            self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
-            self._registry.drop(row.user)
+        with self._ending:
+            if self._registry.by_cloud(row.cloud) is not None:  # else the name may be another cloud's by now
+                self._lives.end(row)
+                self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
+                self._registry.drop(row.cloud)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""

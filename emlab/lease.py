@@ -5,17 +5,17 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from emlab.arguments import MAX_LEASE_S
+from emlab.arguments import MAX_LEASE_S, check_lease
 from emlab.clock import Clock
-from emlab.errors import ConfigError, UnknownUser
+from emlab.errors import ConfigError
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 
 MAX_NAMED = 100  # of one user
-_SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, user TEXT NOT NULL, until_ts REAL NOT NULL)"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS named_leases (name TEXT PRIMARY KEY, cloud TEXT NOT NULL, until_ts REAL NOT NULL)"
 
 
 class AnyLease(AbstractContextManager["AnyLease"], Protocol):
@@ -50,66 +50,82 @@ class NamedLeases:
     """Leases of those who are elsewhere and know them by name; they outlive this process. Thread-safe.
 
     Args:
-        make: a lease of a user's cloud for so many seconds; raises UnknownUser, ConfigError.
+        of_user: the life of a user's cloud; raises UnknownUser. of_cloud: that of a cloud's id, None if it is gone.
         registry: open; keeps the leases.
     """
 
-    def __init__(self, make: Callable[[str, float], Lease], registry: Registry, *, clock: Clock) -> None:
-        self._make = make
+    def __init__(
+        self,
+        of_user: Callable[[str], Lifecycle],
+        of_cloud: Callable[[str], Lifecycle | None],
+        registry: Registry,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._of_user = of_user
+        self._of_cloud = of_cloud
         self._registry = registry
         self._clock = clock
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[str, Lease]] = {}
+        self._held: dict[str, tuple[Lifecycle, Lease]] = {}
         registry.run(_SCHEMA)
-        now = clock.now()
-        registry.run("DELETE FROM leases WHERE until_ts <= ?", now)
-        for row in registry.run("SELECT * FROM leases"):
-            left_s = min(row["until_ts"] - now, MAX_LEASE_S)  # more than was asked for, if the clock went back
-            with suppress(UnknownUser):  # whose cloud was forgotten
-                lease = make(row["user"], left_s)
-                self._held[row["name"]] = (row["user"], lease)
-                if lease.until_ts < row["until_ts"]:
-                    registry.run("UPDATE leases SET until_ts = ? WHERE name = ?", lease.until_ts, row["name"])
+        latest_ts = clock.now() + MAX_LEASE_S
+        for row in registry.run("SELECT * FROM named_leases"):
+            if (life := of_cloud(row["cloud"])) is not None:
+                self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts)))
+        registry.run("UPDATE named_leases SET until_ts = ? WHERE until_ts > ?", latest_ts, latest_ts)
+        self._drop_ended()
 
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
-        """A new lease, or that one, holds at least so long from now; its name and until when. Raises ConfigError."""
+        """A new lease, or that one, holds at least so long from now; its name and until when.
+
+        Raises: UnknownUser, ConfigError.
+        """
+        check_lease(ttl_s)
+        life = self._of_user(user)
         with self._lock:
             self._drop_ended()
-            before = None if name is None else self._lease(user, name)
-            if before is None and sum(holder == user for holder, _ in self._held.values()) >= MAX_NAMED:
+            before = None if name is None else self._lease(life, name)
+            if before is None and sum(holder is life for holder, _ in self._held.values()) >= MAX_NAMED:
                 raise ConfigError(f"there are {MAX_NAMED} leases of {user} already: release some")
-            lease = self._make(user, ttl_s)
-            if before is not None:
-                lease, shorter = (lease, before) if before.until_ts < lease.until_ts else (before, lease)
-                shorter.release()
+            now = self._clock.now()
+            # the one there is may hold until later, but no later than it can, if the clock was set back
+            until_ts = max(now + ttl_s, min(before.until_ts, now + MAX_LEASE_S) if before else 0.0)
             name = secrets.token_hex(8) if name is None else name
-            self._held[name] = (user, lease)
-            self._registry.run("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", name, user, lease.until_ts)
-            return name, lease.until_ts
+            self._registry.run("INSERT OR REPLACE INTO named_leases VALUES (?, ?, ?)", name, life.spec.cloud, until_ts)
+            self._held[name] = (life, Lease(life, until_ts))
+            if before is not None:
+                before.release()
+            return name, until_ts
 
     def users(self) -> set[str]:
         """Whose clouds are leased."""
         now = self._clock.now()
         with self._lock:
-            return {user for user, lease in self._held.values() if lease.until_ts > now}
+            return {life.spec.user for life, lease in self._held.values() if lease.until_ts > now}
 
     def end(self, user: str, name: str) -> tuple[str, float]:
-        """That lease has ended; its name and when. Raises ConfigError: there is none."""
+        """That lease has ended; its name and when. Raises UnknownUser, ConfigError: there is none."""
+        life = self._of_user(user)
         with self._lock:
-            lease = self._lease(user, name)
-            lease.release()
-            del self._held[name]
-            self._registry.run("DELETE FROM leases WHERE name = ?", name)
+            lease = self._lease(life, name)
+            self._drop(name)
             return name, min(lease.until_ts, self._clock.now())
 
-    def _lease(self, user: str, name: str) -> Lease:
-        holder, lease = self._held.get(name, ("", None))
-        if lease is None or holder != user:
-            raise ConfigError(f"there is no lease {name[:80]!r} of {user}; it may have ended")
+    def _lease(self, life: Lifecycle, name: str) -> Lease:
+        holder, lease = self._held.get(name, (None, None))
+        if lease is None or holder is not life:
+            raise ConfigError(f"there is no lease {name[:80]!r} of {life.spec.user}; it may have ended")
         return lease
 
+    def _drop(self, name: str) -> None:
+        self._registry.run("DELETE FROM named_leases WHERE name = ?", name)
+        self._held.pop(name)[1].release()
+
     def _drop_ended(self) -> None:
+        """Neither here nor in the registry is a lease whose time is over, or whose cloud is gone."""
         now = self._clock.now()
-        for name in [name for name, (_, lease) in self._held.items() if lease.until_ts <= now]:
-            self._held.pop(name)[1].release()
-        self._registry.run("DELETE FROM leases WHERE until_ts <= ?", now)
+        for name, (life, lease) in list(self._held.items()):
+            if lease.until_ts <= now or self._of_cloud(life.spec.cloud) is not life:
+                self._drop(name)
+        self._registry.run("DELETE FROM named_leases WHERE until_ts <= ?", now)

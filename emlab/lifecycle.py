@@ -118,6 +118,7 @@ class Lifecycle:
     def create(self, key: OwnerSecret, marker: str) -> None:
         """The vault exists, open and marked, and the cloud answers."""
         with self._lock:
+            self._check_stays()
             self.vault.create(key)
             provisioning.write_marker(self.vault.open(key), marker)
             self._start()
@@ -336,9 +337,7 @@ class Lifecycle:
         return False
 
     def _wake(self, timeout_s: float | None = None) -> None:
-        self._check_stays()
-        if self.closing:
-            raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
+        self.check_usable()
         if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
             self._try("close", self.end_bereft)
             raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
@@ -350,6 +349,15 @@ class Lifecycle:
         if state is not CloudState.RUNNING:
             self._start(timeout_s)
         self.runs = True
+
+    def check_usable(self) -> None:
+        """Returns unless it is being removed, or locked: even while it still runs, it then takes nothing more.
+
+        Does not block. Raises CloudGone, Locked.
+        """
+        self._check_stays()
+        if self.closing:
+            raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
 
     def _check_stays(self) -> None:
         if self._retired:

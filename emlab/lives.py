@@ -8,7 +8,7 @@ from pathlib import Path
 from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import UnknownUser
+from emlab.errors import CloudGone, UnknownUser
 from emlab.lifecycle import Lifecycle
 from emlab.provision import Provision
 from emlab.record import Recorder
@@ -22,7 +22,7 @@ class Lives:
 
     Args:
         engine, vault, registry, lab, home, lab_dir, recorder: see `Controller`.
-        provision: what the user's custodian is told when it starts.
+        provision: what the custodian of the cloud with this id is told when it starts.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Lives:
             spec,
             engine=self._engine,
             vault=vault,
-            provision=lambda: self._provision(row.user),
-            intend=lambda intent: self._registry.turn(row.user, intent),
+            provision=lambda: self._provision(row.cloud),
+            intend=lambda intent: self._registry.turn(row.cloud, intent),
             recorder=self._recorder,
             clock=self._clock,
             handle=handle,
@@ -89,6 +89,13 @@ class Lives:
         life = self.by_user.get(user)
         if life is None:
             raise unknown(user, self._lab)
+        return life
+
+    def behind(self, cloud: str) -> Lifecycle:
+        """The life of the cloud with this id. Raises CloudGone."""
+        life = self.by_cloud.get(cloud)
+        if life is None:
+            raise CloudGone(f"the cloud {cloud} is gone")
         return life
 
     def detach(self) -> None:

@@ -264,47 +264,55 @@ class Registry:
         secret = self._aliases = self._aliases or self.secret("aliases")
         return hmac.new(secret, f"{provider}\0{cloud}".encode(), hashlib.sha256).hexdigest()[:32]
 
-    def born(self, user: str, public: str) -> None:
-        """The cloud of this user has started for the first time."""
-        self.run("UPDATE clouds SET public = ?, intent = '' WHERE user = ?", public, user)
+    # Changes name the cloud by its id, since another one may have come to bear the user's name meanwhile.
 
-    def intend(self, user: str, intent: str) -> None:
-        """That is under way for this user; whoever attaches after a crash finishes or undoes it."""
-        self.run("UPDATE clouds SET intent = ? WHERE user = ?", intent, user)
+    def born(self, cloud: str, public: str) -> bool:
+        """The cloud has started for the first time. False: it is being forgotten, or is not remembered."""
+        sql = "UPDATE clouds SET public = ?, intent = '' WHERE cloud = ? AND intent = 'signup' RETURNING user"
+        return bool(self.run(sql, public, cloud))
 
-    def turn(self, user: str, intent: str) -> None:
-        """The user's vault is to be closed ("lock"), is being opened ("unlock"), or neither ("").
+    def leave(self, cloud: str) -> CloudRow | None:
+        """The cloud is being forgotten: from now on nothing is granted, and whoever attaches after a crash goes on.
+
+        Returns:
+            its row; None if it is not remembered.
+        """
+        done = self.run("UPDATE clouds SET intent = 'forget' WHERE cloud = ? RETURNING *", cloud)
+        return CloudRow.of(done[0]) if done else None
+
+    def turn(self, cloud: str, intent: str) -> None:
+        """The cloud's vault is to be closed ("lock"), is being opened ("unlock"), or neither ("").
 
         A sign-up or a forgetting that is under way goes before.
         """
-        self.run("UPDATE clouds SET intent = ? WHERE user = ? AND intent NOT IN (?, ?)", intent, user, *LEAVING)
+        self.run("UPDATE clouds SET intent = ? WHERE cloud = ? AND intent NOT IN (?, ?)", intent, cloud, *LEAVING)
 
-    def grant(self, user: str, loss: Loss) -> bool:
+    def grant(self, cloud: str, loss: Loss) -> bool:
         """A capability of that loss is granted. False: the cloud comes or goes."""
-        return self._regrant(user, lambda granted: granted + loss)
+        return self._regrant(cloud, lambda granted: granted + loss)
 
-    def take_back(self, user: str, loss: Loss) -> bool:
+    def take_back(self, cloud: str, loss: Loss) -> bool:
         """What was granted was refused. False: the cloud comes or goes."""
-        return self._regrant(user, lambda granted: granted - loss)
+        return self._regrant(cloud, lambda granted: granted - loss)
 
-    def _regrant(self, user: str, change: Callable[[Spent], Spent]) -> bool:
+    def _regrant(self, cloud: str, change: Callable[[Spent], Spent]) -> bool:
         def regrant() -> bool:
-            row = self.cloud(user)
+            row = self.by_cloud(cloud)
             if row is None or row.intent in LEAVING:
                 return False
-            self.run("UPDATE clouds SET granted = ? WHERE user = ?", msgspec.json.encode(change(row.granted)), user)
+            self.run("UPDATE clouds SET granted = ? WHERE cloud = ?", msgspec.json.encode(change(row.granted)), cloud)
             return True
 
         return self.together(regrant)
 
-    def seen(self, user: str, ledger_seq: int) -> None:
-        """The user's ledger has come to this head."""
-        sql = "UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE user = ?"
-        self.together(lambda: not self.run(sql, ledger_seq, user))
+    def seen(self, cloud: str, ledger_seq: int) -> None:
+        """The cloud's ledger has come to this head."""
+        sql = "UPDATE clouds SET ledger_seq = max(ledger_seq, ?) WHERE cloud = ?"
+        self.together(lambda: not self.run(sql, ledger_seq, cloud))
 
-    def drop(self, user: str) -> None:
+    def drop(self, cloud: str) -> None:
         """The cloud is not remembered. Idempotent."""
-        self.run("DELETE FROM clouds WHERE user = ?", user)
+        self.run("DELETE FROM clouds WHERE cloud = ?", cloud)
 
     def tombstone(self, user: str) -> Tombstone:
         """What this person had spent in forgotten clouds of this lab."""

@@ -75,7 +75,7 @@ class Service:
         self.audit = Audit(registry, clock=clock)
         self.mode = signup
         self.follow = partial(setattr, controller, "idle") if follow is None else follow
-        self.leases = NamedLeases(controller.lease, registry, clock=clock)
+        self.leases = NamedLeases(controller.life, controller.life_of, registry, clock=clock)
 
     def server(self) -> Server:
         """An App that answers the routes."""
@@ -167,6 +167,9 @@ class Service:
         life = self.controller.life(subject) if kind == "owner" else None
         text, about = self.controller.tokens.issue(kind, subject, ttl_s=ttl_s)
         if life is not None:
+            if self.controller.life_of(life.spec.cloud) is not life:  # forgotten meanwhile: the name may be another's
+                self.controller.tokens.revoke(about.id)
+                raise UnknownUser(f"nobody called {subject!r} has a cloud any more")
             life.end()
         return Issued(token=text, about=about)
 

@@ -144,9 +144,12 @@ class Tokens:
             for row in done:
                 self._by_hash[row["hash"]] = msgspec.structs.replace(self._by_hash[row["hash"]], revoked_ts=None)
 
-    def drop(self, kind: TokenKind, subject: str) -> None:
-        """Nothing is kept of the subject's tokens, and none opens anything. Idempotent."""
+    def drop(self, kind: TokenKind, subject: str, *, but: str = "") -> None:
+        """Nothing is kept of the subject's tokens but the one with that id, and no other opens anything. Idempotent."""
         with self._lock:
-            self._registry.run("DELETE FROM tokens WHERE kind = ? AND subject = ?", kind, subject)
-            mine = (kind, subject)
-            self._by_hash = {hash_: one for hash_, one in self._by_hash.items() if (one.kind, one.subject) != mine}
+            self._registry.run("DELETE FROM tokens WHERE kind = ? AND subject = ? AND id != ?", kind, subject, but)
+            self._by_hash = {
+                hash_: one
+                for hash_, one in self._by_hash.items()
+                if (one.kind, one.subject) != (kind, subject) or one.id == but
+            }

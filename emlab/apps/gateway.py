@@ -286,6 +286,7 @@ class _Exchange:
     async def _answer(self, upstream: Upstream) -> Answer:
         """The answer's head. The request is sent again if the cloud never had the whole of it."""
         if not self._life.runs:
+            self._life.check_usable()
             upstream.renew()
             if self._body is None:
                 await self._awake()

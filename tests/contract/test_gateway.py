@@ -18,7 +18,7 @@ from emlab.apps.gateway import Limits
 from emlab.clock import wait_until
 from emlab.errors import EngineError
 from emlab.state import Handle
-from tests.gateways import PATIENCE_S, answering, gateway, head, rest, status, unread
+from tests.gateways import PATIENCE_S, Recording, answering, gateway, head, rest, served, status, unread
 
 SHORT = Limits(wake_s=0.5, suspect_s=0.05, answer_s=1.0, stall_s=1.0, body_s=0.5, under_way=8)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -61,6 +61,21 @@ def test_a_large_body_that_does_not_come_ends_the_request_in_the_cloud(lab: em.L
             reply = client.raw(head(client, bob, "Content-Length: 100000") + b"x" * 1000)
         assert status(reply) == 408
         assert len(ended) == 1
+
+
+def test_a_cloud_that_is_being_removed_or_locked_gets_nothing_though_it_still_runs(
+    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = Recording()
+    with gateway(lab, limits=SHORT) as client, served(lab, bob.user, came):
+        life = client.life(bob.user)
+        for what, code in (("closing", 409), ("_retired", 404)):
+            with monkeypatch.context() as there:
+                there.setattr(life, "runs", False)
+                there.setattr(life, what, True)
+                assert status(client.raw(head(client, bob, "Content-Length: 5") + b"entry")) == code
+        assert came.asked == []
+        assert status(client.raw(head(client, bob, "Content-Length: 5", "Connection: close") + b"entry")) == 200
 
 
 @pytest.mark.parametrize("size", [1000, 100_000])

@@ -70,7 +70,8 @@ def test_plain_http_is_taken_over_on_this_host_only(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", "{", '{"idle_s": 5}', '{"tick-period": 0, "pause-ticks": 1}', '{"controller-port": "x"}']
+    "text",
+    ["", "[]", "{}", "null", "{", '{"idle_s": 5}', '{"tick-period": 0, "pause-ticks": 1}', '{"controller-port": "x"}'],
 )
 def test_what_is_none(file: Path, text: str) -> None:
     file.write_text(text)

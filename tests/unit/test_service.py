@@ -190,12 +190,12 @@ class TestOwners:
 
     def test_has_leases_that_outlive_a_clock_that_goes_back(self, caller: Caller, ann: str, lab: em.Lab) -> None:
         caller.ask(ann, "/leases", ttl_s=86_400)
-        lab.registry.run("UPDATE leases SET until_ts = until_ts + 120")  # as if it had been made by a later clock
+        lab.registry.run("UPDATE named_leases SET until_ts = until_ts + 120")  # as if it had been made by a later clock
         lab.controller.life("ann").end_leases()
         again = Service(lab.controller, lab.registry)
         assert lab.controller.status("ann").leases == 1
         assert len(again.leases._held) == 1
-        (until_ts,) = [row["until_ts"] for row in lab.registry.run("SELECT * FROM leases")]
+        (until_ts,) = [row["until_ts"] for row in lab.registry.run("SELECT * FROM named_leases")]
         assert until_ts <= SYSTEM_CLOCK.now() + 86_400  # and does not hold longer after the next start
 
     def test_has_leases_that_outlive_the_service(self, caller: Caller, ann: str, lab: em.Lab) -> None:
