@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+log = logging.getLogger(__name__)
 AUTHORITY_DAYS, CERTIFICATE_DAYS = 3650, 397
 RENEW_DAYS = 30
 
@@ -29,40 +32,93 @@ class Certificate:
 
 
 def given(chain: Path, key: Path) -> Certificate:
-    """A certificate from elsewhere. Raises ConfigError: a file is missing, or they do not belong together."""
-    import ssl
+    """A certificate from elsewhere.
+
+    Raises: ConfigError: a file is missing, they do not belong together, the key is encrypted, or it has expired.
+    """
+    from cryptography import x509
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"{chain} and {key} are no certificate with its key: {exc.strerror or exc}") from exc
+        _check_pair(chain, key)
+        until = x509.load_pem_x509_certificates(chain.read_bytes())[0].not_valid_after_utc
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{chain} and {key} are no certificate with its key: {exc}") from exc
+    if until < datetime.now(UTC):
+        raise ConfigError(f"the certificate {chain} has expired ({until:%Y-%m-%d}): give one that callers accept")
+    _look_at_mode(key)
     return Certificate(chain, key)
 
 
 def private(folder: Path, hosts: list[str]) -> Certificate:
     """A certificate for these names and addresses, by an authority in the folder; both are made when needed.
 
-    The authority stays the same, so that callers trust `ca.pem` once. Its key and the server's have mode 0600.
+    The authority stays the same, so that callers trust `ca.pem` once; `ca.key` may be kept elsewhere while no other
+    certificate is needed. Keys have mode 0600.
+
+    Raises: ConfigError: a new certificate is needed, and of the authority something is missing or damaged.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     assert made.ca is not None
-    if not (made.ca.exists() and (folder / "ca.key").exists()):
+    if not (made.ca.exists() or made.chain.exists()):
         _make_authority(folder)
-    if not _is_good(made.chain, hosts):
-        _make_certificate(folder, hosts)
+    authority = _authority(made.ca)
+    if not _is_good(made, authority, hosts):
+        _make_certificate(folder, authority, hosts)
+    for key in (made.key, folder / "ca.key"):
+        _look_at_mode(key)
     return made
 
 
-def _is_good(chain: Path, hosts: list[str]) -> bool:
-    """Whether the certificate names these hosts and lasts for a while."""
+def _check_pair(chain: Path, key: Path) -> None:
+    """Returns if that is a certificate with its key, which nobody is asked a password for. Raises OSError."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password="")
+
+
+def _look_at_mode(key: Path) -> None:
+    if key.exists() and key.stat().st_mode & 0o007:
+        log.warning("every user of this host can read or change %s: chmod 600 it, or have another one made", key)
+
+
+def _authority(path: Path) -> x509.Certificate:
     from cryptography import x509
 
-    if not chain.exists():
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise ConfigError(
+            f"{path}, by which callers trust this server, is not there or damaged: restore it; or remove {path.parent},"
+            " and let everybody trust the new one"
+        ) from exc
+
+
+def _is_good(made: Certificate, authority: x509.Certificate, hosts: list[str]) -> bool:
+    """Whether the certificate has its key, is by this authority, names these hosts and lasts for a while."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        _check_pair(made.chain, made.key)
+        found = x509.load_pem_x509_certificate(made.chain.read_bytes())
+        found.verify_directly_issued_by(authority)
+    except (OSError, ValueError, InvalidSignature):
         return False
-    found = x509.load_pem_x509_certificate(chain.read_bytes())
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return names == _names(hosts) and found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
+
+
+def _signer(path: Path, authority: x509.Certificate) -> EllipticCurvePrivateKey:
+    """The authority's key. Raises ConfigError."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        found = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as exc:
+        raise ConfigError(f"a new certificate is needed, and the key {path} to sign it cannot be read: {exc}") from exc
+    if not isinstance(found, EllipticCurvePrivateKey) or found.public_key() != authority.public_key():
+        raise ConfigError(f"{path} is not the key of the authority beside it: restore the one that is")
+    return found
 
 
 def _make_authority(folder: Path) -> None:
@@ -91,15 +147,12 @@ def _make_authority(folder: Path) -> None:
     _write(folder / "ca", _signed(built, key), key)
 
 
-def _make_certificate(folder: Path, hosts: list[str]) -> None:
+def _make_certificate(folder: Path, authority: x509.Certificate, hosts: list[str]) -> None:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-    signer = load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    assert isinstance(signer, EllipticCurvePrivateKey), "made here"
+    signer = _signer(folder / "ca.key", authority)
     key = generate_private_key(SECP256R1())
     built = (
         _builder(_name(hosts[0]), authority.subject, key, CERTIFICATE_DAYS)

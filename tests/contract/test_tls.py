@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from emlab import tls
 from emlab.apps import http, listening
@@ -82,6 +90,79 @@ def test_keys_are_for_their_owner_only(tmp_path: Path) -> None:
     files = list((tmp_path / "tls").iterdir())
     assert {file.name for file in files} == {"ca.pem", "ca.key", "server.pem", "server.key"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x")]
+)
+@pytest.mark.parametrize("name", ["server.pem", "server.key"])
+def test_a_server_s_own_certificate_or_key_that_is_damaged_is_made_anew(
+    tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    before = tls.private(tmp_path, ["a.example"])
+    assert before.ca is not None
+    trusted = before.ca.read_bytes()
+    damage(tmp_path / name)
+    made = tls.private(tmp_path, ["a.example"])
+    assert made.ca is not None
+    assert made.ca.read_bytes() == trusted
+    assert shake_hands(made, made.ca, "a.example") == "a.example"
+
+
+def test_the_authority_s_key_is_needed_for_another_certificate_only(tmp_path: Path) -> None:
+    made = tls.private(tmp_path / "lab", ["a.example"])
+    (tmp_path / "lab" / "ca.key").rename(tmp_path / "safe")
+    assert tls.private(tmp_path / "lab", ["a.example"]) == made
+    with pytest.raises(ConfigError, match="a new certificate is needed, and the key"):
+        tls.private(tmp_path / "lab", ["b.example"])
+    other = tls.private(tmp_path / "other", ["a.example"])
+    other.key.with_name("ca.key").rename(tmp_path / "lab" / "ca.key")
+    with pytest.raises(ConfigError, match="not the key of the authority"):
+        tls.private(tmp_path / "lab", ["b.example"])
+    assert shake_hands(made, made.ca, "a.example") == "a.example"
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")])
+def test_an_authority_that_callers_trust_is_never_replaced_without_a_word(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    made = tls.private(tmp_path, ["a.example"])
+    assert made.ca is not None
+    damage(made.ca)
+    with pytest.raises(ConfigError, match="restore it; or remove"):
+        tls.private(tmp_path, ["a.example"])
+
+
+def test_a_certificate_of_another_authority_is_made_anew(tmp_path: Path) -> None:
+    made, other = (tls.private(tmp_path / name, ["a.example"]) for name in ("one", "two"))
+    for old, new in ((other.chain, made.chain), (other.key, made.key)):
+        shutil.copy(old, new)
+    assert shake_hands(tls.private(tmp_path / "one", ["a.example"]), made.ca, "a.example") == "a.example"
+
+
+def test_a_given_certificate_that_has_expired_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setattr(tls, "CERTIFICATE_DAYS", 0)
+        old = tls.private(tmp_path, ["a.example"])
+    with pytest.raises(ConfigError, match="has expired"):
+        tls.given(old.chain, old.key)
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_asked_for_it(tmp_path: Path) -> None:
+    made = tls.private(tmp_path, ["a.example"])
+    key = load_pem_private_key(made.key.read_bytes(), None)
+    made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    with pytest.raises(ConfigError, match="no certificate with its key"):
+        tls.given(made.chain, made.key)
+
+
+def test_a_key_that_everybody_can_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = tls.private(tmp_path, ["a.example"])
+    assert caplog.messages == []
+    made.key.chmod(0o644)
+    tls.given(made.chain, made.key)
+    tls.private(tmp_path, ["a.example"])
+    assert [str(made.key) in message for message in caplog.messages] == [True, True]
 
 
 def test_a_given_certificate_comes_with_its_own_key(tmp_path: Path) -> None:
