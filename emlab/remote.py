@@ -76,7 +76,7 @@ class ControllerClient:
     Raises: ConfigError.
     """
 
-    at_once = 16  # asks: each takes one of the forty threads that the controller has for all its callers
+    at_once = 16  # asks: more of one caller's wait for their turn there
 
     def __init__(
         self,

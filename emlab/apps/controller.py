@@ -22,11 +22,13 @@ from emlab.apps.gateway import OF_CLOUD, Gateway
 from emlab.apps.head import cloud_of
 from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
-from emlab.errors import EmlabError, TooMany
+from emlab.apps.threads import Shares
+from emlab.errors import EmlabError, NotPermitted, TooMany
 from emlab.limits import Limit
 from emlab.service import METRICS, STREAM, Service
 from emlab.session import Session
 from emlab.wire import problem
+from emlab.wire.serve import bearer
 
 FAILURES = (401, 403, 404, 429)
 POLL_S = 0.25
@@ -46,7 +48,7 @@ class Front:
     def __init__(self, service: Service, gateway: Gateway, *, per_s: float = 2000.0) -> None:
         self._service = service
         self._gateway = gateway
-        self._control = http.asgi(service.server())
+        self._control = http.asgi(service.server(), Shares(self._caller).call)
         self._metrics = Metrics(service.controller)
         self._streams: Counter[str] = Counter()
         self.is_ending: Callable[[], bool] = lambda: False  # when streams of events end, too
@@ -103,6 +105,14 @@ class Front:
             await send(message)
 
         return watched
+
+    def _caller(self, request: Request) -> str:
+        """Whose request that is; where no token says so, its address."""
+        try:
+            token = self._service.controller.tokens.who(bearer(request.headers) or "")
+        except NotPermitted:
+            return request.client.host if request.client else ""
+        return f"{token.kind} {token.subject}"
 
     def _route(self, scope: Scope) -> ASGIApp:
         if cloud_of(scope) is not None:

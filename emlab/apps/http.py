@@ -14,14 +14,13 @@ import struct
 import sys
 import termios
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -29,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from emlab.apps import threads
 from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Pace, Read, Reading
 from emlab.errors import BadQuery, EmlabError, TooMany, Unreachable
 from emlab.wire import problem
@@ -275,8 +275,12 @@ def _when_again(status: int) -> dict[str, str]:
     return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status == 503 else {}
 
 
-def asgi(app: App) -> Starlette:
-    """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read."""
+def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Starlette:
+    """The app on Starlette: every path goes to it. What can be refused without its body is, before that is read.
+
+    Args:
+        call: does that in a thread, for a request; such as `threads.Shares.call` where there are several callers.
+    """
 
     rest, reading = _Rest(), Reading()
 
@@ -291,7 +295,7 @@ def asgi(app: App) -> Starlette:
         try:
             with reading.of(size, request.client.host if request.client else "") as read:
                 body = await _whole(request, read)
-                status, reply = await run_in_threadpool(app.handle, method, path, headers, body)
+                status, reply = await call(request, app.handle, method, path, headers, body)
         except TimeoutError:
             return _refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
         except Unreachable as exc:

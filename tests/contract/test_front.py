@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -14,6 +15,7 @@ from starlette.types import Message
 import emlab as em
 from emlab.apps.controller import MAX_STREAMS_EACH, Front
 from emlab.apps.gateway import Gateway
+from emlab.apps.threads import THREADS
 from emlab.service import Service
 from emlab.waking import Waker
 
@@ -36,19 +38,31 @@ def front(service: Service) -> Iterator[Front]:
 class Asking:
     """One request, and the start of its answer."""
 
-    def __init__(self, front: Front, path: str, token: str, *, address: str = "192.0.2.1") -> None:
+    def __init__(
+        self,
+        front: Front,
+        path: str,
+        token: str,
+        *,
+        address: str = "192.0.2.1",
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> None:
         self.start: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
-        self._body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+        self._body: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "method": "GET",
+            "method": method,
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
             "client": (address, 1),
-            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "headers": [
+                (b"authorization", f"Bearer {token}".encode()),
+                (b"content-length", str(len(body)).encode()),
+            ],
         }
         self._task = asyncio.get_running_loop().create_task(front(scope, self._receive, self._send))
 
@@ -110,6 +124,41 @@ def test_a_stream_whose_client_is_gone_before_it_begins_is_not_counted_any_more(
             assert found == [200]
 
     asyncio.run(story())
+
+
+def test_whoever_waits_in_many_requests_keeps_nobody_else_waiting(front: Front, service: Service) -> None:
+    lab = service.controller
+    tokens = {user: lab.signup(user).token or "" for user in ("ann", "bob")}
+    life = lab.life("ann")
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with life._alone(None):
+            held.set()
+            assert free.wait(PATIENCE_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(PATIENCE_S)
+
+    async def story() -> None:
+        waiting = [Asking(front, "/cloud/wake", tokens["ann"], method="POST", body=b"{}") for _ in range(THREADS + 10)]
+        for user in ("bob", "ann"):
+            one = Asking(front, "/me", tokens[user])
+            answered = await asyncio.wait([one.start], timeout=PATIENCE_S if user == "bob" else 0.2)
+            assert len(answered[0]) == (user == "bob")
+            waiting.append(one)
+        free.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert {await one.status() for one in waiting} == {200}
+        for one in waiting:
+            await one.end()
+
+    try:
+        asyncio.run(story())
+    finally:
+        free.set()
+        holder.join()
 
 
 def test_who_is_refused_too_often_waits_and_others_behind_the_address_do_not(front: Front, service: Service) -> None:
