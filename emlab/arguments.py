@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
 
 from emlab.errors import ConfigError
 from emlab.key import OwnerSecret
@@ -45,11 +46,11 @@ def check_ttl(ttl_s: object) -> None:
     """Returns if a token can last so long; None is for ever. Raises ConfigError."""
     if ttl_s is None:
         return
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_TTL_S:
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, Real) or not 0 < float(ttl_s) <= MAX_TTL_S:
         raise ConfigError(f"a token lasts more than 0 and at most {MAX_TTL_S:g} s, not {ttl_s!r}")
 
 
 def check_lease(ttl_s: object) -> None:
     """Returns if a lease can last so long. Raises ConfigError."""
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 0 < ttl_s <= MAX_LEASE_S:
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, Real) or not 0 < float(ttl_s) <= MAX_LEASE_S:
         raise ConfigError(f"a lease lasts more than 0 and at most {MAX_LEASE_S:g} s, not {ttl_s!r}")

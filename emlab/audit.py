@@ -23,14 +23,11 @@ OK = "ok"
 NOBODY = "nobody"
 USE = "use"
 MANY = 200  # kinds of rows that wait to be written together; from then on strangers are not told apart
-_OF_NOW = (  # whose cloud there is now; the clock may have been set back since the last one was forgotten
-    "user = ? AND ts >= ? AND "
-    "seq > (SELECT coalesce(max(seq), 0) FROM audit WHERE user = ? AND action = 'forget' AND outcome = 'ok') AND"
-)
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, actor TEXT NOT NULL, "
     "action TEXT NOT NULL, user TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS audit_begins (cloud TEXT PRIMARY KEY, seq INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS audit_user ON audit (user, seq)",
     f"CREATE TRIGGER IF NOT EXISTS audit_update BEFORE UPDATE ON audit {_NO_CHANGE}",
     f"CREATE TRIGGER IF NOT EXISTS audit_delete BEFORE DELETE ON audit {_NO_CHANGE}",
@@ -131,6 +128,14 @@ class Audit:
                     self._pending[kind] = (n + more, max(ts, last_ts))
             raise
 
+    def last(self) -> int:
+        """The number of the last row on disk; 0 without one."""
+        return int(self._registry.run("SELECT coalesce(max(seq), 0) AS seq FROM audit")[0]["seq"])
+
+    def begin(self, cloud: str, after: int) -> None:
+        """What concerns the user of this new cloud is later than that row: before, somebody else bore the name."""
+        self._registry.run("INSERT INTO audit_begins VALUES (?, ?)", cloud, after)
+
     def rows(self, *, user: str | None = None, after: int = 0, limit: int = MAX_ROWS) -> list[AuditRow]:
         """Rows after that number, oldest first; those about one user's cloud only if a user is named.
 
@@ -141,9 +146,24 @@ class Audit:
             self.flush()
         except StoreError as exc:
             log.error("the audit log is read without what cannot be written now: %s", exc)
-        where, values = ("", ()) if user is None else (_OF_NOW, (user, self.since(user), user))
-        sql = f"SELECT * FROM audit WHERE {where} seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 (no value is in it)
-        return [msgspec.convert(dict(row), AuditRow) for row in self._registry.run(sql, *values, after, limit)]
+        if user is None:
+            found = self._registry.run("SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+        else:
+            begun, since_ts = self._begun(user)
+            sql = "SELECT * FROM audit WHERE user = ? AND ts >= ? AND seq > ? ORDER BY seq LIMIT ?"
+            found = self._registry.run(sql, user, since_ts, max(begun, after), limit)
+        return [msgspec.convert(dict(row), AuditRow) for row in found]
+
+    def _begun(self, user: str) -> tuple[int, float]:
+        """After which row, and when at the earliest, there is something about the cloud that there is now.
+
+        The time alone would not tell, if the clock was set back; it is for clouds that were made in the lab's process.
+        """
+        row = self._registry.cloud(user)
+        if row is None:
+            return 0, math.inf
+        begun = self._registry.run("SELECT seq FROM audit_begins WHERE cloud = ?", row.cloud)
+        return (int(begun[0]["seq"]), -math.inf) if begun else (0, row.created_ts)
 
     def since(self, user: str) -> float:
         """When the user's cloud was made (UTC seconds); infinite without one."""

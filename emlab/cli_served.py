@@ -45,7 +45,7 @@ def _options(
         Path | None,
         typer.Option("--token-file", help="Your token, in a file of mode 0600; of a lab here the admin's."),
     ] = None,
-    ca: Annotated[Path | None, typer.Option("--ca", help="The certificate to trust with --url.")] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="The certificate to trust.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
     """The options of every command that asks a controller."""
@@ -88,7 +88,7 @@ def _controller(
         with ControllerClient(url, kept.read_token(token_file), ca=ca) as client:
             yield client
     else:
-        with kept.controller_of(lab, token_file) as client:
+        with kept.controller_of(lab, token_file, ca) as client:
             yield client
 
 

@@ -23,9 +23,9 @@ from emlab.ask import Ask, Outcome
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.clouds import Clouds, state_of, states_of, status_of
 from emlab.engines.base import SOCKET, Engine
-from emlab.errors import CloudGone, ConfigError, EmlabError
+from emlab.errors import CloudGone, ConfigError
 from emlab.fanout import fan_out
-from emlab.idle import IdleRule, Never, Sooner
+from emlab.idle import IdleRule, Never, Sooner, check_rule
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey
 from emlab.lease import Lease
 from emlab.lifecycle import Lifecycle
@@ -34,7 +34,8 @@ from emlab.policy import Policy
 from emlab.provider import Provider, Releasing
 from emlab.provision import OwnerToken, Provision, new_marker
 from emlab.record import Recorder
-from emlab.registry import LEAVING, CloudRow, Registry, Tombstone
+from emlab.registry import LEAVING, CloudRow, Registry
+from emlab.removal import Removal
 from emlab.state import CloudStats
 from emlab.tokens import Tokens
 from emlab.usercloud import UserCloud
@@ -75,7 +76,7 @@ class Controller:
         self.engine = engine
         self.lab = lab
         self.recorder = Recorder(clock) if recorder is None else recorder
-        self.idle: IdleRule = Never() if idle is None else idle
+        self._idle: IdleRule = Never() if idle is None else idle
         self._vault = vault
         self._registry = registry
         self._dir = lab_dir
@@ -104,8 +105,7 @@ class Controller:
             recorder=self.recorder,
             clock=clock,
         )
-        self._unfinished: set[str] = set()  # clouds whose removal failed: each sweep tries again
-        self._ending = threading.Lock()  # a cloud, its name and its tokens end together
+        self._removal = Removal(registry, self._lives, self.tokens)
         self._lock = threading.Lock()
         self._providers: dict[str, Provider] = {}
 
@@ -120,19 +120,11 @@ class Controller:
         for row in self._registry.clouds():
             life = self._lives.begin(row, found.pop(row.cloud, None))
             if row.intent in LEAVING:
-                self._leave(row, life)
+                self._removal.leave(row)
             else:
                 life.repair(row.intent)
         for orphan in found.values():
             log.warning("the cloud %s is not in the registry, and left alone: `emlab clean` removes it", orphan.cloud)
-
-    def _leave(self, row: CloudRow, life: Lifecycle | None) -> None:
-        """What is left of a sign-up or a forgetting is gone; if that fails, the next sweep or attach tries again."""
-        log.warning("the %s of %s was interrupted; its cloud is removed", row.intent, row.user)
-        try:
-            self._remove(row, life)
-        except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
-            log.warning("the cloud of %s could not be removed: %s", row.user, exc)
 
     def detach(self) -> None:
         """Connections are closed; the clouds are left as they are. Idempotent."""
@@ -205,7 +197,7 @@ class Controller:
                 if not self._registry.born(row.cloud, health.public):
                     raise CloudGone(f"the cloud of {user} was forgotten while it came to be")
             except BaseException:
-                self._leave(row, self._lives.by_cloud.get(row.cloud))
+                self._removal.leave(row)
                 raise
         log.info("cloud of %s signed up on %s", user, self.engine.name)
         return UserCloud(self, user, token=token, key=key)
@@ -233,36 +225,14 @@ class Controller:
             row = self._registry.leave(life.spec.cloud)
             if row is None:  # somebody else has forgotten it meanwhile
                 raise unknown(user, self.lab)
-            self._remove(row, life)
+            self._removal.remove(row)
         log.info("cloud of %s forgotten", user)
-
-    def _remove(self, row: CloudRow, life: Lifecycle | None) -> None:
-        """A cloud that is being forgotten, or whose sign-up failed, is gone; whatever happens, nobody uses it again."""
-        if life is not None:
-            life.retire()
-        try:
-            if row.intent == "forget":
-                self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
-            self._destroy(row, life)
-        except BaseException:
-            self._unfinished.add(row.cloud)
-            raise
-        self._unfinished.discard(row.cloud)
 
     def discard(self, user: str) -> None:
         """The user's cloud and data are gone and nothing is remembered: for the end of a whole lab. Idempotent."""
         row = self._registry.cloud(user)
         if row is not None:
-            self._destroy(row, self._lives.by_cloud.get(row.cloud))
-
-    def _destroy(self, row: CloudRow, life: Lifecycle | None) -> None:
-        if life is not None:
-            life.destroy(self._lives.folder(row))
-        with self._ending:
-            if self._registry.by_cloud(row.cloud) is not None:  # else the name may be another cloud's by now
-                self._lives.end(row)
-                self.tokens.drop("owner", row.user)  # before the row: an old token must never open a new cloud
-                self._registry.drop(row.cloud)
+            self._removal.destroy(row)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
@@ -299,6 +269,10 @@ class Controller:
     def socket(self, user: str) -> Path:
         """Where the user's cloud answers HTTP on this host while it runs. Raises UnknownUser."""
         return self.life(user).spec.run_dir / SOCKET
+
+    def url(self, user: str) -> str:
+        """Where other devices reach the user's cloud. Raises ConfigError: here only `emlab serve` lets them."""
+        raise ConfigError(f"the cloud of {user} is reached from elsewhere once the lab is served: emlab serve")
 
     def span(self, name: str, user: str) -> AbstractContextManager[None]:
         """What the block does for the user is recorded under this name."""
@@ -348,7 +322,7 @@ class Controller:
     def lease(self, user: str, ttl_s: float) -> Lease:
         """The user's cloud is not paused for that long (at most a day). Does not wake it. Raises UnknownUser."""
         check_lease(ttl_s)
-        return Lease(self.life(user), self._clock.now() + ttl_s)
+        return Lease(self.life(user), self._clock.now() + float(ttl_s))
 
     @contextmanager
     def using(self, user: str) -> Iterator[CloudClient]:
@@ -356,13 +330,22 @@ class Controller:
         with self.life(user).using() as client:
             yield client
 
+    @property
+    def idle(self) -> IdleRule:
+        """Which clouds `sweep` pauses. Raises ConfigError: what is assigned is no rule."""
+        return self._idle
+
+    @idle.setter
+    def idle(self, rule: IdleRule) -> None:
+        check_rule(rule)
+        self._idle = rule
+
     def sweep(self) -> list[str]:
         """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`.
 
         Before, clouds that could not be removed when they were to be are tried again.
         """
-        for row in [row for row in self._registry.clouds() if row.cloud in self._unfinished]:
-            self._leave(row, self._lives.by_cloud.get(row.cloud))
+        self._removal.again()
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
         return sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())

@@ -345,6 +345,12 @@ def _is_share(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
 
 
+def check_rule(rule: object) -> None:
+    """Returns if that can be followed. Raises ConfigError."""
+    if not callable(getattr(rule, "due", None)):
+        raise ConfigError(f"idle is a rule, such as em.PauseAfter(60.0) or em.Never(), not {rule!r}")
+
+
 RULES: Mapping[str, type[IdleRule]] = {rule.__name__: rule for rule in (Never, PauseAfter, AtMost, Histogram)}
 
 

@@ -30,8 +30,13 @@ _KEY = re.compile("[0-9a-f]{64}")
 
 
 @contextmanager
-def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[ControllerClient]:
+def controller_of(
+    name: str | None, token_file: Path | None = None, ca: Path | None = None
+) -> Iterator[ControllerClient]:
     """The controller of a lab of this host, for its admin: the one that serves it now, or else of the kept lab.
+
+    Args:
+        ca: to trust instead of what the lab's service says, which knows none of a certificate from elsewhere.
 
     What is not asked of a kept lab does not happen: its clouds stay as they are when the block ends.
     Raises: ConfigError, LabInUse (by a process that does not serve it).
@@ -41,12 +46,12 @@ def controller_of(name: str | None, token_file: Path | None = None) -> Iterator[
     served = serving.address(folder)
     if served is not None:
         token = read_token(token_file or folder / serving.TOKEN_FILE)
-        with ControllerClient(served.url, token, ca=served.ca) as client:
+        with ControllerClient(served.url, token, ca=ca or served.ca) as client:
             yield client
         return
     with kept_lab(name, leave=True) as lab:
         service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
-        token = service.issue("admin", serving.COMMAND_LINE).token
+        token = lab.controller.tokens.issue("admin", serving.COMMAND_LINE)[0]
         transport = MemoryTransport(service.server())
         try:
             with ControllerClient("http://localhost", token, transport=transport) as client:

@@ -21,7 +21,7 @@ from emlab.ending import exit_on_sigterm
 from emlab.engines.base import Engine
 from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
-from emlab.idle import AtMost, Histogram, IdleRule, PauseAfter
+from emlab.idle import AtMost, Histogram, IdleRule, Never, PauseAfter, check_rule
 from emlab.key import SealingKey, SigningKey
 from emlab.parts import choose_vault, emlab_home, make_engine, make_vault
 from emlab.policy import Policy
@@ -42,11 +42,6 @@ TRUST = {
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
-def _check_rule(rule: object) -> None:
-    if not callable(getattr(rule, "due", None)):
-        raise ConfigError(f"idle is a rule, such as em.PauseAfter(60.0) or em.Never(), not {rule!r}")
-
-
 class Lab:
     """A laboratory of user clouds: `with Lab("docker") as lab: lab.controller.signup("alice")`.
 
@@ -55,7 +50,7 @@ class Lab:
             a lab that is there already, its own).
         vault: "gocryptfs", "fscrypt", "ecryptfs", "plain" (not encrypted), or "auto": the one that protects best of
             those that work here; for a lab that is there already, its own.
-        idle: pauses clouds that nobody used for a while, and locks them if it is told to; None never does.
+        idle: pauses clouds that nobody used for a while, and locks them if it is told to; None sweeps nothing.
         default_policy: of people who sign up without one; `Policy.research` of this lab's aggregator without it.
         name: 1 to 32 of a-z, 0-9 and "-"; a lab kept under this name is found again. A fresh name without it.
         keep: keep the clouds (paused) and their data on close, instead of removing them. Without it a lab that was
@@ -167,7 +162,6 @@ class Lab:
 
     @idle.setter
     def idle(self, rule: IdleRule) -> None:
-        _check_rule(rule)
         self.controller.idle = rule
         self._idle = rule
         self._start_sweeping()
@@ -194,7 +188,7 @@ class Lab:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ConfigError(f"{str(self.name)[:80]!r} is no lab name: 1 to 32 of a-z, 0-9 and '-', no '-' first")
         if self._idle is not None:
-            _check_rule(self._idle)
+            check_rule(self._idle)
         if self._policy is not None:
             check_policy(self._policy, "default_policy")
         self._home = self.home  # whatever EMLAB_HOME says later
@@ -368,9 +362,7 @@ class Lab:
         return f"<p>{escape(repr(self))}</p>{clouds}"
 
 
-def _rule(
-    idle_s: float = 60.0, lock_after_s: float = 0.0, at_most: int = 0, *, histogram: bool = False
-) -> IdleRule | None:
+def _rule(idle_s: float = 60.0, lock_after_s: float = 0.0, at_most: int = 0, *, histogram: bool = False) -> IdleRule:
     """The idle rule of a lab's file. Raises ConfigError."""
     if sum(map(bool, (lock_after_s, at_most, histogram))) > 1:
         raise ConfigError("lock_after_s, at_most and histogram each make another idle rule: choose one")
@@ -379,7 +371,7 @@ def _rule(
     if histogram:
         return Histogram(idle_s)
     # without pausing there is no locking: PauseAfter says so
-    return PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s or lock_after_s else None
+    return PauseAfter(idle_s, lock_after_s=lock_after_s or None) if idle_s or lock_after_s else Never()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

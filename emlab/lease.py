@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from typing import Protocol
 
 from emlab.arguments import MAX_LEASE_S, check_lease
 from emlab.clock import Clock
-from emlab.errors import ConfigError
+from emlab.errors import CloudGone, ConfigError
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 
@@ -28,12 +30,22 @@ class AnyLease(AbstractContextManager["AnyLease"], Protocol):
 
 
 class Lease:
-    """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends)."""
+    """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends).
+
+    Raises: CloudGone: it is being removed.
+    """
 
     def __init__(self, life: Lifecycle, until_ts: float) -> None:
+        life.check_stays()
         self.until_ts = until_ts
         self._life = life
         self._number = life.lease(until_ts)
+
+    def __repr__(self) -> str:
+        until = (
+            f"until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ}" if math.isfinite(self.until_ts) else "open"
+        )
+        return f"Lease(user={self._life.spec.user!r}, {until})"
 
     def release(self) -> None:
         """The lease has ended. Idempotent."""
@@ -71,7 +83,9 @@ class NamedLeases:
         registry.run(_SCHEMA)
         latest_ts = clock.now() + MAX_LEASE_S
         for row in registry.run("SELECT * FROM named_leases"):
-            if (life := of_cloud(row["cloud"])) is not None:
+            with suppress(CloudGone):  # it is being removed
+                if (life := of_cloud(row["cloud"])) is None:
+                    continue
                 self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts)))
         registry.run("UPDATE named_leases SET until_ts = ? WHERE until_ts > ?", latest_ts, latest_ts)
         self._drop_ended()
@@ -79,7 +93,7 @@ class NamedLeases:
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
         """A new lease, or that one, holds at least so long from now; its name and until when.
 
-        Raises: UnknownUser, ConfigError.
+        Raises: UnknownUser, CloudGone, ConfigError, DiskFull.
         """
         check_lease(ttl_s)
         life = self._of_user(user)
@@ -92,8 +106,14 @@ class NamedLeases:
             # the one there is may hold until later, but no later than it can, if the clock was set back
             until_ts = max(now + ttl_s, min(before.until_ts, now + MAX_LEASE_S) if before else 0.0)
             name = secrets.token_hex(8) if name is None else name
-            self._registry.run("INSERT OR REPLACE INTO named_leases VALUES (?, ?, ?)", name, life.spec.cloud, until_ts)
-            self._held[name] = (life, Lease(life, until_ts))
+            lease = Lease(life, until_ts)
+            try:
+                sql = "INSERT OR REPLACE INTO named_leases VALUES (?, ?, ?)"
+                self._registry.run(sql, name, life.spec.cloud, until_ts)
+            except BaseException:
+                lease.release()
+                raise
+            self._held[name] = (life, lease)
             if before is not None:
                 before.release()
             return name, until_ts

@@ -118,7 +118,7 @@ class Lifecycle:
     def create(self, key: OwnerSecret, marker: str) -> None:
         """The vault exists, open and marked, and the cloud answers."""
         with self._lock:
-            self._check_stays()
+            self.check_stays()
             self.vault.create(key)
             provisioning.write_marker(self.vault.open(key), marker)
             self._start()
@@ -195,7 +195,7 @@ class Lifecycle:
         Raises: WrongKey, EngineError and others; a vault that was closed is closed then.
         """
         with self._lock, self._span("unlock"):
-            self._check_stays()
+            self.check_stays()
             if self.vault.is_open:
                 self.vault.open(key)
                 self._settle()
@@ -355,11 +355,12 @@ class Lifecycle:
 
         Does not block. Raises CloudGone, Locked.
         """
-        self._check_stays()
+        self.check_stays()
         if self.closing:
             raise Locked(f"the cloud of {self.spec.user} is being locked; unlock it with the owner's key")
 
-    def _check_stays(self) -> None:
+    def check_stays(self) -> None:
+        """Returns unless it is being removed. Does not block. Raises CloudGone."""
         if self._retired:
             raise CloudGone(f"the cloud of {self.spec.user} is being removed")
 

@@ -114,4 +114,4 @@ class Lives:
 
 def unknown(user: str, lab: str) -> UnknownUser:
     """What is said of a user who has no cloud."""
-    return UnknownUser(f"nobody called {user[:80]!r} has a cloud in the lab {lab}")
+    return UnknownUser(f"nobody called {str(user)[:80]!r} has a cloud in the lab {lab}")

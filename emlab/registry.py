@@ -37,6 +37,7 @@ def _disown() -> None:
 
 os.register_at_fork(after_in_child=_disown)
 
+REGISTRY = "registry.sqlite"
 SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
@@ -154,7 +155,7 @@ class Registry:
         os.write(owner, str(os.getpid()).encode())
         self._owner, self._pid = owner, os.getpid()
         _OWNED.add(owner)
-        path = self._dir / "registry.sqlite"
+        path = self._dir / REGISTRY
         path.touch(mode=0o600)
         try:
             database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)

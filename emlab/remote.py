@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from emlab.arguments import check_key, check_lease, check_ttl
+from emlab.arguments import check_key, check_lease, check_name, check_policy, check_ttl
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
 from emlab.errors import ConfigError
@@ -97,6 +97,7 @@ class ControllerClient:
         self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
+        self._providers: dict[str, Provider] = {}  # that were registered here
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -146,8 +147,11 @@ class ControllerClient:
         token_ttl_s: float | None = None,
     ) -> UserCloud:
         """See `Controller.signup`. The key is made here, and travels in the body of this request."""
+        check_name("user", user)
         key = Key.random() if key is None else key
         check_key(key)
+        if policy is not None:
+            check_policy(policy)
         check_ttl(token_ttl_s)  # here: what is no number would travel as none at all
         request = SignupRequest(user=user, opening=Opening.of(key), policy=policy, token_ttl_s=token_ttl_s)
         with self.span("signup", user):
@@ -159,7 +163,10 @@ class ControllerClient:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
         if token is not None:
             self._tokens[user] = token
-        self.status(user)
+        cloud = self.status(user).cloud
+        with self._lock:
+            if user in self._clouds and self._clouds[user][0] != cloud:  # another one bears the name now
+                self._clouds.pop(user)[1].close()
         return UserCloud(self, user, token=self._tokens.get(user))
 
     def clouds(self) -> Clouds:
@@ -319,10 +326,21 @@ class ControllerClient:
     def register_provider(
         self, name: str, *, key: SigningKey | None = None, aggregator: Releasing | None = None
     ) -> Provider:
-        """The provider of this name may ask; see `provider`. Admin only. Raises ConfigError."""
-        key = SigningKey() if key is None else key
-        issued = self._call("register_provider", Issued, ProviderRequest(name=name, public=key.public))
-        return self.provider(name, key=key, token=issued.token, aggregator=aggregator)
+        """The provider of this name may ask; see `Controller.register_provider`. Admin only. Raises ConfigError."""
+        check_name("provider", name)
+        with self._lock:
+            known = self._providers.get(name)
+        if known is None or key is not None:
+            key = SigningKey() if key is None else key
+            token = self._call("register_provider", Issued, ProviderRequest(name=name, public=key.public)).token
+        elif aggregator is not None:
+            key, token = known.key, known.token
+        else:
+            return known
+        made = self.provider(name, key=key, token=token, aggregator=aggregator)
+        with self._lock:
+            self._providers[name] = made
+        return made
 
     def provider(
         self, name: str, *, key: SigningKey, token: str | None = None, aggregator: Releasing | None = None
@@ -336,6 +354,16 @@ class ControllerClient:
         if token is None:
             raise ConfigError("a provider asks with its token")
         return Provider(self, name, key=key, token=token, aggregator=aggregator or LabAggregator(self._client, token))
+
+    @property
+    def aggregator(self) -> LabAggregator:
+        """The lab's own aggregator, which an owner's policy may name: `Policy.research(aggregators=[it])`.
+
+        Raises: ConfigError: this client has no token.
+        """
+        if self._token is None:
+            raise ConfigError("the lab's aggregator is told to who has a token")
+        return LabAggregator(self._client, self._token)
 
     def roster(self, token: str, provider: str) -> list[str]:
         """What a provider knows the clouds by that it can ask."""

@@ -158,14 +158,18 @@ class Service:
         """What came from this address was refused before it was a request, which is put on record. Does not block."""
         self.audit.count(nobody(address), OTHER, outcome=kind)
 
-    def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> Issued:
+    def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None, text: str | None = None) -> Issued:
         """A further token. An owner's cloud starts anew at its next use, and knows it then.
 
-        Raises: UnknownUser, ConfigError.
+        Args:
+            text: the token, if it was made already.
+        Raises: UnknownUser, CloudGone, ConfigError.
         """
         check_name(kind, subject)
         life = self.controller.life(subject) if kind == "owner" else None
-        text, about = self.controller.tokens.issue(kind, subject, ttl_s=ttl_s)
+        if life is not None:
+            life.check_stays()
+        text, about = self.controller.tokens.issue(kind, subject, ttl_s=ttl_s, text=text)
         if life is not None:
             if self.controller.life_of(life.spec.cloud) is not life:  # forgotten meanwhile: the name may be another's
                 self.controller.tokens.revoke(about.id)

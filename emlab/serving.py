@@ -19,11 +19,13 @@ from emlab.audit import Audit
 from emlab.clock import SYSTEM_CLOCK
 from emlab.errors import ConfigError, EmlabError
 from emlab.files import replacing
+from emlab.key import new_token
 from emlab.lab import Lab
 from emlab.registry import owner_of
 from emlab.service import Service, SignupMode
 
-ADMIN, COMMAND_LINE = "admin", "command-line"  # subjects of admin tokens: the first one, and one for one command
+# subjects of admin tokens: the first one, and that of one command, which is no name that anybody can have
+ADMIN, COMMAND_LINE = "admin", "command line"
 log = logging.getLogger(__name__)
 FLUSH_S = 5.0
 KEPT_EVENTS = 100_000
@@ -105,8 +107,10 @@ def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None
     lab.controller.tokens.drop("admin", COMMAND_LINE)  # left by a command that was killed
     now = SYSTEM_CLOCK.now()
     if not any(token.holds(now) for token in lab.controller.tokens.of("admin")):
-        with replacing(path) as file:
-            file.write(f"{service.issue('admin', ADMIN).token}\n".encode())
+        text = new_token("admin")
+        with replacing(path) as file:  # before it opens anything: nobody shall have to look for a token that is lost
+            file.write(f"{text}\n".encode())
+        service.issue("admin", ADMIN, text=text)
         say(f"the token of its first admin is in {path}; only you can read it")
 
 

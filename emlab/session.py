@@ -112,8 +112,10 @@ class Session:
 
     def signup(self, request: SignupRequest) -> Signed:
         """The user has a cloud. An invitation is used up."""
-        self._service.audit.flush()  # what concerns somebody of that name before is of before
+        audit = self._service.audit
+        audit.flush()  # what concerns somebody of that name before is of before
         with self._noted("signup", request.user):
+            before = audit.last()
             secret = request.opening.secret()
             if not isinstance(secret, OwnerSecret):
                 raise ConfigError("an owner opens a vault with a key or a passphrase")
@@ -122,6 +124,7 @@ class Session:
                     request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
                 )
             assert cloud.token is not None
+            audit.begin(cloud.id, before)
             return Signed(cloud=cloud.status, token=cloud.token)
 
     @contextmanager

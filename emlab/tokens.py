@@ -44,17 +44,20 @@ class Tokens:
         )
         self._by_hash = {row["hash"]: msgspec.convert(dict(row), Token) for row in rows}
 
-    def issue(self, kind: TokenKind, subject: str, *, ttl_s: float | None = None) -> tuple[str, Token]:
+    def issue(
+        self, kind: TokenKind, subject: str, *, ttl_s: float | None = None, text: str | None = None
+    ) -> tuple[str, Token]:
         """A fresh token, which is shown only now, and what is kept of it.
 
         Args:
             ttl_s: until it expires, at most ten years; never without it.
+            text: from `new_token`, by who has to keep it before it opens anything.
         Raises: ConfigError, also if the subject has MAX_EACH tokens that hold.
         """
         check_ttl(ttl_s)
         self._make_room(kind, subject)
-        text, now = new_token(kind), self._clock.now()
-        expires_ts = None if ttl_s is None else now + ttl_s
+        text, now = text or new_token(kind), self._clock.now()
+        expires_ts = None if ttl_s is None else now + float(ttl_s)
         token = Token(id=secrets.token_hex(6), kind=kind, subject=subject, created_ts=now, expires_ts=expires_ts)
         values = (token.id, kind, subject, token_hash(text), now, expires_ts)
         with self._lock:

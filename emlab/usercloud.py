@@ -59,6 +59,7 @@ class Keeper(Protocol):
     def rekey(self, user: str, old: Secret, new: OwnerSecret) -> None: ...  # noqa: D102
     def recovery(self, user: str, key: Secret) -> RecoveryCode: ...  # noqa: D102
     def lease(self, user: str, ttl_s: float) -> AnyLease: ...  # noqa: D102
+    def url(self, user: str) -> str: ...  # noqa: D102
     def forget(self, user: str) -> None: ...  # noqa: D102
 
 
@@ -88,6 +89,11 @@ class UserCloud:
     def socket(self) -> Path:
         """Where the cloud answers HTTP on this host while it runs, which for those who ask there takes a lease."""
         return self._controller.socket(self.user)
+
+    @property
+    def url(self) -> str:
+        """Where other devices reach it, awake or not, while the lab is served. Raises ConfigError: it is not."""
+        return self._controller.url(self.user)
 
     @property
     def status(self) -> CloudStatus:

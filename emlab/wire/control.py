@@ -10,7 +10,7 @@ from emlab import errors
 from emlab.aggregate import Release
 from emlab.arguments import MAX_LEASE_S, MAX_TTL_S
 from emlab.ask import Ask, Name, Outcome, Public
-from emlab.errors import ConfigError
+from emlab.errors import ConfigError, WrongKey
 from emlab.key import Key, Passphrase, RecoveryCode, Secret, TokenKind
 from emlab.policy import Policy
 from emlab.state import CloudStats
@@ -52,12 +52,14 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @classmethod
     def of(cls, secret: Secret) -> Opening:
-        """The secret, for a body."""
+        """The secret, for a body. Raises WrongKey: it is none."""
         if isinstance(secret, Key):
             return cls(key=secret.raw().hex())
         if isinstance(secret, Passphrase):
             return cls(passphrase=secret.reveal())
-        return cls(code=secret.reveal())
+        if isinstance(secret, RecoveryCode):
+            return cls(code=secret.reveal())
+        raise WrongKey(f"a vault is opened by an em.Key, em.Passphrase or em.RecoveryCode, not {type(secret).__name__}")
 
     def secret(self) -> Secret:
         """What it is. Raises ConfigError, MistypedCode."""

@@ -455,5 +455,5 @@ def test_the_command_line_reaches_a_served_and_a_kept_lab(
     status, out, _ = emlab("audit", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["seq"] for row in rows] == sorted({row["seq"] for row in rows})
-    assert ("admin command-line", "forget", "ann") in [(row["actor"], row["action"], row["user"]) for row in rows]
+    assert ("admin command line", "forget", "ann") in [(row["actor"], row["action"], row["user"]) for row in rows]
     _remove(home, engine_name)

@@ -182,6 +182,41 @@ def test_cleaning_leaves_what_it_cannot_judge_and_goes_on(
     assert {path.name for path in (home / "labs").iterdir()} == {"away", "broken", "stray"}
 
 
+def test_cleaning_removes_no_clouds_of_which_nobody_knows_whether_they_were_kept(home: Path) -> None:
+    with em.Lab("memory", name="kept", keep=True) as lab:
+        vault = lab.controller.life(lab.controller.signup("ann").user).vault
+        registry = lab.path / "registry.sqlite"
+    registry.unlink()
+    for _ in range(2):
+        assert clean(home) == [
+            "the lab kept cannot be cleaned: it has clouds and no registry.sqlite, which would say whether it was kept;"
+            " name it to remove it"
+        ]
+    assert vault.parent.exists()
+    assert "is removed" in clean(home, "kept")[0]
+    assert not vault.parent.exists()
+
+
+def test_a_lab_that_never_pauses_goes_on_removing_what_could_not_be(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text('engine = "memory"\nidle_s = 0.0')
+    monkeypatch.setattr("emlab.lab.SWEEP_S", (0.01, 0.01))
+    with em.Lab.load(file) as lab:
+        assert lab.idle == em.Never()
+        lab.controller.signup("ann")
+
+        def away(*_: object) -> None:
+            raise em.EngineError("the engine is away")
+
+        with monkeypatch.context() as there:
+            there.setattr(lab.controller.engine, "remove", away)
+            with pytest.raises(em.EngineError):
+                lab.controller.forget("ann")
+        assert wait_until(lambda: len(lab.controller.clouds()) == 0, 10)
+
+
 @pytest.mark.parametrize("name", ["", "-a", "A", "a b", "../x", "x" * 33])
 def test_lab_names_are_checked(home: Path, name: str) -> None:
     with pytest.raises(em.ConfigError, match="lab name"):
@@ -646,7 +681,7 @@ def test_the_sample_says_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("idle_s = 0", None),
+        ("idle_s = 0", em.Never()),
         ("at_most = 3", em.AtMost(3, 60.0)),
         ("at_most = 3\nidle_s = 0", em.AtMost(3)),
         ("histogram = true\nidle_s = 30", em.Histogram(30)),

@@ -21,7 +21,7 @@ LAYERS = {
     2: "engines vaults store mongo_errors mongod ledger chain registry tokens audit tls images wire files releases",
     3: "admission archive controller lease usercloud clouds lifecycle lives "
     "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service "
-    "session waking uses",
+    "session waking uses removal",
     4: "apps",
     5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served "
     "cli_verify verifying demo measure __main__",

@@ -22,7 +22,7 @@ from emlab.clock import Clock, ManualClock, wait_until
 from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
 from emlab.errors import CloudGone, InUse, Unreachable, VaultBusy, WrongKey
-from emlab.idle import Use
+from emlab.idle import PauseAfter, Use
 from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
 from emlab.state import CloudSpec, CloudState, Handle
@@ -431,7 +431,7 @@ def test_why_a_sign_up_failed_is_told_even_if_what_is_left_of_it_cannot_be_remov
         patch.setattr(engine, "remove", fail)
         with pytest.raises(em.EngineError, match="no room"):
             lab.controller.signup("bob")
-    assert "the cloud of bob could not be removed: the engine went away" in caplog.text
+    assert "the cloud of bob could not be removed, and is tried again: the engine went away" in caplog.text
     with pytest.raises(CloudGone, match="is being removed"):
         lab.controller.wake("bob")
     lab.controller.detach()
@@ -465,6 +465,44 @@ def test_a_cloud_that_is_being_forgotten_takes_nothing_more_and_the_next_sweep_r
     assert lab.controller.signup("ann").state is CloudState.RUNNING
 
 
+def test_a_cloud_that_could_not_be_put_on_record_as_forgotten_is_used_by_nobody(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise em.DiskFull("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.registry, "bury", full)
+        for _ in range(2):
+            with pytest.raises(em.DiskFull):
+                lab.controller.forget("ann")
+        with pytest.raises(CloudGone, match="is being removed"):
+            ann.wake()
+        lab.controller.sweep()
+    lab.controller.sweep()
+    assert len(lab.controller.clouds()) == 0
+    assert lab.controller._removal.unfinished == set()
+
+
+def test_what_keeps_one_cloud_from_being_removed_keeps_no_other_from_being_paused(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise AttributeError("a fault of ours")
+
+    bob = lab.controller.signup("bob")
+    lab.controller.idle = PauseAfter(1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.controller.engine, "remove", broken)
+        with pytest.raises(AttributeError):
+            lab.controller.forget("ann")
+        caplog.clear()
+        assert "bob" in lab.controller.sweep()
+        lab.controller.sweep()
+    assert bob.state is CloudState.PAUSED
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []  # it was said once
+
+
 def test_a_sign_up_that_failed_keeps_the_name_until_the_next_sweep(
     lab: em.Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,8 +534,9 @@ def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> 
     life = alone(home, clock)
     clock.advance(1000 * 86_400.0)
     life.lease(clock.now() + 60.0)
+    life.release(life.begin_use())
     life.begin_use()
-    clock._now -= 1000 * 86_400.0
+    clock._now -= 900 * 86_400.0
     now = clock.now()
     assert life.use().last_use_ts == now
     assert life.use().leases == (now + MAX_LEASE_S, math.inf)

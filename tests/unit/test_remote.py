@@ -1,0 +1,147 @@
+"""A controller elsewhere does what the one in this process does, and refuses it with the same errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+
+import emlab as em
+from emlab.clock import SYSTEM_CLOCK
+from emlab.controller import Controller
+from emlab.remote import ControllerClient
+from emlab.service import Service
+from emlab.wire.transport import MemoryTransport
+
+KEY = em.Key(bytes(range(32)))
+PROCESS_ONLY = {"attach", "detach", "discard", "sweep", "life", "life_of"}
+Either: TypeAlias = Controller | ControllerClient
+
+
+def elsewhere(lab: em.Lab) -> ControllerClient:
+    service = Service(lab.controller, lab.registry, follow=partial(setattr, lab, "idle"))
+    admin = service.issue("admin", "root").token
+    return ControllerClient("http://localhost", admin, transport=MemoryTransport(service.server()))
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[Controller, ControllerClient]]:
+    """A controller here and one elsewhere, each with the cloud of one user."""
+    with ExitStack() as stack:
+        labs = [
+            stack.enter_context(em.Lab("memory", home=tmp_path / name, idle=None, default_policy=em.Policy.open()))
+            for name in ("here", "there")
+        ]
+        client = stack.enter_context(elsewhere(labs[1]))
+        for one in (labs[0].controller, client):
+            one.signup("ann", key=KEY)
+        yield labs[0].controller, client
+
+
+def outcome(act: Callable[[Any], object], on: Either) -> str:
+    try:
+        return type(act(on)).__name__
+    except em.EmlabError as exc:
+        return f"{exc.kind} raised"
+
+
+def idle(on: Either, rule: Any) -> None:
+    on.idle = rule
+
+
+def forget_twice(on: Either) -> None:
+    for _ in range(2):
+        on.forget("ann")
+
+
+DO: dict[str, Callable[[Any], object]] = {
+    "a second sign-up": lambda on: on.signup("ann"),
+    "a bad name": lambda on: on.signup("../x"),
+    "no name": lambda on: on.signup(None),
+    "half a surrogate pair": lambda on: on.signup("a\ud800"),
+    "no policy": lambda on: on.signup("bob", policy="open"),
+    "no key": lambda on: on.signup("bob", key="k"),
+    "a short passphrase": lambda on: on.signup("bob", key=em.Passphrase("a")),
+    "a time of numpy's": lambda on: on.signup("bob", token_ttl_s=np.float64(500)),
+    "a time that is text": lambda on: on.signup("bob", token_ttl_s="5"),
+    "too long a time": lambda on: on.signup("bob", token_ttl_s=1e12),
+    "nobody's cloud": lambda on: on.cloud("zed"),
+    "nobody's state": lambda on: on.status("zed"),
+    "the state": lambda on: on.status("ann"),
+    "nobody's use": lambda on: on.stats("zed"),
+    "nobody's log": lambda on: on.logs("zed"),
+    "the log": lambda on: on.logs("ann"),
+    "nobody's sleep": lambda on: on.pause("zed"),
+    "sleep": lambda on: on.pause("ann"),
+    "wake": lambda on: on.wake("ann"),
+    "no lease": lambda on: on.lease("ann", math.nan),
+    "ten years": lambda on: on.lease("ann", 3e8),
+    "nobody's lease": lambda on: on.lease("zed", 5),
+    "sleep under a lease": lambda on: (on.lease("ann", 50), on.pause("ann")),
+    "what is not done together": lambda on: on.each("forget"),
+    "with whom there is not": lambda on: on.each("pause", ["zed"]),
+    "a wrong key": lambda on: on.rekey("ann", em.Key(bytes(32)), KEY),
+    "a new key that is none": lambda on: on.rekey("ann", KEY, "new"),
+    "an old key that is none": lambda on: on.rekey("ann", "old", KEY),
+    "unlocking with no key": lambda on: (on.lock("ann"), on.unlock("ann", "x")),
+    "unlocking with a wrong key": lambda on: (on.lock("ann"), on.unlock("ann", em.Key(bytes(32)))),
+    "waking what is locked": lambda on: (on.lock("ann"), on.wake("ann")),
+    "forgetting twice": forget_twice,
+    "no provider's name": lambda on: on.register_provider("../x"),
+    "a provider": lambda on: on.register_provider("planner"),
+    "a rule that is none": lambda on: idle(on, "x"),
+    "a rule with numpy's numbers": lambda on: idle(on, em.PauseAfter(np.float64(5))),
+    "where others reach it": lambda on: on.socket("zed") if isinstance(on, Controller) else on.status("zed"),
+}
+
+
+@pytest.mark.parametrize("act", DO.values(), ids=DO)
+def test_it_does_or_refuses_the_same(both: tuple[Controller, ControllerClient], act: Callable[[Any], object]) -> None:
+    here, there = (outcome(act, on) for on in both)
+    assert here == there
+
+
+def test_it_has_every_verb_of_the_one_here(both: tuple[Controller, ControllerClient]) -> None:
+    here, there = ({name for name in dir(on) if not name.startswith("_")} for on in both)
+    inside = {"engine", "lab", "tokens", "admission"}  # parts of which elsewhere only what they do can be had
+    assert here - there <= PROCESS_ONLY | inside
+
+
+def test_a_provider_that_was_registered_here_is_the_same_again(both: tuple[Controller, ControllerClient]) -> None:
+    for on in both:
+        first = on.register_provider("planner")
+        assert on.register_provider("planner") is first
+        assert on.register_provider("planner", key=first.key) is not first
+
+
+def test_a_handle_is_of_the_cloud_that_there_is_now(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    with there.using("ann") as first, there.using("ann") as same:
+        assert same is first
+    other = ControllerClient("http://localhost", there._token, transport=there._client._transport)
+    other.forget("ann")
+    now = there.cloud("ann", token=other.signup("ann", key=KEY).token)
+    with there.using("ann") as second:
+        assert second is not first
+        assert there._clouds["ann"] == (now.id, second)
+
+
+def test_an_owner_permits_the_lab_s_aggregator_from_elsewhere(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    planner = there.register_provider("planner")
+    policy = em.Policy.research([planner], [there.aggregator]).but(min_users=1)
+    there.signup("bob", policy=policy)
+    assert planner.ask(em.CountUsers(None, 0.0, SYSTEM_CLOCK.now()), epsilon=1.0, min_users=1).answered == 2
+
+
+def test_a_cloud_says_where_it_is_reached_from_elsewhere(both: tuple[Controller, ControllerClient]) -> None:
+    here, there = both
+    assert there.cloud("ann").url == f"http://localhost/{there.status('ann').cloud}"
+    with pytest.raises(em.ConfigError, match="emlab serve"):
+        _ = here.cloud("ann").url
