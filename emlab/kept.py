@@ -36,7 +36,7 @@ def controller_of(
     """The controller of a lab of this host, for its admin: the one that serves it now, or else of the kept lab.
 
     Args:
-        ca: to trust instead of what the lab's service says, which knows none of a certificate from elsewhere.
+        ca: to trust instead of the very certificate that the lab's service shows.
 
     What is not asked of a kept lab does not happen: its clouds stay as they are when the block ends.
     Raises: ConfigError, LabInUse (by a process that does not serve it).
@@ -46,7 +46,9 @@ def controller_of(
     served = serving.address(folder)
     if served is not None:
         token = read_token(token_file or folder / serving.TOKEN_FILE)
-        with ControllerClient(served.url, token, ca=ca or served.ca) as client:
+        with ControllerClient(
+            served.url, token, ca=ca, fingerprint=served.fingerprint if ca is None else None
+        ) as client:
             yield client
         return
     with kept_lab(name, leave=True) as lab:

@@ -71,7 +71,8 @@ class ControllerClient:
     Args:
         url: such as https://lab.example:4430. token: of an admin, an owner or a provider; what it may do is decided
             there. Without one only sign-up is left.
-        ca: file with the certificate of the authority to trust, if that is not one of the system's.
+        ca: file with the certificate of the authority to trust, if that is none of those that come with requests.
+        fingerprint: SHA-256, in hex, of the certificate that is shown there: it alone is trusted then.
         transport: to the controller, instead of HTTP to that address.
     Raises: ConfigError.
     """
@@ -84,21 +85,28 @@ class ControllerClient:
         token: str | None = None,
         *,
         ca: Path | str | None = None,
+        fingerprint: str | None = None,
         transport: Transport | None = None,
     ) -> None:
         self.address = check_url(url)
+        if token is not None and not isinstance(token, str):
+            raise ConfigError(f"a token is text, such as what its file holds, not {type(token).__name__}")
         self.recorder = Recorder()
         self._token = token
         self._is_admin = token is not None and kind_of(token) == "admin"
         self._ca = None if ca is None else Path(ca)
         if self._ca is not None and not self._ca.is_file():
             raise ConfigError(f"there is no certificate {self._ca}")
-        self._client = CloudClient(transport or HttpTransport(self.address, ca=self._ca), CONTROL_BY_NAME)
+        self._fingerprint = fingerprint
+        self._client = CloudClient(transport or self._transport(self.address), CONTROL_BY_NAME)
         self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
         self._providers: dict[str, Provider] = {}  # that were registered here
         self._lock = threading.Lock()
+
+    def _transport(self, url: str) -> Transport:
+        return HttpTransport(url, ca=self._ca, fingerprint=self._fingerprint)
 
     def close(self) -> None:
         """Connections are closed; the clouds stay as they are. Idempotent."""
@@ -216,7 +224,7 @@ class ControllerClient:
             known = self._clouds.get(user)
         if known is None:
             cloud = self.status(user).cloud
-            known = cloud, CloudClient(HttpTransport(f"{self.address}/{cloud}", ca=self._ca))
+            known = cloud, CloudClient(self._transport(f"{self.address}/{cloud}"))
             with self._lock:
                 known = self._clouds.setdefault(user, known)
         yield known[1]

@@ -92,7 +92,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         if lab.controller.aggregator.trust == SIMULATED:
             lab.controller.aggregator.trust = f"the aggregator ran in the program of the lab {lab.name} at {url}"
         _first_token(lab, service, say)
-        announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", url, certificate, say)
+        announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", chosen, listener, certificate, say)
         with closing(waker), _flushing(service.audit), announced:
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")

@@ -70,6 +70,14 @@ def private(folder: Path, hosts: list[str]) -> Certificate:
     return made
 
 
+def fingerprint(certificate: Certificate) -> str:
+    """The SHA-256, in hex, of the certificate that its server shows."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return x509.load_pem_x509_certificates(certificate.chain.read_bytes())[0].fingerprint(SHA256()).hex()
+
+
 def _check_pair(chain: Path, key: Path) -> None:
     """Returns if that is a certificate with its key, which nobody is asked a password for. Raises OSError."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password="")

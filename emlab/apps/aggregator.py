@@ -145,7 +145,7 @@ def serve(chosen: Settings, say: Callable[[str], None]) -> None:
         )
         aggregator.trust = f"the aggregator of {chosen.operator} at {url}, which signs with {aggregator.signing_public}"
         name = f"the aggregator of {chosen.operator}"
-        with listening.announced(Path(chosen.folder) / ADDRESS_FILE, name, url, certificate, say):
+        with listening.announced(Path(chosen.folder) / ADDRESS_FILE, name, chosen, listener, certificate, say):
             say(f"policies pin its key {aggregator.public}")
             app = Limited(http.asgi(Desk(aggregator).server()))
             listening.run(listening.server(app, certificate, limit_concurrency=MAX_CONNECTIONS), listener)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names no address to call; those of this host are there
 LOCAL = ("localhost", "127.0.0.1", "::1")
 FILES = 4096  # open at once: each connection is one, also while TLS shakes hands
 
@@ -46,11 +47,16 @@ class Listening(Protocol):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a program answers now: in a file of its folder while it does."""
+    """Where a program answers on this host now: in a file of its folder while it does.
+
+    Attributes:
+        fingerprint: of the certificate that it shows, whose names may be for callers from elsewhere.
+    """
 
     url: str
     ca: str | None
     pid: int
+    fingerprint: str | None = None
 
 
 def check(chosen: Listening) -> None:
@@ -82,15 +88,22 @@ def certificate(folder: Path, chosen: Listening) -> Certificate | None:
     return tls.private(folder, list(dict.fromkeys([chosen.host, *chosen.names, socket.gethostname(), *LOCAL])))
 
 
-def url(chosen: Listening, listener: socket.socket) -> str:
-    """Where it answers."""
-    host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+def url(chosen: Listening, listener: socket.socket, *, here: bool = False) -> str:
+    """Where it answers callers from elsewhere, or those of this host."""
+    host = EVERYWHERE[chosen.host] if here and chosen.host in EVERYWHERE else chosen.host
+    host = socket.gethostname() if host in EVERYWHERE else host
+    host = f"[{host}]" if ":" in host else host
     return f"http{'s' if chosen.tls else ''}://{host}:{listener.getsockname()[1]}"
 
 
 @contextmanager
 def announced(
-    path: Path, name: str, url: str, certificate: Certificate | None, say: Callable[[str], None]
+    path: Path,
+    name: str,
+    chosen: Listening,
+    listener: socket.socket,
+    certificate: Certificate | None,
+    say: Callable[[str], None],
 ) -> Iterator[None]:
     """Who started this process is told where it is, and programs of the same user find it in the file meanwhile.
 
@@ -98,10 +111,11 @@ def announced(
         name: of what answers there.
     """
     ca = None if certificate is None or certificate.ca is None else str(certificate.ca)
+    shown = None if certificate is None else tls.fingerprint(certificate)
     with replacing(path) as file:
-        file.write(msgspec.json.encode(Address(url, ca, os.getpid())))
+        file.write(msgspec.json.encode(Address(url(chosen, listener, here=True), ca, os.getpid(), shown)))
     try:
-        say(f"{name} is at {url}")
+        say(f"{name} is at {url(chosen, listener)}")
         if ca is not None:
             say(f"callers trust it by the certificate in {ca}")
         yield

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from emlab.errors import BadReply, Unreachable
 
@@ -149,19 +149,24 @@ class HttpTransport:
     """HTTP or HTTPS over TCP, connections kept alive. Redirects and proxies are not followed.
 
     Args:
-        url: what paths are appended to. ca: file of the certificates to trust, instead of the system's.
+        url: what paths are appended to. ca: file of the certificates to trust, instead of those that come with
+            requests. fingerprint: SHA-256, in hex, of the one certificate to trust, whoever signed it for whom.
     """
 
-    def __init__(self, url: str, *, ca: Path | None = None) -> None:
+    def __init__(self, url: str, *, ca: Path | None = None, fingerprint: str | None = None) -> None:
         import requests
         from requests.adapters import HTTPAdapter
+
+        class Pinned(HTTPAdapter):
+            def init_poolmanager(self, *sizes: Any, **named: Any) -> None:
+                super().init_poolmanager(*sizes, **named, assert_fingerprint=fingerprint)
 
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.verify = True if ca is None else str(ca)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL))
+        self._session.verify = (ca is None or str(ca)) if fingerprint is None else False  # it is compared instead
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=_POOL))
+        self._session.mount("https://", (HTTPAdapter if fingerprint is None else Pinned)(pool_maxsize=_POOL))
 
     def send(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Reply:
         """Send one request; see Transport. `timeout_s` bounds each wait for a piece of the reply."""
@@ -181,15 +186,27 @@ class HttpTransport:
         except requests.Timeout as exc:
             raise Unreachable(f"no answer from {self._url} within {timeout_s:g} s") from exc
         except OSError as exc:  # of requests, or a file of certificates that has gone
-            if "CERTIFICATE_VERIFY_FAILED" in str(exc):
-                raise Unreachable(
-                    f"{self._url} shows a certificate that nobody here trusts: give its authority's (ca=, or --ca)"
-                ) from exc
-            raise Unreachable(f"cannot reach {self._url}: {type(exc).__name__}") from exc
+            hint = next((text for sign, text in _HINTS.items() if sign in str(exc)), None)
+            raise Unreachable(
+                f"cannot reach {self._url}: {hint or _of_plain(self._url) or type(exc).__name__}"
+            ) from exc
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+
+
+_HINTS = {  # what OpenSSL and urllib3 say
+    " mismatch, certificate is not valid for": "its certificate is for other names: use one of these, or have it made"
+    " for this one, too (`names` in the table [serve])",
+    "CERTIFICATE_VERIFY_FAILED": "it shows a certificate that nobody here trusts: give its authority's (ca=, or --ca)",
+    "Fingerprints did not match": "it shows another certificate than the one that is expected",
+    "WRONG_VERSION_NUMBER": "it does not speak HTTPS: say http://",
+}
+
+
+def _of_plain(url: str) -> str | None:
+    return "it answers no plain HTTP: say https:// if it has a certificate" if url.startswith("http://") else None
 
 
 def _bounded(parts: Iterable[bytes]) -> bytes:

@@ -73,6 +73,22 @@ def test_programs_of_the_host_trust_a_server_that_listens_everywhere(tmp_path: P
         assert shake_hands(made, made.ca, name) == "0.0.0.0"
 
 
+@pytest.mark.parametrize(
+    ("host", "elsewhere", "here"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("::1", "[::1]", "[::1]"),
+        ("0.0.0.0", socket.gethostname(), "127.0.0.1"),
+        ("::", socket.gethostname(), "[::1]"),
+    ],
+)
+def test_a_server_that_listens_everywhere_is_called_by_a_name(host: str, elsewhere: str, here: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, chosen = listener.getsockname()[1], Settings(host=host)
+        assert listening.url(chosen, listener) == f"https://{elsewhere}:{port}"
+        assert listening.url(chosen, listener, here=True) == f"https://{here}:{port}"
+
+
 def test_the_authority_stays_and_the_certificate_follows_its_names(tmp_path: Path) -> None:
     made = tls.private(tmp_path, ["a.example"])
     assert made.ca is not None

@@ -18,10 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import emlab as em
-from emlab import tls
+from emlab import kept, tls
 from emlab.apps.controller import MAX_STREAMS_EACH
 from emlab.clock import wait_until
-from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany
+from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany, Unreachable
 from emlab.parts import make_engine
 from emlab.remote import ControllerClient
 from tests.e2e.clouds import entry
@@ -225,13 +225,26 @@ def test_a_lab_that_is_served_has_a_name(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
-    given = tls.private(tmp_path / "elsewhere", ["127.0.0.1"])
+    given = tls.private(tmp_path / "elsewhere", ["127.0.0.1"])  # and not for localhost
     names = {"certificate": str(given.chain), "key": str(given.key)}
     config = lab_file(tmp_path / "lab.toml", "memory", names, keep=False)
     with served(home, config) as running:
         assert running.address.ca is None
         with ControllerClient(running.address.url, running.admin_token, ca=given.ca) as client:
             assert client.me().kind == "admin"
+        other = running.address.url.replace("127.0.0.1", "localhost")
+        with (
+            ControllerClient(other, running.admin_token, ca=given.ca) as client,
+            pytest.raises(Unreachable, match="its certificate is for other names"),
+        ):
+            client.me()
+        with kept.controller_of("served") as client:  # who is on this host knows the certificate itself
+            assert client.me().kind == "admin"
+        with (
+            ControllerClient(running.address.url, running.admin_token, fingerprint="00" * 32) as client,
+            pytest.raises(Unreachable, match="another certificate"),
+        ):
+            client.me()
     assert list((home / "labs").iterdir()) == []
 
 
