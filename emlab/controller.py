@@ -348,7 +348,9 @@ class Controller:
         self._removal.again()
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
-        return sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())
+        done = sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())
+        self._lives.remember()
+        return done
 
     # -- providers ---------------------------------------------------------------------------------------------
 

@@ -108,6 +108,14 @@ class Use:
         return now - self.last_use_ts
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is kept of a cloud's uses when its controller ends: see `Use`."""
+
+    last_use_ts: float
+    gaps: Gaps = NO_GAPS
+
+
 class IdleRule(Protocol):
     """Decides which clouds to pause. Pure: the same arguments give the same answer, and nothing is paused here."""
 

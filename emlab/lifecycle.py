@@ -20,7 +20,7 @@ from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable
 from emlab.gate import Gate
-from emlab.idle import Use
+from emlab.idle import Past, Use
 from emlab.key import OwnerSecret, Secret
 from emlab.provision import Provision
 from emlab.record import Recorder
@@ -42,6 +42,7 @@ class Lifecycle:
         spec: what the engine is told. vault: its data's vault. provision: makes the file for the next start.
         intend: keeps what is begun with the vault ("lock", "unlock"), so that it is ended after a crash; "" when it is.
         handle: as found by the engine after a restart of this process; None for a new cloud.
+        past: of its uses, as kept then.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Lifecycle:
         recorder: Recorder,
         clock: Clock,
         handle: Handle | None = None,
+        past: Past | None = None,
     ) -> None:
         self.spec = spec
         self._engine = engine
@@ -74,7 +76,7 @@ class Lifecycle:
         self._handle = handle
         self._lock = threading.RLock()
         self._client: CloudClient | None = None
-        self._uses = Uses(spec.cloud, clock)
+        self._uses = Uses(spec.cloud, clock, past)
 
     @property
     def state(self) -> CloudState:
@@ -108,8 +110,12 @@ class Lifecycle:
         return self._uses.begin(math.inf)
 
     def release(self, number: int) -> None:
-        """That lease has ended, which counts as a use. Idempotent."""
-        self._uses.end(number)
+        """That lease has ended, which counts as a use, unless the cloud could not be woken. Idempotent."""
+        self._uses.end(number, used=self.runs or self.sleeps)
+
+    def past(self) -> Past | None:
+        """What is to be kept of its uses; None if there were none."""
+        return self._uses.past()
 
     def end_leases(self) -> None:
         """No lease holds the cloud any more: for the end of a whole lab."""
@@ -137,8 +143,9 @@ class Lifecycle:
     def pause(self) -> None:
         """The cloud uses no CPU. Idempotent; a stopped one stays stopped. Raises InUse under a lease."""
         with self._lock:
-            self.runs = False
+            ran, self.runs = self.runs, False
             if self.use().leased(self._clock.now()):
+                self.runs = ran
                 raise InUse(f"the cloud of {self.spec.user} is in use; it pauses when its lease ends")
             if self.state is CloudState.RUNNING:
                 with self._span("pause"), CALLS.through():
@@ -163,10 +170,11 @@ class Lifecycle:
             vault). After these two the cloud is not woken any more, and `closing` says that `end_lock` is called for.
         """
         with self._lock:
-            self.runs = False
+            ran, self.runs = self.runs, False
             use = self.use()
             # who takes a lease after a lock has begun gets nothing of the cloud, and must not keep its vault open
             if not self.closing and (use.leased(self._clock.now()) or use.last_use_ts > unused_since):
+                self.runs = ran
                 raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
             with self._span("lock"):
                 self._shut()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from emlab.clock import Clock
 from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
-from emlab.errors import CloudGone, UnknownUser
+from emlab.errors import CloudGone, EmlabError, UnknownUser
+from emlab.idle import Past
 from emlab.lifecycle import Lifecycle
 from emlab.provision import Provision
 from emlab.record import Recorder
 from emlab.registry import CloudRow, Registry
 from emlab.state import CloudSpec, Handle
 from emlab.vaults.base import Vault
+
+log = logging.getLogger(__name__)
 
 
 class Lives:
@@ -40,6 +44,7 @@ class Lives:
     ) -> None:
         self.by_user: dict[str, Lifecycle] = {}
         self.by_cloud: dict[str, Lifecycle] = {}  # the same ones
+        self._kept: dict[str, Past] = {}  # of their uses, as in the registry
         self._engine = engine
         self._vault = vault
         self._registry = registry
@@ -75,9 +80,22 @@ class Lives:
             recorder=self._recorder,
             clock=self._clock,
             handle=handle,
+            past=self._registry.past(row.cloud),
         )
         self.by_user[row.user] = self.by_cloud[row.cloud] = life
         return life
+
+    def remember(self) -> None:
+        """When clouds were used is in the registry; or the log says why not."""
+        pasts = {life.spec.cloud: past for life in self if (past := life.past()) is not None}
+        changed = {cloud: past for cloud, past in pasts.items() if self._kept.get(cloud) != past}
+        try:
+            if changed:
+                self._registry.remember(changed)
+        except EmlabError as exc:  # it decides when they are paused, and nothing else
+            log.warning("when the clouds of the lab %s were used is not kept: %s", self._lab, exc)
+        else:
+            self._kept = pasts
 
     def end(self, row: CloudRow) -> None:
         """The life of the cloud in that row is not known any more. Idempotent."""
@@ -100,6 +118,7 @@ class Lives:
 
     def detach(self) -> None:
         """Connections are closed, and no life is known any more. Idempotent."""
+        self.remember()
         for life in self:
             life.detach()
         self.by_user.clear()

@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from emlab.errors import ConfigError, DiskFull, LabInUse, StoreError
+from emlab.idle import Past
 from emlab.loss import NOTHING, Loss, Spent
 
 LEAVING = ("signup", "forget")  # intents after whose interruption the cloud is removed; no ask reaches it meanwhile
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS clouds (
 CREATE TABLE IF NOT EXISTS providers (name TEXT PRIMARY KEY, public TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS tombstones (
   person TEXT PRIMARY KEY, spent BLOB NOT NULL, generation INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (cloud TEXT PRIMARY KEY, past BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -313,7 +315,24 @@ class Registry:
 
     def drop(self, cloud: str) -> None:
         """The cloud is not remembered. Idempotent."""
+        self.run("DELETE FROM uses WHERE cloud = ?", cloud)
         self.run("DELETE FROM clouds WHERE cloud = ?", cloud)
+
+    def past(self, cloud: str) -> Past | None:
+        """What was remembered of the cloud's uses."""
+        found = self.run("SELECT past FROM uses WHERE cloud = ?", cloud)
+        return msgspec.json.decode(found[0]["past"], type=Past) if found else None
+
+    def remember(self, pasts: Mapping[str, Past]) -> None:
+        """So the clouds were used, those that are remembered. All at once. Raises DiskFull, StoreError."""
+        sql = "INSERT OR REPLACE INTO uses SELECT cloud, ? FROM clouds WHERE cloud = ?"
+
+        def write() -> bool:
+            for cloud, past in pasts.items():
+                self.run(sql, msgspec.json.encode(past), cloud)
+            return True
+
+        self.together(write)
 
     def tombstone(self, user: str) -> Tombstone:
         """What this person had spent in forgotten clouds of this lab."""

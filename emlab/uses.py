@@ -8,21 +8,26 @@ import threading
 
 from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock
-from emlab.idle import NO_GAPS, Use
+from emlab.idle import NO_GAPS, Past, Use
 
 
 class Uses:
-    """The uses of one cloud. Thread-safe; its lock is held for a moment only, never while waiting for another."""
+    """The uses of one cloud. Thread-safe; its lock is held for a moment only, never while waiting for another.
 
-    def __init__(self, cloud: str, clock: Clock) -> None:
+    Args:
+        past: as it was kept when an earlier object of this cloud ended; None if nothing was.
+    """
+
+    def __init__(self, cloud: str, clock: Clock, past: Past | None = None) -> None:
         self._cloud = cloud
         self._clock = clock
         self._lock = threading.Lock()
         self._leases: dict[int, float] = {}
         self._numbers = itertools.count()
-        self._last_ts = clock.now()
-        self._was_used = False  # not since this object exists: before, there was no gap that anybody saw begin
-        self._gaps = NO_GAPS
+        self._last_ts = clock.now() if past is None else past.last_use_ts
+        self._gaps = NO_GAPS if past is None else past.gaps
+        self._was_used = past is not None  # before, there was no gap that anybody saw begin
+        self._gap_s: float | None = None  # which ended when the uses that are under way began
 
     def now(self) -> Use:
         """Last use and leases. None is later than it can be, also if the clock was set back."""
@@ -34,28 +39,35 @@ class Uses:
                     self._leases[number] = min(until_ts, now + MAX_LEASE_S)
             return Use(self._cloud, self._last_ts, tuple(self._leases.values()), self._gaps)
 
+    def past(self) -> Past | None:
+        """What is to be kept of it; None if it was never used."""
+        with self._lock:
+            return Past(self._last_ts, self._gaps) if self._was_used else None
+
     def begin(self, until_ts: float) -> int:
         """The cloud is in use until then (UTC seconds), or until `end` of the number that is returned."""
         with self._lock:
-            self._note_gap()
+            now = self._clock.now()
+            for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
+                self._note(max(self._last_ts, self._leases.pop(number)))
+            if self._was_used and not self._leases:
+                self._gap_s = now - self._last_ts
             number = next(self._numbers)
             self._leases[number] = until_ts
             return number
 
-    def _note_gap(self) -> None:
-        """A use begins now: if no other is under way, a gap ends."""
-        now = self._clock.now()
-        for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
-            self._last_ts = max(self._last_ts, self._leases.pop(number))
-        if self._was_used and not self._leases:
-            self._gaps = self._gaps.plus(now - self._last_ts)
-        self._was_used = True
-
-    def end(self, number: int) -> None:
-        """That use has ended. Idempotent."""
+    def end(self, number: int, *, used: bool = True) -> None:
+        """That use has ended, or was none. Idempotent."""
         with self._lock:
-            self._last_ts = self._clock.now()
+            if used:
+                self._note(self._clock.now())
             self._leases.pop(number, None)
+
+    def _note(self, last_ts: float) -> None:
+        """It was used until then."""
+        if self._gap_s is not None:
+            self._gaps, self._gap_s = self._gaps.plus(self._gap_s), None
+        self._last_ts, self._was_used = last_ts, True
 
     def clear(self) -> None:
         """Nobody uses it any more, whatever was said."""

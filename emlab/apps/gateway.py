@@ -21,7 +21,7 @@ from emlab.apps.head import Asked, Turned
 from emlab.apps.http import RETRY_AFTER_S
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
-from emlab.errors import BadQuery, EmlabError, TooMany, UnknownUser, Unreachable
+from emlab.errors import BadQuery, EmlabError, Locked, TooMany, UnknownUser, Unreachable
 from emlab.lifecycle import Lifecycle
 from emlab.waking import Waker
 from emlab.wire import problem
@@ -316,7 +316,10 @@ class _Exchange:
     async def _awake(self) -> None:
         try:
             await self._waker.awake(self._life, self._limits.wake_s)
-        except Unreachable as exc:
+        except Locked:
+            raise
+        except EmlabError as exc:
+            self._life.check_usable()
             raise Turned(exc, 503) from exc
 
     def _wake(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 import emlab as em
 from emlab.apps.gateway import Limits
 from emlab.clock import wait_until
-from emlab.errors import EngineError
+from emlab.errors import CloudGone, DiskFull, EngineError, StoreError, VaultError
 from emlab.state import Handle
 from tests.gateways import PATIENCE_S, Recording, answering, gateway, head, rest, served, status, unread
 
@@ -295,18 +295,20 @@ def test_a_cloud_that_does_not_wake_in_time_is_called_so_and_wakes_all_the_same(
             assert client.get(bob, "/policy").status == 200
 
 
-def test_an_engine_that_fails_is_called_unavailable(
-    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [EngineError, CloudGone, VaultError, StoreError, DiskFull])
+def test_a_cloud_that_cannot_be_woken_is_called_unavailable_whatever_the_reason(
+    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch, error: type[em.EmlabError]
 ) -> None:
-    def fail(handle: Handle) -> None:
-        raise EngineError("the engine says no")
+    def fail(*_: object, **__: object) -> None:
+        raise error("it does not work")
 
-    monkeypatch.setattr(lab.controller.engine, "resume", fail)
     lab.controller.pause(bob.user)
     with gateway(lab, limits=SHORT) as client, answering(lab, bob.user, assert_ended):
-        found = client.get(bob, "/policy")
-        assert (found.status, found.kind, found.headers["retry-after"]) == (503, "EngineError", "2")
-    monkeypatch.undo()
+        with monkeypatch.context() as there:
+            there.setattr(lab.controller.engine, "resume", fail)
+            there.setattr(lab.controller.engine, "start", fail)
+            found = client.get(bob, "/policy")
+        assert (found.status, found.kind, found.headers["retry-after"]) == (503, error.__name__, "2")
 
 
 def test_connections_to_a_cloud_are_closed_soon_after_their_use(lab: em.Lab, bob: em.UserCloud) -> None:

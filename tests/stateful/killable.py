@@ -39,6 +39,8 @@ class Person:
         stored, tried: the numbers of entries that were acknowledged, and of all that were sent.
         spent_micro, asked_micro: what the answers cost that came, and all asks.
         shut: it is locked, or its lock failed halfway: it must answer nothing.
+        last_use_ts, sure_ts: not later than the one, and not earlier than the other, the cloud was used last.
+        kept: the latter and the former, as they were when a sweep kept them last; None if none did.
         awake: it was seen to run under the leases that it has.
     """
 
@@ -46,6 +48,8 @@ class Person:
     key: em.Key
     cloud: str
     last_use_ts: float
+    sure_ts: float
+    kept: tuple[float, float] | None = None
     stored: set[int] = field(default_factory=set)
     tried: set[int] = field(default_factory=set)
     spent_micro: int = 0
@@ -104,7 +108,8 @@ class KillableLab(RuleBasedStateMachine):
         """The controller was killed, and another one has taken over; the model forgets what only the old one knew."""
         while True:
             # to others that is what a kill is: connections and the lock are gone, what was written is there
-            self.controller.detach()
+            for life in self.controller._lives:
+                life.detach()
             self.registry.close()
             try:
                 self.open()
@@ -113,7 +118,8 @@ class KillableLab(RuleBasedStateMachine):
                 if not (self.engine.dead or isinstance(exc, EngineError)):
                     raise
         for person in self.members.values():
-            person.leases, person.awake, person.last_use_ts = [], False, self.clock.now()
+            person.leases, person.awake = [], False
+            person.sure_ts, person.last_use_ts = person.kept or (self.clock.now(), self.clock.now())
         self.limbo = {row.user for row in self.registry.clouds() if row.intent in LEAVING}
 
     def attempt(self, act: Callable[[], T]) -> T | Failed:
@@ -138,8 +144,10 @@ class KillableLab(RuleBasedStateMachine):
             act()
         return "locked"
 
-    def used(self, person: Person) -> None:
+    def used(self, person: Person, *, sure: bool = False) -> None:
+        """Somebody tried to use the cloud, or surely did: where the engine failed, it may be no use."""
         person.last_use_ts = self.clock.now()
+        person.sure_ts = person.last_use_ts if sure else person.sure_ts
 
     def handle(self, user: str) -> Handle:
         spec = self.controller.life(user).spec

@@ -63,7 +63,8 @@ class Machine(KillableLab):
         assert done.token is not None
         row = self.registry.cloud(user)
         assert row is not None
-        self.members[user] = Person(done.token, key, row.cloud, self.clock.now(), spent_micro=self.buried.get(user, 0))
+        now = self.clock.now()
+        self.members[user] = Person(done.token, key, row.cloud, now, now, spent_micro=self.buried.get(user, 0))
         self.members[user].asked_micro = row.carried.micro
         assert row.carried.micro >= self.buried.get(user, 0)
 
@@ -102,6 +103,7 @@ class Machine(KillableLab):
         person.tried.add(number)
         if not isinstance(self.attempt(lambda: cloud.store([entry(number)])), str):
             person.stored.add(number)
+            self.used(person, sure=True)
 
     @rule(user=NAMES, fault=faults("state", "resume", "start"))
     def ask(self, user: str, fault: Fault | None = None) -> None:
@@ -117,6 +119,7 @@ class Machine(KillableLab):
         if isinstance(outcome, Answer):
             assert not person.shut
             person.spent_micro += COST_MICRO
+            self.used(person, sure=True)
         elif isinstance(outcome, Failure):
             assert outcome.kind == "Locked" if person.shut and self.engine.fired == fired else self.engine.fired > fired
         else:
@@ -155,8 +158,11 @@ class Machine(KillableLab):
         if person.shut:
             if self.refused(lambda: self.controller.wake(user)) == "locked":
                 assert self.state(user) is not CloudState.RUNNING or self.controller.life(user).closing
-        elif self.attempt(lambda: self.controller.wake(user)) is None:
+            return
+        self.used(person)
+        if self.attempt(lambda: self.controller.wake(user)) is None:
             assert self.state(user) is CloudState.RUNNING
+            self.used(person, sure=True)
 
     @rule(user=NAMES, fault=faults("stop"))
     def lock(self, user: str, fault: Fault | None = None) -> None:
@@ -181,7 +187,7 @@ class Machine(KillableLab):
             done = self.attempt(lambda: self.controller.unlock(user, person.key))
             if done is None:
                 person.shut = False
-                self.used(person)
+                self.used(person, sure=True)
                 assert self.state(user) is CloudState.RUNNING
             elif was_open:  # a lock that was begun is taken back, whether or not the cloud then wakes
                 person.shut = person.shut and not self.is_open(user)
@@ -230,6 +236,9 @@ class Machine(KillableLab):
             person.shut = person.shut or not self.is_open(user)
         if isinstance(swept, str):
             return
+        sure = {user: now - person.sure_ts for user, person in self.members.items()}
+        for person in self.members.values():
+            person.kept = person.sure_ts, person.last_use_ts
         assert not set(swept) & (leased - closing)
         if self.engine.fired > fired or limbo:
             return
@@ -239,7 +248,7 @@ class Machine(KillableLab):
             assert due <= set(swept)
             shut_s = self.idle.lock_after_s
             assert all(self.members[user].shut for user, idle in long.items() if shut_s and idle >= shut_s)
-            assert set(swept) <= {user for user, idle in long.items() if idle >= idle_s} | closing
+            assert set(swept) <= {user for user, idle in sure.items() if idle >= idle_s} | closing
         if isinstance(self.idle, AtMost):
             assert len([user for user in running if user not in swept]) <= max(self.idle.n, len(leased & running))
         assert closing <= set(swept)
@@ -304,6 +313,7 @@ class Machine(KillableLab):
         cloud = self.controller.cloud(user, token=person.token)
         if isinstance(counts := self.attempt(cloud.counts), str):
             return
+        self.used(person, sure=True)
         assert len(person.stored) <= counts.get(LOCATIONS, 0) <= len(person.tried)
 
     def read_all(self, user: str, person: Person) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ipywidgets import Widget
@@ -21,7 +22,7 @@ from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock, ManualClock, wait_until
 from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
-from emlab.errors import CloudGone, InUse, Unreachable, VaultBusy, WrongKey
+from emlab.errors import CloudGone, InUse, Locked, Unreachable, VaultBusy, WrongKey
 from emlab.idle import PauseAfter, Use
 from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
@@ -32,9 +33,9 @@ WAIT_S = 10.0  # only a failing test waits for so long
 
 
 def alone(home: Path, clock: Clock) -> Lifecycle:
-    """A cloud's life without a controller, never started."""
+    """A cloud's life without a controller, never started, which believes that it runs."""
     spec = CloudSpec("lab", "ann", "a" * 32, 1, home / "run", home / "vault", home / "vault" / "clear")
-    return Lifecycle(
+    life = Lifecycle(
         spec,
         engine=make_engine("memory", home),
         vault=PlainVault(home / "vault"),
@@ -43,6 +44,8 @@ def alone(home: Path, clock: Clock) -> Lifecycle:
         recorder=em.Recorder(clock),
         clock=clock,
     )
+    life.runs = True
+    return life
 
 
 @pytest.fixture
@@ -527,6 +530,71 @@ def test_an_ordered_wake_is_a_use(lab: em.Lab, ann: em.UserCloud) -> None:
     after = lab.controller.life("ann").use()
     assert after.last_use_ts > before
     assert after.leases == ()
+
+
+def test_what_is_refused_is_no_use(lab: em.Lab, ann: em.UserCloud) -> None:
+    ann.lock()
+    life = lab.controller.life("ann")
+    before = life.use()
+    for act in (ann.wake, ann.counts):
+        with pytest.raises(Locked):
+            act()
+    number = life.begin_use()  # as the gateway
+    life.release(number)
+    assert life.use() == before
+    assert ann.key is not None
+    ann.unlock(ann.key)
+    assert life.use().last_use_ts > before.last_use_ts
+
+
+def test_a_pause_or_lock_that_finds_a_use_leaves_the_cloud_known_to_run(lab: em.Lab, ann: em.UserCloud) -> None:
+    life = lab.controller.life("ann")
+    with life.using():
+        for act in (life.pause, life.lock):
+            with pytest.raises(InUse):
+                act()
+        before = life.use().last_use_ts
+        assert life.runs
+    assert life.use().last_use_ts > before
+
+
+def test_uses_are_known_after_a_restart(home: Path) -> None:
+    settings: Any = {"engine": "memory", "name": "kept", "keep": True, "idle": None}
+    with em.Lab(**settings, default_policy=em.Policy.open()) as lab:
+        lab.controller.signup("ann")
+        life = lab.controller.life("ann")
+        life._uses._last_ts -= 5000.0
+        life.wake()
+        life.release(life.begin_use())  # a gap of 5000 s ends
+        lab.controller.signup("bob")
+        bob = lab.controller.life("bob").use().last_use_ts
+        lab.controller.sweep()
+        life.release(life.begin_use())
+        before = life.use()
+        assert before.gaps.total == 1
+    with em.Lab(**settings) as lab:
+        after = lab.controller.life("ann").use()
+        assert (after.last_use_ts, after.gaps) == (before.last_use_ts, before.gaps)
+        assert lab.controller.life("bob").use().last_use_ts == bob
+        lab.controller.forget("ann")
+        assert [row["cloud"] for row in lab.registry.run("SELECT cloud FROM uses")] == [
+            lab.controller.life("bob").spec.cloud
+        ]
+
+
+def test_a_registry_that_is_full_keeps_no_cloud_from_being_paused(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise em.DiskFull("the disk is full")
+
+    lab.controller.idle = PauseAfter(1e-9)
+    with monkeypatch.context() as there:
+        there.setattr(lab.registry, "remember", full)
+        assert lab.controller.sweep() == ["ann"]
+    assert "is not kept: the disk is full" in caplog.text
+    lab.controller.sweep()
+    assert lab.registry.past(ann.id) is not None
 
 
 def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> None:
