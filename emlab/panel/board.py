@@ -10,15 +10,17 @@ from collections.abc import Callable
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from emlab.clock import SYSTEM_CLOCK, wait_until
-from emlab.errors import EmlabError, EngineError, WireError
+from emlab.errors import ConfigError, EmlabError, EngineError, WireError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule
-from emlab.panel.choice import Choice
+from emlab.panel.choice import Choice, in_words
 from emlab.panel.source import Source
 from emlab.panel.table import table
 from emlab.record import Recorder, html_table
+from emlab.state import CloudState
 
 if TYPE_CHECKING:
     from ipywidgets import Button, ToggleButton, VBox, Widget
@@ -28,6 +30,7 @@ LIVE_S = 2.0
 LEAVE_S = 5.0  # at most until an interpreter ends in spite of a look
 KEPT_EVENTS = 5_000  # of which the figure tells
 SPANS = ("start", "pause", "wake", "answer")
+EM_A_LETTER = 0.6  # how wide a letter of a name is in the list, at most
 FIGURE_WIDTH = "768px"  # 8 inches of a screen
 ERROR_COLOUR = "var(--jp-error-color0, #b00020)"
 LOCK_TIP = (
@@ -40,13 +43,22 @@ def panel(source: Source, *, every_s: float = LIVE_S) -> Widget:
 
     It shows what was so at the last action or Refresh, and with Live what is so now; memory is measured at Refresh.
     What an action could not do is said in words, cloud by cloud, and the others are done nevertheless. The idle rule
-    that is chosen is in force at once.
+    that is chosen is in force at once. Of all panels of a lab only the newest goes on being live: others may be out of
+    sight, and nobody could end them.
 
     Args:
         every_s: seconds between two looks while it is live.
     Raises: ConfigError (the lab is not open), WireError, NotPermitted.
     """
-    return _Panel(source, every_s).box
+    made = _Panel(source, every_s)
+    for other in list(_MADE):
+        if other.subject == source.subject:
+            other.retire()
+    _MADE.add(made)
+    return made.box
+
+
+_MADE: WeakSet[_Panel] = WeakSet()
 
 
 class _Panel:
@@ -56,6 +68,7 @@ class _Panel:
         import ipywidgets as widgets
 
         self._source = source
+        self.subject = source.subject
         self._every_s = every_s
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -64,16 +77,17 @@ class _Panel:
         self._recorder.keep(KEPT_EVENTS)
         self._seen = 0
         self._alarmed = False  # the message tells of a look that failed
+        self._states: dict[str, str] = {}  # by user, at the last look
+        self._to_lock: tuple[str, ...] = ()  # whom the next click on Lock locks
         self._table = widgets.HTML(layout={"max_height": "24em", "overflow": "auto", "flex": "1 1 34em"})
         self._users = widgets.SelectMultiple(
             rows=10,
             description="Clouds",
             tooltip="The clouds that the buttons turn; Ctrl or Shift and a click select several",
             style={"description_width": "initial"},
-            layout={"width": "16em"},
         )
         self._choice = Choice(source.rules, len(source.controller.clouds()), self._chosen)
-        self._message = widgets.HTML()
+        self._message = widgets.HTML(layout={"max_height": "8em", "overflow": "auto"})
         # with a tooltip an Image is not shown at all: the view of ipywidgets 8.1 fails
         self._figure = widgets.Image(layout={"width": "100%", "max_width": FIGURE_WIDTH, "display": "none"})
         self._numbers = widgets.HTML()  # the figure's, for who cannot see it
@@ -124,6 +138,8 @@ class _Panel:
     def _act(self, action: Callable[[], None]) -> None:
         """Do it, then show how the clouds stand; an EmlabError is shown in words."""
         with self._lock:
+            if action != self._shut:
+                self._to_lock = ()
             try:
                 action()
                 self._look()
@@ -133,21 +149,38 @@ class _Panel:
     # -- what the controls do, the lock being held ---------------------------------------------------------------
 
     def _pause(self) -> None:
-        self._each("paused", self._source.controller.pause)
+        self._each("paused", self._source.controller.pause, CloudState.PAUSED)
 
     def _wake(self) -> None:
-        self._each("woken", self._source.controller.wake)
+        self._each("woken", self._source.controller.wake, CloudState.RUNNING)
 
     def _shut(self) -> None:
-        self._each("locked", self._source.controller.lock)
+        """The first click says what the second one does."""
+        users = tuple(self._users.value)
+        if users and users != self._to_lock:
+            self._to_lock = users
+            return self._say(
+                f"click Lock again to lock {len(users)} selected clouds: only their owners' keys unlock them"
+            )
+        self._to_lock = ()
+        self._each("locked", self._source.controller.lock, CloudState.STOPPED)
 
-    def _each(self, done: str, step: Callable[[str], None]) -> None:
+    def _each(self, done: str, step: Callable[[str], None], state: CloudState) -> None:
         """The step was tried with each selected cloud, and the message says with which it failed and why."""
         users = list(self._users.value)
+        if not users:
+            return self._say("no cloud is selected: click some in the list, or Select all", alarm=True)
         self._say(f"{len(users)} selected clouds are being {done} …")
-        problems = [said for said in fan_out(users, _attempt(step), description=done, progress=False) if said]
+        said = dict(zip(users, fan_out(users, _attempt(step), description=done, progress=False), strict=True))
+        self._look()
+        for user in users:
+            if (
+                not said[user] and self._states.get(user, state.value) != state.value
+            ):  # such as a locked one that was to be paused
+                said[user] = f"{user}: it is {self._states[user]}"
+        problems = [why for why in said.values() if why]
         sentence = f"{len(users) - len(problems)} of {len(users)} selected clouds {done}"
-        self._say("; ".join([sentence, *problems]), alarm=bool(problems) or not users)
+        self._say("; ".join([sentence, *problems]), alarm=bool(problems))
 
     def _select_all(self) -> None:
         self._look()
@@ -168,6 +201,8 @@ class _Panel:
     def _follow(self, make: Callable[[], IdleRule]) -> None:
         try:
             self._source.follow(make())
+        except ConfigError as exc:
+            raise ConfigError(in_words(str(exc))) from exc
         finally:
             self._choice.show(self._source.idle()[0])
         self._say(f"idle rule {self._source.idle()[1]}")
@@ -181,9 +216,11 @@ class _Panel:
             self._memory_mb = dict(zip(frame["cloud"], frame["memory_mb"], strict=True))
         self._table.value = table(frame, self._memory_mb, now=SYSTEM_CLOCK.now())
         users = tuple(frame["user"])
+        self._states = dict(zip(users, frame["state"], strict=True))
         if users != self._users.options:
             still = [user for user in self._users.value if user in users]
             self._users.options = users
+            self._users.layout.width = f"{min(max(map(len, users), default=0) * EM_A_LETTER + 6, 44):.0f}em"
             self._users.value = still
         self._choice.show(self._source.idle()[0])
         if self._live.value or self._figure.value:
@@ -253,6 +290,12 @@ class _Panel:
         self._ending.set()
         if self._lock.acquire(timeout=LEAVE_S):
             self._lock.release()
+
+    def retire(self) -> None:
+        """It is not live any more, if it was."""
+        with self._lock:
+            if self._live.value:
+                self._end("no longer live: there is a newer panel of this lab")
 
     def _end(self, why: str) -> None:
         self._say(why, alarm=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ FIELDS = {
     "least": ("gaps, at least", "Of a cloud with fewer past gaps nothing is expected: it is paused after the seconds"),
     "spread": ("spread, at most", "Gaps that vary more (standard deviation over mean) say nothing"),
 }
+
+
+def in_words(error: str) -> str:
+    """An error of a rule, with the names of its parameters that are no words called as beside their fields."""
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: FIELDS[name[0]][0] if name[0] in FIELDS else name[0], error)
 
 
 class Choice:

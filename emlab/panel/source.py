@@ -32,6 +32,10 @@ class Source(Protocol):
     def controller(self) -> Controller | ControllerClient:
         """Which finds, pauses, wakes and locks the clouds."""
 
+    @property
+    def subject(self) -> object:
+        """What all panels of the same clouds, for the same person, have in common."""
+
     def where(self) -> str:
         """Where the clouds are, in words."""
 
@@ -52,6 +56,7 @@ class Here:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self.subject = lab.path
 
     @property
     def controller(self) -> Controller:
@@ -80,7 +85,9 @@ class Elsewhere:
 
     def __init__(self, client: ControllerClient) -> None:
         self.controller = client
-        self.rules = RULES if client.me().kind == "admin" else {}
+        me = client.me()
+        self.subject = client.address, me.kind, me.subject
+        self.rules = RULES if me.kind == "admin" else {}
 
     def where(self) -> str:
         """See Source."""

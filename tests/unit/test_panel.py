@@ -176,6 +176,15 @@ class TestTurning:
         hand = Hand(of.panel())
         hand.users.value = ("bob",)
         hand.click("Lock")
+        assert hand.message == "click Lock again to lock 1 selected clouds: only their owners' keys unlock them"
+        assert not hand.complains
+        hand.users.value = ("ann", "bob")
+        hand.click("Lock")
+        hand.users.value = ("bob",)
+        hand.click("Refresh")
+        hand.click("Lock")  # each for other clouds, or after something else: nothing is locked
+        assert states(lab) == dict.fromkeys(NAMES, "running")
+        hand.click("Lock")
         assert hand.message == "1 of 1 selected clouds locked"
         assert hand.cells[1][1:3] == ["stopped", "closed"]
         assert hand.cells[1][5] == "–"
@@ -183,16 +192,22 @@ class TestTurning:
         hand.click("Wake")
         assert hand.message.startswith("2 of 3 selected clouds woken; bob: the vault of bob is closed; unlock it")
         assert hand.complains
+        hand.click("Pause")
+        assert hand.message == "2 of 3 selected clouds paused; bob: it is stopped"
+        assert hand.complains
+        hand.click("Wake")
         lab.controller.unlock("bob", KEY)
         hand.click("Refresh")
         assert hand.cells[1][1:3] == ["running", "open"]
 
     def test_with_nothing_selected_nothing_is_done_and_it_says_so(self, lab: em.Lab) -> None:
         hand = Hand(lab.panel())
-        hand.click("Pause")
-        assert states(lab) == dict.fromkeys(NAMES, "running")
-        assert hand.message == "0 of 0 selected clouds paused"
-        assert hand.complains
+        for button in ("Pause", "Wake", "Lock"):
+            hand.click("Refresh")
+            hand.click(button)
+            assert states(lab) == dict.fromkeys(NAMES, "running")
+            assert hand.message == "no cloud is selected: click some in the list, or Select all"
+            assert hand.complains
 
     def test_a_leased_cloud_is_named_and_the_others_are_paused(
         self, of: em.Lab | ControllerClient, lab: em.Lab
@@ -301,7 +316,7 @@ class TestIdleRule:
         for nonsense in (math.nan, 0.0, 70.0):
             hand.enter("pause after (s)", nonsense)
             assert hand.complains
-            assert re.search("positive number of seconds|at least idle_s", hand.message)
+            assert re.search(r"positive number of seconds|at least pause after \(s\)", hand.message)
             assert rule_of(lab) == em.PauseAfter(45.0, lock_after_s=50.0)
             assert hand.fields["pause after (s)"] == 45.0
 
@@ -355,6 +370,20 @@ class TestLive:
         hand.live.value = False
         assert ended()
         assert drawn == []
+
+    def test_a_newer_panel_of_the_same_lab_ends_the_older_one(self, lab: em.Lab, tmp_path: Path) -> None:
+        old, elsewhere = quick(lab), Hand(panel(Elsewhere(client_of(lab)), every_s=0.02))
+        for hand in (old, elsewhere):
+            hand.live.value = True
+        new = quick(lab)
+        assert not old.live.value
+        assert old.message == "no longer live: there is a newer panel of this lab"
+        new.live.value = True
+        assert elsewhere.live.value
+        assert wait_until(lambda: len(watchers()) == 2, SOON_S)
+        for hand in (new, elsewhere):
+            hand.live.value = False
+        assert ended()
 
     def test_switched_on_and_off_many_times_one_at_most_looks(self, lab: em.Lab) -> None:
         hand = quick(lab)
