@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,22 @@ app.add_typer(cli_served.token_app, name="token")
 
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"emlab {version('emlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def emlab(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which emlab this is.")
+    ] = False,
+) -> None:
+    """A laboratory for individual user clouds."""
 
 
 @app.command()
@@ -171,7 +188,9 @@ def images_build(
 
 @app.command()
 def clean(
-    lab: Annotated[str | None, typer.Option(help="Only this lab, even if it was kept.")] = None,
+    lab: Annotated[
+        str | None, typer.Option(help="Only this lab, even if it was kept.", autocompletion=cli_served.lab_names)
+    ] = None,
 ) -> None:
     """Remove labs whose process is gone, with clouds and data; kept labs only when named."""
     from emlab.cleaning import clean as clean_labs

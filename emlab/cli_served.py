@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,14 +33,45 @@ class Partly(NamedTuple):
 
 Rows: TypeAlias = Sequence[msgspec.Struct] | Partly
 Act = TypeVar("Act", bound=Callable[..., Rows])
-Users = Annotated[list[str] | None, typer.Argument(help="Whose clouds.")]
-User = Annotated[str, typer.Argument(help="Whose cloud.")]
+
+
+def lab_names(incomplete: str) -> list[str]:
+    """Labs of this host that begin so."""
+    from emlab.parts import emlab_home
+
+    names = [path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir()]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _served(ctx: typer.Context, ask: Callable[[ControllerClient], list[str]], incomplete: str) -> list[str]:
+    """What a lab that is served on this host says, for who types; nothing where it cannot be asked."""
+    from emlab import kept
+
+    try:
+        with kept.served_here(ctx.params.get("lab")) as client:
+            return [name for name in ask(client) if name.startswith(incomplete)] if client is not None else []
+    except EmlabError:  # a shell that completes has no place for an error: the command itself will say it
+        return []
+
+
+def _names(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _served(ctx, lambda client: [cloud.user for cloud in client.clouds()], incomplete)
+
+
+def _token_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _served(ctx, lambda client: [token.id for token in client.tokens()], incomplete)
+
+
+Users = Annotated[list[str] | None, typer.Argument(help="Whose clouds.", autocompletion=_names)]
+User = Annotated[str, typer.Argument(help="Whose cloud.", autocompletion=_names)]
 All = Annotated[bool, typer.Option("--all", help="Every cloud.")]
 
 
 def _options(
     *,
-    lab: Annotated[str | None, typer.Option("--lab", help="A lab of this host; the only one without it.")] = None,
+    lab: Annotated[
+        str | None, typer.Option("--lab", help="A lab of this host; the only one without it.", autocompletion=lab_names)
+    ] = None,
     url: Annotated[str | None, typer.Option("--url", help="A controller elsewhere, such as https://host:4430.")] = None,
     token_file: Annotated[
         Path | None,
@@ -177,15 +209,25 @@ def token_list(client: ControllerClient) -> Rows:
 def token_issue(
     client: ControllerClient,
     kind: Annotated[TokenKind, typer.Argument(help="What it is for.")],
-    subject: Annotated[str, typer.Argument(help="Whose.")],
+    subject: Annotated[str, typer.Argument(help="Whose; of an invitation a note for you: it binds no name.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="File for the token, which only you can read.")],
     ttl_s: Annotated[float | None, typer.Option(help="Seconds until it expires; never without it.")] = None,
+    public: Annotated[str | None, typer.Option(help="Of a provider: its public key, 64 hex digits.")] = None,
 ) -> Rows:
-    """Make a further token. For an owner's the key of the vault is asked for, unseen or piped in."""
+    """Make a further token. For an owner's the key of the vault is asked for, unseen or piped in.
+
+    A provider has one token: this registers it, and an earlier token ends.
+    """
     from emlab.kept import fresh_token_file, read_secret
 
+    if (kind == "provider") != (public is not None):
+        raise ConfigError("a provider is registered with its public key: --public KEY; nobody else has one here")
     with fresh_token_file(out) as file:
+        if public is not None:
+            admitted = client.admit_provider(subject, public, ttl_s=ttl_s)
+            file.write(f"{admitted.token}\n".encode())
+            return [admitted.about]
         key = read_secret(subject) if kind == "owner" and client.me().kind == "admin" else None
         issued = client.issue(kind, subject, ttl_s=ttl_s, key=key)
         file.write(f"{issued.token}\n".encode())
@@ -194,7 +236,8 @@ def token_issue(
 
 @_asks(token_app, "revoke")
 def token_revoke(
-    client: ControllerClient, token: Annotated[str, typer.Argument(help="Its id, from `emlab token list`.")]
+    client: ControllerClient,
+    token: Annotated[str, typer.Argument(help="Its id, from `emlab token list`.", autocompletion=_token_ids)],
 ) -> Rows:
     """Let a token open nothing any more, at once."""
     return [client.revoke(token)]
@@ -217,7 +260,9 @@ def serve(
         of_lab, of_service, remarks = machines.load(config)
         for remark in remarks:
             print(f"not taken over: {remark}", file=sys.stderr)
-        lab = Lab.of({"name": "machines", "keep": True, **of_lab}, config)
+        name = re.sub("[^a-z0-9]+", "-", config.stem.lower()).strip("-")[:32] or "machines"
+        print(f"the lab is called {name}, after the file", file=sys.stderr)
+        lab = Lab.of({"name": name, "keep": True, **of_lab}, config)
     else:
         raw = read_toml(config)
         of_service = raw.pop("serve", {})

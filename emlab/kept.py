@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from emlab import serving
-from emlab.errors import ConfigError, MistypedCode
+from emlab.errors import ConfigError, LabInUse, MistypedCode
 from emlab.files import read_private, replacing
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
@@ -42,15 +42,10 @@ def controller_of(
     Raises: ConfigError, LabInUse (by a process that does not serve it).
     """
     name = _meant(name)
-    folder = emlab_home() / "labs" / name
-    served = serving.address(folder)
-    if served is not None:
-        token = read_token(token_file or folder / serving.TOKEN_FILE)
-        with ControllerClient(
-            served.url, token, ca=ca, fingerprint=served.fingerprint if ca is None else None
-        ) as client:
+    with served_here(name, token_file, ca) as client:
+        if client is not None:
             yield client
-        return
+            return
     with kept_lab(name, leave=True) as lab:
         service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
         token = lab.controller.tokens.issue("admin", serving.COMMAND_LINE)[0]
@@ -61,6 +56,22 @@ def controller_of(
         finally:
             lab.controller.tokens.drop("admin", serving.COMMAND_LINE)
             service.audit.flush()
+
+
+@contextmanager
+def served_here(
+    name: str | None, token_file: Path | None = None, ca: Path | None = None
+) -> Iterator[ControllerClient | None]:
+    """The controller that serves a lab on this host now; None if nobody does. Arguments as of `controller_of`."""
+    folder = emlab_home() / "labs" / _meant(name)
+    served = serving.address(folder)
+    if served is None:
+        yield None
+        return
+    token = read_token(token_file or folder / serving.TOKEN_FILE)
+    fingerprint = served.fingerprint if ca is None else None
+    with ControllerClient(served.url, token, ca=ca, fingerprint=fingerprint) as client:
+        yield client
 
 
 def _meant(name: str | None, *, new: bool = False) -> str:
@@ -84,7 +95,15 @@ def kept_lab(name: str | None, *, new: bool = False, leave: bool = False) -> Ite
     """
     name = _meant(name, new=new)
     there = (emlab_home() / "labs" / name).is_dir()
-    lab = Lab(name=name, vault="auto" if there else "plain", idle=None, keep=True).start()
+    lab = Lab(name=name, vault="auto" if there else "plain", idle=None, keep=True)
+    try:
+        lab.start()
+    except LabInUse as exc:
+        if (served := serving.address(lab.path)) is None:
+            raise
+        raise LabInUse(
+            f"the lab {name} is served at {served.url}: use em.ControllerClient there, or end `emlab serve` first"
+        ) from exc
     try:
         yield lab
     finally:

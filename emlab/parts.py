@@ -38,7 +38,7 @@ def emlab_home() -> Path:
 def load(table: dict[str, str], name: str, kind: str) -> type:
     """The class of this name in ENGINES or VAULTS. Raises ConfigError, naming those that there are."""
     if name not in table:
-        raise ConfigError(f"there is no {kind} {name!r}; choose one of {', '.join(table)}")
+        raise ConfigError(f"there is no {kind} {name!r}; choose one of auto, {', '.join(table)}")
     module, attribute = table[name].split(":")
     loaded = getattr(importlib.import_module(module), attribute)
     assert isinstance(loaded, type)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +16,7 @@ import msgspec
 from emlab.arguments import check_key, check_lease, check_name, check_policy, check_ttl
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
-from emlab.errors import ConfigError
+from emlab.errors import ConfigError, EmlabError
 from emlab.fanout import fan_out
 from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, TokenKind, kind_of
@@ -340,7 +341,7 @@ class ControllerClient:
             known = self._providers.get(name)
         if known is None or key is not None:
             key = SigningKey() if key is None else key
-            token = self._call("register_provider", Issued, ProviderRequest(name=name, public=key.public)).token
+            token = self.admit_provider(name, key.public).token
         elif aggregator is not None:
             key, token = known.key, known.token
         else:
@@ -349,6 +350,16 @@ class ControllerClient:
         with self._lock:
             self._providers[name] = made
         return made
+
+    def admit_provider(self, name: str, public: str, *, ttl_s: float | None = None) -> Issued:
+        """The provider of this name and public key may ask; its new token, which is its only one. Admin only.
+
+        Raises: ConfigError.
+        """
+        check_name("provider", name)
+        check_ttl(ttl_s)
+        request = ProviderRequest(name=name, public=public, token_ttl_s=ttl_s)
+        return self._call("register_provider", Issued, request)
 
     def provider(
         self, name: str, *, key: SigningKey, token: str | None = None, aggregator: Releasing | None = None
@@ -393,7 +404,10 @@ class ControllerClient:
         return f"ControllerClient({self.address!r})"
 
     def _repr_html_(self) -> str:
-        return self.clouds()._repr_html_()
+        try:
+            return self.clouds()._repr_html_()
+        except EmlabError as exc:  # such as a provider's, who may not see clouds
+            return f"<pre>{escape(repr(self))}: {escape(str(exc))}</pre>"
 
 
 class RemoteLease:

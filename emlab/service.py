@@ -90,7 +90,8 @@ class Service:
         shown = actor()
         try:
             if text is None:
-                raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN`")
+                whose = ", of an admin or an invitation" if route.who == "newcomer" else ""
+                raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN`{whose}")
             caller = self.controller.tokens.who(text)
             shown = knows(caller.kind, caller.subject)
             if caller.kind not in self._kinds(route):

@@ -78,7 +78,7 @@ def where(scope: Scope) -> tuple[str, str]:
     """The cloud and the path in it that a request is for. Raises UnknownUser, BadQuery."""
     raw = scope["raw_path"]
     if _CLOUD.match(raw) is None:
-        raise UnknownUser("there is no such cloud")
+        raise UnknownUser("the paths of a cloud begin with /CLOUD/, which is its id, 32 hex digits")
     found = _PATH.fullmatch(raw)
     if found is None or _QUERY.fullmatch(scope["query_string"]) is None:
         raise BadQuery("a path here consists of letters, digits and some signs, without percent, dot or empty segments")

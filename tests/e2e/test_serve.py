@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import signal
 import ssl
 import subprocess
@@ -12,13 +13,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 import emlab as em
-from emlab import kept, tls
+from emlab import cli, kept, tls
 from emlab.apps.controller import MAX_STREAMS_EACH
 from emlab.clock import wait_until
 from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany, Unreachable
@@ -396,6 +399,52 @@ def test_who_guesses_tokens_is_made_to_wait_and_nobody_else_behind_that_address(
     assert isinstance(refused[-1], TooMany)
     assert "ask again in" in str(refused[-1])
     assert admin.me().kind == "admin"
+
+
+@PROCESS
+def test_a_shell_completes_labs_users_and_tokens(lab: Served, admin: ControllerClient) -> None:
+    def completed(*words: str) -> set[str]:
+        shell = {
+            "_EMLAB_COMPLETE": "complete_bash",
+            "COMP_WORDS": " ".join(["emlab", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        command = [Path(sys.executable).with_name("emlab")]
+        done = subprocess.run(command, env={**os.environ, **shell}, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return set(done.stdout.split())
+
+    users = {"ann", "bob"}
+    for user in users:
+        admin.signup(user)
+    assert completed("status", "") >= users
+    assert completed("pause", "--lab", "served", "a") == {"ann"}
+    assert completed("lock", "no-such") == set()
+    assert completed("status", "--lab", "") == {"served"}
+    assert completed("clean", "--lab", "s") == {"served"}
+    assert completed("token", "revoke", "") >= {token.id for token in admin.tokens()}
+    assert completed("pause", "--lab", "nothing", "") == set()
+
+
+@PROCESS
+def test_a_provider_is_registered_from_the_command_line(lab: Served, tmp_path: Path) -> None:
+    key, out, runner = em.key.SigningKey(), tmp_path / "planner.token", CliRunner()
+    issue = ["token", "issue", "provider", "cli-planner", "--out", str(out)]
+    for wrong in (issue, [*issue[:2], "admin", *issue[3:], "--public", key.public]):
+        assert "registered with its public key" in str(runner.invoke(cli.app, wrong).exception)
+        assert not out.exists()
+    assert "64" in str(runner.invoke(cli.app, [*issue, "--public", "x"]).exception)
+    assert not out.exists()
+    done = runner.invoke(cli.app, [*issue, "--public", key.public, "--json"])
+    assert json.loads(done.stdout)["kind"] == "provider"
+    with lab.client(out.read_text().strip()) as client:
+        assert client.me().subject == "cli-planner"
+        assert client.provider("cli-planner", key=key).public == key.public
+        assert "not for a token of kind provider" in client._repr_html_()
+
+
+def test_the_command_line_says_which_emlab_it_is() -> None:
+    assert CliRunner().invoke(cli.app, ["--version"]).stdout == f"emlab {version('emlab')}\n"
 
 
 @PROCESS
