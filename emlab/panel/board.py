@@ -220,7 +220,7 @@ class _Panel:
         if users != self._users.options:
             still = [user for user in self._users.value if user in users]
             self._users.options = users
-            self._users.layout.width = f"{min(max(map(len, users), default=0) * EM_A_LETTER + 6, 44):.0f}em"
+            self._users.layout.width = f"{min(max(14, EM_A_LETTER * max(map(len, users), default=0) + 6), 44):.0f}em"
             self._users.value = still
         self._choice.show(self._source.idle()[0])
         if self._live.value or self._figure.value:
