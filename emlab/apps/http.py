@@ -178,7 +178,7 @@ class BoundedHead(HttpToolsProtocol):
         elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
         if refused is not None:
-            self.app = _refusing(problem.encode(refused, status=status))
+            self.app = refusing(problem.encode(refused, status=status))
             self._record(refused.kind)
         super().on_headers_complete()
 
@@ -265,7 +265,7 @@ def _no_request() -> Reply:
     return problem.encode(BadQuery("this is no HTTP request"), status=400)
 
 
-def _refusing(reply: Reply) -> Response:
+def refusing(reply: Reply) -> Response:
     """Answers so and then closes the connection, whatever is still to be read from it."""
     return refusal(reply, {"connection": "close", **_when_again(reply[0])})
 
@@ -291,24 +291,24 @@ def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Star
         size = _size(headers)
         refused = _unreadable(headers) or app.refusal(method, path, headers)
         if refused is not None:
-            return _refusing(refused)
+            return refusing(refused)
         try:
             with reading.of(size, request.client.host if request.client else "") as read:
                 body = await _whole(request, read)
                 status, reply = await call(request, app.handle, method, path, headers, body)
         except TimeoutError:
-            return _refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
+            return refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
         except Unreachable as exc:
-            return _refusing(problem.encode(exc, status=503))
+            return refusing(problem.encode(exc, status=503))
         except ClientDisconnect:
-            return _refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
+            return refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
         return Response(reply, status, media_type=media, headers=_when_again(status))
 
     async def odd(request: Request, exc: Exception) -> Response:
         """A method that HTTP does not have, or a path that is none."""
         del exc
-        return _refusing(app.refusal(request.method, request.scope["path"], request.headers) or _no_request())
+        return refusing(app.refusal(request.method, request.scope["path"], request.headers) or _no_request())
 
     routes = [Route("/{path:path}", handle, methods=METHODS)]
     return Starlette(routes=routes, exception_handlers={HTTPException: odd})

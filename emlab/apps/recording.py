@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from emlab.apps import http
 from emlab.apps.gateway import OF_CLOUD
 from emlab.apps.head import cloud_of
 from emlab.audit import INCOMING, Incoming
+from emlab.errors import Unreachable
 from emlab.service import Service
+from emlab.wire import problem
 from emlab.wire.problem import Problem
 from emlab.wire.serve import bearer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ENDS = Unreachable("the service ends: ask again soon")
 
 
 class Recording:
@@ -33,10 +39,11 @@ class Recording:
             return await self._app(scope, receive, send)
         incoming = Incoming(scope["client"][0] if scope["client"] else "")
         INCOMING.set(incoming)
-        refused = 0
+        refused, begun = 0, False
 
         async def watched(message: Message) -> None:
-            nonlocal refused
+            nonlocal refused, begun
+            begun = True
             if message["type"] == "http.response.start":
                 if message.get(OF_CLOUD, False):
                     self._service.used()
@@ -49,6 +56,9 @@ class Recording:
 
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not begun:
+                await http.refusing(problem.encode(ENDS, status=503))(scope, receive, watched)
         finally:
             if not incoming.refused:  # who was let in may have gone before there was an answer
                 self._service.used()

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from emlab.parts import make_engine
 from emlab.remote import ControllerClient
 from tests.e2e.clouds import entry
 from tests.e2e.served import Served, lab_file, served
+from tests.gateways import rest
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
@@ -225,6 +227,23 @@ def test_a_lab_that_is_served_has_a_name(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
     file.write_text('engine = "memory"\n[serve]\nport = 0')
     assert "has no name" in refused(file)
+
+
+def test_who_still_sends_when_the_service_ends_is_told_so(home: Path, tmp_path: Path) -> None:
+    config = lab_file(tmp_path / "lab.toml", "memory", {"tls": False}, keep=False)
+    with served(home, config) as running:
+        host, _, port = running.address.url.removeprefix("http://").partition(":")
+        auth = f"Authorization: Bearer {running.admin_token}"
+        head = ["POST /signup HTTP/1.1", "Host: h", auth, "Content-Length: 1000000", "Expect: 100-continue", "", ""]
+        with socket.create_connection((host, int(port)), timeout=30) as line:
+            line.sendall("\r\n".join(head).encode())
+            assert line.recv(1 << 16).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+            line.sendall(b" " * 200_000)  # which earns some seconds
+            running.end()
+            answer = rest(line)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"the service ends" in answer
+        assert "Traceback" not in running.log.read_text()
 
 
 def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
