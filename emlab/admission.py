@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 from emlab import ask as asking
@@ -46,13 +47,15 @@ class Admission:
         self._signing = signing
         self._recorder = recorder
         self._clock = clock
+        self._registering = threading.Lock()
 
     def register(self, name: str, public: str, *, ttl_s: float | None = None) -> str:
         """The provider of this name and key may ask; returns its token, its only one. Raises ConfigError."""
-        self._registry.add_provider(name, public)
-        text, token = self._tokens.issue("provider", name, ttl_s=ttl_s)
-        self._tokens.drop("provider", name, but=token.id)  # only now: whoever gets no new one keeps the one there is
-        return text
+        with self._registering:  # who comes last has the token that holds
+            self._registry.add_provider(name, public)
+            text, token = self._tokens.issue("provider", name, ttl_s=ttl_s)
+            self._tokens.drop("provider", name, but=token.id)  # only now: who gets no new one keeps the one there is
+            return text
 
     def roster(self, token: str, provider: str) -> list[str]:
         """What this provider knows the clouds by whose owners permit it to ask. Wakes nobody. Raises NotPermitted."""

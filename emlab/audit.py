@@ -133,8 +133,14 @@ class Audit:
         return int(self._registry.run("SELECT coalesce(max(seq), 0) AS seq FROM audit")[0]["seq"])
 
     def begin(self, cloud: str, after: int) -> None:
-        """What concerns the user of this new cloud is later than that row: before, somebody else bore the name."""
-        self._registry.run("INSERT INTO audit_begins VALUES (?, ?)", cloud, after)
+        """What concerns the user of this new cloud is later than that row: before, somebody else bore the name.
+
+        If that cannot be kept, the time decides.
+        """
+        try:
+            self._registry.run("INSERT INTO audit_begins VALUES (?, ?)", cloud, after)
+        except StoreError as exc:  # whoever has signed up is to get the token in spite of it
+            log.error("where the part of the audit log of a new cloud begins is not kept: %s", exc)
 
     def rows(self, *, user: str | None = None, after: int = 0, limit: int = MAX_ROWS) -> list[AuditRow]:
         """Rows after that number, oldest first; those about one user's cloud only if a user is named.

@@ -9,7 +9,7 @@ from emlab.engines.base import Engine
 from emlab.engines.rundir import make_run_dir
 from emlab.errors import ConfigError, EmlabError, EngineMissing, LabInUse
 from emlab.parts import ENGINES, load, make_engine, make_vault, missing_of
-from emlab.registry import REGISTRY, Registry
+from emlab.registry import Registry
 
 
 def clean(home: Path, lab: str | None = None) -> list[str]:
@@ -54,11 +54,8 @@ def _remove_lost(home: Path, name: str, engines: list[Engine], known: set[str]) 
 
 
 def _clean_one(home: Path, name: str, engines: list[Engine], *, named: bool) -> str:
-    folder = home / "labs" / name
-    if not named and (folder / "clouds").exists() and not (folder / REGISTRY).exists():
-        raise ConfigError(f"it has clouds and no {REGISTRY}, which would say whether it was kept; name it to remove it")
-    registry = Registry(folder)
-    registry.open()
+    registry = Registry(home / "labs" / name)
+    registry.open(bereft=named)
     try:
         if registry.setting("keep", "no") == "yes" and not named:
             lost = _remove_lost(home, name, engines, {row.cloud for row in registry.clouds()})

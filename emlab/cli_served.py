@@ -24,6 +24,9 @@ app = typer.Typer(no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of owners, providers and admins.", no_args_is_help=True)
 
 
+COMPLETE_S = 2.0  # until a shell that completes gets nothing
+
+
 class Partly(NamedTuple):
     """Rows of what was done, and a sentence of what was not, with which the command fails."""
 
@@ -47,8 +50,10 @@ def _served(ctx: typer.Context, ask: Callable[[ControllerClient], list[str]], in
     """What a lab that is served on this host says, for who types; nothing where it cannot be asked."""
     from emlab import kept
 
+    if ctx.params.get("url") is not None:  # who waits for a completion is asked for no token
+        return []
     try:
-        with kept.served_here(ctx.params.get("lab")) as client:
+        with kept.served_here(ctx.params.get("lab"), timeout_s=COMPLETE_S) as client:
             return [name for name in ask(client) if name.startswith(incomplete)] if client is not None else []
     except EmlabError:  # a shell that completes has no place for an error: the command itself will say it
         return []

@@ -22,6 +22,7 @@ from emlab.parts import emlab_home
 from emlab.remote import ControllerClient
 from emlab.service import Service
 from emlab.usercloud import UserCloud
+from emlab.wire.client import DEFAULT_TIMEOUT_S
 from emlab.wire.transport import MemoryTransport
 
 NEW_LAB = "home"  # of somebody who names none and has none
@@ -60,7 +61,11 @@ def controller_of(
 
 @contextmanager
 def served_here(
-    name: str | None, token_file: Path | None = None, ca: Path | None = None
+    name: str | None,
+    token_file: Path | None = None,
+    ca: Path | None = None,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Iterator[ControllerClient | None]:
     """The controller that serves a lab on this host now; None if nobody does. Arguments as of `controller_of`."""
     folder = emlab_home() / "labs" / _meant(name)
@@ -70,7 +75,7 @@ def served_here(
         return
     token = read_token(token_file or folder / serving.TOKEN_FILE)
     fingerprint = served.fingerprint if ca is None else None
-    with ControllerClient(served.url, token, ca=ca, fingerprint=fingerprint) as client:
+    with ControllerClient(served.url, token, ca=ca, fingerprint=fingerprint, timeout_s=timeout_s) as client:
         yield client
 
 

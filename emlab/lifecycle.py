@@ -109,9 +109,13 @@ class Lifecycle:
         """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""
         return self._uses.begin(math.inf)
 
-    def release(self, number: int) -> None:
-        """That lease has ended, which counts as a use, unless the cloud could not be woken. Idempotent."""
-        self._uses.end(number, used=self.runs or self.sleeps)
+    def release(self, number: int, *, answered: bool = False) -> None:
+        """That lease has ended, which counts as a use, unless the cloud could not be woken. Idempotent.
+
+        Args:
+            answered: whatever is known of it here, the cloud has answered: it may before who woke it has said so.
+        """
+        self._uses.end(number, used=answered or self.runs or self.sleeps)
 
     def past(self) -> Past | None:
         """What is to be kept of its uses; None if there were none."""

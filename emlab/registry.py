@@ -38,7 +38,6 @@ def _disown() -> None:
 
 os.register_at_fork(after_in_child=_disown)
 
-REGISTRY = "registry.sqlite"
 SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
@@ -71,11 +70,15 @@ def owner_of(lab_dir: Path) -> int | None:
     return None
 
 
+def _tables(database: sqlite3.Connection) -> int:
+    (count,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return int(count)
+
+
 def _lay(database: sqlite3.Connection) -> None:
     """The tables are there. Raises ConfigError if they are of another version."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and version != SCHEMA_VERSION:
+    if _tables(database) and version != SCHEMA_VERSION:
         raise ConfigError(
             f"it was made by another version of emlab (its tables are version {version}, this one's {SCHEMA_VERSION})"
         )
@@ -138,8 +141,13 @@ class Registry:
         self._aliases = b""  # the secret, once it was read
         self._known_by: dict[str, dict[str, str]] = {}  # cloud by alias, for each provider that asked
 
-    def open(self) -> None:
-        """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError."""
+    def open(self, *, bereft: bool = False) -> None:
+        """This process owns the lab. Raises LabInUse (naming the owner's pid), ConfigError.
+
+        Args:
+            bereft: also if there are clouds of which nothing is remembered: somebody lost the file, which would say
+                whether they were to be kept.
+        """
         try:
             self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as exc:
@@ -157,15 +165,20 @@ class Registry:
         os.write(owner, str(os.getpid()).encode())
         self._owner, self._pid = owner, os.getpid()
         _OWNED.add(owner)
-        path = self._dir / REGISTRY
+        path = self._dir / "registry.sqlite"
         path.touch(mode=0o600)
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             database.row_factory = sqlite3.Row
             # FULL: what a forgotten person had spent is still known after a power cut
             database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+            if not bereft and not _tables(database) and any((self._dir / "clouds").glob("*")):
+                raise ConfigError(
+                    f"there are clouds, and nothing is in it: restore it, or emlab clean --lab {self._dir.name}"
+                )
             _lay(database)
         except (sqlite3.Error, ConfigError) as exc:
+            database.close()
             self.close()
             raise ConfigError(f"the registry {path} cannot be opened: {exc}") from exc
         self._database = database

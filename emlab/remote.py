@@ -74,6 +74,7 @@ class ControllerClient:
             there. Without one only sign-up is left.
         ca: file with the certificate of the authority to trust, if that is none of those that come with requests.
         fingerprint: SHA-256, in hex, of the certificate that is shown there: it alone is trusted then.
+        timeout_s: until a call fails that starts no cloud.
         transport: to the controller, instead of HTTP to that address.
     Raises: ConfigError.
     """
@@ -87,6 +88,7 @@ class ControllerClient:
         *,
         ca: Path | str | None = None,
         fingerprint: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: Transport | None = None,
     ) -> None:
         self.address = check_url(url)
@@ -99,6 +101,7 @@ class ControllerClient:
         if self._ca is not None and not self._ca.is_file():
             raise ConfigError(f"there is no certificate {self._ca}")
         self._fingerprint = fingerprint
+        self._timeout_s = timeout_s
         self._client = CloudClient(transport or self._transport(self.address), CONTROL_BY_NAME)
         self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
@@ -130,8 +133,9 @@ class ControllerClient:
         request: msgspec.Struct | None = None,
         *,
         user: str | None = None,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> R:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         token = self._token
         if not (self._is_admin and "admin" in CONTROL_BY_NAME[name].who):  # an admin acts as one, and is on record so
             token = self._tokens.get(user or "", token)

@@ -12,7 +12,7 @@ from emlab.arguments import check_name
 from emlab.audit import INCOMING, USE, Audit, actor, knows, nobody
 from emlab.clock import SYSTEM_CLOCK, Clock
 from emlab.controller import Controller
-from emlab.errors import NoToken, NotPermitted, UnknownUser
+from emlab.errors import ConfigError, NoToken, NotPermitted, UnknownUser
 from emlab.idle import IdleRule
 from emlab.key import TokenKind
 from emlab.lease import NamedLeases
@@ -173,7 +173,8 @@ class Service:
         text, about = self.controller.tokens.issue(kind, subject, ttl_s=ttl_s, text=text)
         if life is not None:
             if self.controller.life_of(life.spec.cloud) is not life:  # forgotten meanwhile: the name may be another's
-                self.controller.tokens.revoke(about.id)
+                with suppress(ConfigError):  # it went with the cloud
+                    self.controller.tokens.revoke(about.id)
                 raise UnknownUser(f"nobody called {subject!r} has a cloud any more")
             life.end()
         return Issued(token=text, about=about)

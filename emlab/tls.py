@@ -55,16 +55,18 @@ def private(folder: Path, hosts: list[str]) -> Certificate:
     The authority stays the same, so that callers trust `ca.pem` once; `ca.key` may be kept elsewhere while no other
     certificate is needed. Keys have mode 0600.
 
-    Raises: ConfigError: a new certificate is needed, and of the authority something is missing or damaged.
+    Raises: ConfigError: what is none among the names; a new certificate is needed, and of the authority something is
+        missing or damaged.
     """
+    names = _names(hosts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     assert made.ca is not None
-    if not (made.ca.exists() or made.chain.exists()):
+    if not any(path.exists() for path in (made.ca, made.chain, folder / "ca.key")):
         _make_authority(folder)
     authority = _authority(made.ca)
-    if not _is_good(made, authority, hosts):
-        _make_certificate(folder, authority, hosts)
+    if not _is_good(made, authority, names):
+        _make_certificate(folder, authority, _ascii(hosts[0]), names)
     for key in (made.key, folder / "ca.key"):
         _look_at_mode(key)
     return made
@@ -92,15 +94,18 @@ def _authority(path: Path) -> x509.Certificate:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        if found.not_valid_after_utc < datetime.now(UTC):
+            raise ValueError("it has expired")
     except (OSError, ValueError) as exc:
         raise ConfigError(
-            f"{path}, by which callers trust this server, is not there or damaged: restore it; or remove {path.parent},"
-            " and let everybody trust the new one"
+            f"{path}, by which callers trust this server, is not there, damaged or expired: restore it; or remove"
+            f" {path.parent}, and let everybody trust the new one"
         ) from exc
+    return found
 
 
-def _is_good(made: Certificate, authority: x509.Certificate, hosts: list[str]) -> bool:
+def _is_good(made: Certificate, authority: x509.Certificate, names: x509.SubjectAlternativeName) -> bool:
     """Whether the certificate has its key, is by this authority, names these hosts and lasts for a while."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
@@ -109,10 +114,10 @@ def _is_good(made: Certificate, authority: x509.Certificate, hosts: list[str]) -
         _check_pair(made.chain, made.key)
         found = x509.load_pem_x509_certificate(made.chain.read_bytes())
         found.verify_directly_issued_by(authority)
-    except (OSError, ValueError, InvalidSignature):
+        named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return names == _names(hosts) and found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
+    return named == names and found.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
 
 
 def _signer(path: Path, authority: x509.Certificate) -> EllipticCurvePrivateKey:
@@ -155,7 +160,7 @@ def _make_authority(folder: Path) -> None:
     _write(folder / "ca", _signed(built, key), key)
 
 
-def _make_certificate(folder: Path, authority: x509.Certificate, hosts: list[str]) -> None:
+def _make_certificate(folder: Path, authority: x509.Certificate, host: str, names: x509.SubjectAlternativeName) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -163,8 +168,8 @@ def _make_certificate(folder: Path, authority: x509.Certificate, hosts: list[str
     signer = _signer(folder / "ca.key", authority)
     key = generate_private_key(SECP256R1())
     built = (
-        _builder(_name(hosts[0]), authority.subject, key, CERTIFICATE_DAYS)
-        .add_extension(_names(hosts), critical=False)
+        _builder(_name(host), authority.subject, key, CERTIFICATE_DAYS)
+        .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
@@ -179,9 +184,20 @@ def _names(hosts: list[str]) -> x509.SubjectAlternativeName:
         try:
             return x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
-            return x509.DNSName(host)
+            return x509.DNSName(_ascii(host))
 
     return x509.SubjectAlternativeName([general(host) for host in hosts])
+
+
+def _ascii(host: str) -> str:
+    """The name as certificates have it. Raises ConfigError."""
+    try:
+        name = host.encode("idna").decode()
+    except UnicodeError as exc:
+        raise ConfigError(f"{host[:80]!r} is no name of a host") from exc
+    if not name:
+        raise ConfigError("an empty text is no name of a host")
+    return name
 
 
 def _name(text: str) -> x509.Name:

@@ -10,6 +10,8 @@ from emlab.arguments import MAX_LEASE_S
 from emlab.clock import Clock
 from emlab.idle import NO_GAPS, Past, Use
 
+KEPT_S = 60.0
+
 
 class Uses:
     """The uses of one cloud. Thread-safe; its lock is held for a moment only, never while waiting for another.
@@ -32,29 +34,36 @@ class Uses:
     def now(self) -> Use:
         """Last use and leases. None is later than it can be, also if the clock was set back."""
         with self._lock:
-            now = self._clock.now()
-            self._last_ts = min(self._last_ts, now)
+            now = self._expire()
             for number, until_ts in self._leases.items():
                 if until_ts != math.inf:
                     self._leases[number] = min(until_ts, now + MAX_LEASE_S)
             return Use(self._cloud, self._last_ts, tuple(self._leases.values()), self._gaps)
 
     def past(self) -> Past | None:
-        """What is to be kept of it; None if it was never used."""
+        """What is to be kept of it; None if it was never used. What is in use now was used at the last full minute."""
         with self._lock:
-            return Past(self._last_ts, self._gaps) if self._was_used else None
+            now = self._expire()
+            last_ts = max(self._last_ts, now - now % KEPT_S) if self._leases else self._last_ts
+            return Past(last_ts, self._gaps) if self._was_used or self._leases else None
 
     def begin(self, until_ts: float) -> int:
         """The cloud is in use until then (UTC seconds), or until `end` of the number that is returned."""
         with self._lock:
-            now = self._clock.now()
-            for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
-                self._note(max(self._last_ts, self._leases.pop(number)))
+            now = self._expire()
             if self._was_used and not self._leases:
                 self._gap_s = now - self._last_ts
             number = next(self._numbers)
             self._leases[number] = until_ts
             return number
+
+    def _expire(self) -> float:
+        """The time. Leases that have ended by themselves were uses until then."""
+        now = self._clock.now()
+        self._last_ts = min(self._last_ts, now)
+        for number in [number for number, until_ts in self._leases.items() if until_ts <= now]:
+            self._note(max(self._last_ts, self._leases.pop(number)))
+        return now
 
     def end(self, number: int, *, used: bool = True) -> None:
         """That use has ended, or was none. Idempotent."""

@@ -154,7 +154,7 @@ class Gateway:
             with self._upstream(life) as upstream:
                 await exchange.run(upstream)
         finally:
-            life.release(lease)
+            life.release(lease, answered=exchange.answered)
 
     def _upstream(self, life: Lifecycle) -> Upstream:
         upstream = self._upstreams.get(life)
@@ -264,6 +264,7 @@ class _Exchange:
         self._beside: list[asyncio.Task[None]] = []
         self._wants_wake = True  # nobody has asked the engine for this request, and there is no answer
         self._fault: Exception | None = None
+        self.answered = False
 
     async def run(self, upstream: Upstream) -> None:
         """The answer has been passed on. Raises EmlabError, Turned, Gone."""
@@ -271,7 +272,7 @@ class _Exchange:
         try:
             async with asyncio.timeout(self._limits.whole_s(self._asked.size)) as self._limit:
                 answer = await self._answer(upstream)
-                self._wants_wake = False
+                self.answered, self._wants_wake = True, False
                 try:
                     await self._pass_back(answer)
                 finally:
@@ -285,8 +286,8 @@ class _Exchange:
 
     async def _answer(self, upstream: Upstream) -> Answer:
         """The answer's head. The request is sent again if the cloud never had the whole of it."""
+        self._life.check_usable()
         if not self._life.runs:
-            self._life.check_usable()
             upstream.renew()
             if self._body is None:
                 await self._awake()

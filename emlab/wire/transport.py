@@ -6,6 +6,7 @@ Imports http.client and requests only when such a transport is used, so that the
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from emlab.errors import BadReply, Unreachable
+from emlab.errors import BadReply, ConfigError, Unreachable
 
 if TYPE_CHECKING:
     import http.client
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Reply = tuple[int, bytes]
 MAX_REPLY_BYTES = 1 << 30
 _PART_BYTES = 1 << 20
+_FINGERPRINT = re.compile("[0-9a-fA-F]{64}")
 _POOL = 32  # connections of one HttpTransport
 
 
@@ -151,6 +153,7 @@ class HttpTransport:
     Args:
         url: what paths are appended to. ca: file of the certificates to trust, instead of those that come with
             requests. fingerprint: SHA-256, in hex, of the one certificate to trust, whoever signed it for whom.
+    Raises: ConfigError.
     """
 
     def __init__(self, url: str, *, ca: Path | None = None, fingerprint: str | None = None) -> None:
@@ -161,6 +164,10 @@ class HttpTransport:
             def init_poolmanager(self, *sizes: Any, **named: Any) -> None:
                 super().init_poolmanager(*sizes, **named, assert_fingerprint=fingerprint)
 
+        if fingerprint is not None and not (url.startswith("https://") and _FINGERPRINT.fullmatch(fingerprint)):
+            raise ConfigError(
+                "a fingerprint is the SHA-256 of a certificate, 64 hex digits, of what is at an https:// address"
+            )
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False

@@ -78,6 +78,29 @@ def test_a_cloud_that_is_being_removed_or_locked_gets_nothing_though_it_still_ru
         assert status(client.raw(head(client, bob, "Content-Length: 5", "Connection: close") + b"entry")) == 200
 
 
+def test_an_answer_counts_as_a_use_though_who_woke_the_cloud_has_not_said_so_yet(
+    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, real = threading.Event(), lab.controller.engine.resume
+
+    def resume(handle: Handle) -> None:
+        real(handle)
+        assert go_on.wait(PATIENCE_S)
+
+    lab.controller.pause(bob.user)
+    life = lab.controller.life(bob.user)
+    before = life.use().last_use_ts
+    with gateway(lab) as client, answering(lab, bob.user, saying(OK)):
+        monkeypatch.setattr(lab.controller.engine, "resume", resume)
+        assert client.get(bob, "/policy").status == 200
+        assert wait_until(lambda: life.use().leases == (), PATIENCE_S)
+        assert not life.runs
+        assert life.use().last_use_ts > before
+        go_on.set()
+        assert wait_until(lambda: life.runs, PATIENCE_S)
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("size", [1000, 100_000])
 def test_a_body_that_is_cut_off_ends_the_request_in_the_cloud(lab: em.Lab, bob: em.UserCloud, size: int) -> None:
     ended: list[bytes] = []

@@ -149,6 +149,21 @@ def test_an_authority_that_callers_trust_is_never_replaced_without_a_word(
         tls.private(tmp_path, ["a.example"])
 
 
+def test_names_are_those_of_hosts(tmp_path: Path) -> None:
+    made = tls.private(tmp_path / "one", ["bücher.example"])
+    assert shake_hands(made, made.ca, "xn--bcher-kva.example") == "xn--bcher-kva.example"
+    for wrong in ("a..b", "x" * 64, ""):
+        with pytest.raises(ConfigError, match="no name of a host"):
+            tls.private(tmp_path / "two", [wrong])
+
+
+def test_an_authority_that_has_expired_is_said_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setattr(tls, "AUTHORITY_DAYS", 0)
+        with pytest.raises(ConfigError, match="expired"):
+            tls.private(tmp_path, ["a.example"])
+
+
 def test_a_certificate_of_another_authority_is_made_anew(tmp_path: Path) -> None:
     made, other = (tls.private(tmp_path / name, ["a.example"]) for name in ("one", "two"))
     for old, new in ((other.chain, made.chain), (other.key, made.key)):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from emlab.errors import BadReply, EmlabError, Unreachable
+from emlab.errors import BadReply, ConfigError, EmlabError, Unreachable
 from emlab.wire import problem, transport
-from emlab.wire.transport import UnixTransport
+from emlab.wire.transport import HttpTransport, UnixTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"
 Serve = Callable[[list[bytes], float], UnixTransport]
@@ -79,3 +79,11 @@ def test_a_reply_that_is_too_long_is_not_kept(serve: Serve, monkeypatch: pytest.
 def test_an_error_without_a_class_of_its_own_comes_out_as_one() -> None:
     back = problem.decode(*problem.encode(EmlabError("the custodian failed with KeyError")))
     assert (type(back), str(back)) == (EmlabError, "the custodian failed with KeyError")
+
+
+@pytest.mark.parametrize("fingerprint", ["", "x" * 64, "00" * 20, "00:" * 32])
+def test_what_is_no_fingerprint_is_refused_before_anything_is_sent(fingerprint: str) -> None:
+    with pytest.raises(ConfigError, match="64 hex digits"):
+        HttpTransport("https://localhost:1", fingerprint=fingerprint)
+    with pytest.raises(ConfigError, match="https"):
+        HttpTransport("http://localhost:1", fingerprint="00" * 32)

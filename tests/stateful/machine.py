@@ -224,6 +224,10 @@ class Machine(KillableLab):
         self.engine.arm(fault)
         self.clock.advance(pass_s)
         now, fired = self.clock.now(), self.engine.fired
+        for person in self.members.values():  # a lease that ended by itself was a use until then
+            for until_ts in [lease.until_ts for lease in person.leases if lease.until_ts <= now]:
+                person.last_use_ts = max(person.last_use_ts, until_ts)
+                person.sure_ts = max(person.sure_ts, until_ts)
         leased = {user for user, person in self.members.items() if person.leased(now)}
         closing = {user for user in self.members if self.controller.life(user).closing}
         long = {user: now - person.last_use_ts for user, person in self.members.items() if user not in leased}
@@ -238,7 +242,7 @@ class Machine(KillableLab):
             return
         sure = {user: now - person.sure_ts for user, person in self.members.items()}
         for person in self.members.values():
-            person.kept = person.sure_ts, person.last_use_ts
+            person.kept = (now - 60.0, now) if person.leased(now) else (person.sure_ts, person.last_use_ts)
         assert not set(swept) & (leased - closing)
         if self.engine.fired > fired or limbo:
             return

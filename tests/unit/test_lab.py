@@ -189,9 +189,12 @@ def test_cleaning_removes_no_clouds_of_which_nobody_knows_whether_they_were_kept
     registry.unlink()
     for _ in range(2):
         assert clean(home) == [
-            "the lab kept cannot be cleaned: it has clouds and no registry.sqlite, which would say whether it was kept;"
-            " name it to remove it"
+            f"the lab kept cannot be cleaned: the registry {registry} cannot be opened: there are clouds,"
+            " and nothing is in it: restore it, or emlab clean --lab kept"
         ]
+        with pytest.raises(em.ConfigError, match="restore it"):
+            em.Lab("memory", name="kept").start()
+        registry.write_bytes(b"")
     assert vault.parent.exists()
     assert "is removed" in clean(home, "kept")[0]
     assert not vault.parent.exists()

@@ -597,6 +597,42 @@ def test_a_registry_that_is_full_keeps_no_cloud_from_being_paused(
     assert lab.registry.past(ann.id) is not None
 
 
+def test_a_lease_that_ends_by_itself_was_a_use_until_then(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    life.lease(clock.now() + 36_000.0)
+    clock.advance(36_100.0)
+    assert life.use().leases == ()
+    assert life.use().idle_s(clock.now()) == 100.0
+
+
+def test_what_is_in_use_is_remembered_as_used_just_now(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    assert life.past() is None
+    number = life.begin_use()
+    clock.advance(36_000.0)
+    past = life.past()
+    assert past is not None
+    assert 0.0 <= clock.now() - past.last_use_ts < 60.0
+    life.release(number)
+    clock.advance(1.0)
+    past = life.past()
+    assert past is not None
+    assert clock.now() - past.last_use_ts == 1.0
+
+
+def test_an_answer_is_a_use_also_before_it_is_known_that_the_cloud_runs(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    life.runs = False
+    clock.advance(10.0)
+    life.release(life.begin_use())
+    assert life.use().idle_s(clock.now()) == 10.0
+    life.release(life.begin_use(), answered=True)
+    assert life.use().idle_s(clock.now()) == 0.0
+
+
 def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> None:
     clock = ManualClock()
     life = alone(home, clock)
@@ -609,7 +645,7 @@ def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> 
     assert life.use().last_use_ts == now
     assert life.use().leases == (now + MAX_LEASE_S, math.inf)
     clock.advance(MAX_LEASE_S)
-    assert life.use().leases == (now + MAX_LEASE_S, math.inf)
+    assert life.use().leases == (math.inf,)
 
 
 def test_what_a_failed_start_left_on_the_engine_goes_with_the_sign_up(

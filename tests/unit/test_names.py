@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import emlab as em
 from emlab.clock import SYSTEM_CLOCK, ManualClock
 from emlab.errors import CloudGone, ConfigError, UnknownUser
-from emlab.key import SigningKey
+from emlab.key import SigningKey, token_hash
 from emlab.lease import NamedLeases
 from emlab.service import Service
 
@@ -151,3 +152,10 @@ def test_a_provider_keeps_its_token_if_it_gets_no_new_one(lab: em.Lab) -> None:
     assert tokens.who(first).subject == "city"
     second = admission.register("city", public)
     assert [tokens.who(second).id] == [token.id for token in tokens.of("provider")]
+
+
+def test_of_two_who_register_one_provider_at_once_the_last_has_the_token_that_holds(lab: em.Lab, hasty: None) -> None:
+    admission, tokens, public = lab.controller.admission, lab.controller.tokens, SigningKey().public
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(lambda _: admission.register("city", public), range(80)))
+    assert sum(token_hash(text) in tokens.hashes("provider", "city") for text in texts) == 1
