@@ -217,7 +217,7 @@ class Lab:
 
     def _undo(self, registry: Registry) -> None:
         try:
-            if registry.known("engine") is None:  # it never became a lab
+            if registry.known("engine") is None and not registry.clouds():  # it never became a lab
                 shutil.rmtree(self.path)
         finally:
             self._release()

@@ -45,6 +45,7 @@ class Lives:
         self.by_user: dict[str, Lifecycle] = {}
         self.by_cloud: dict[str, Lifecycle] = {}  # the same ones
         self._kept: dict[str, Past] = {}  # of their uses, as in the registry
+        self._forgets = False  # the last time they could not be kept
         self._engine = engine
         self._vault = vault
         self._registry = registry
@@ -93,9 +94,11 @@ class Lives:
             if changed:
                 self._registry.remember(changed)
         except EmlabError as exc:  # it decides when they are paused, and nothing else
-            log.warning("when the clouds of the lab %s were used is not kept: %s", self._lab, exc)
+            level = logging.DEBUG if self._forgets else logging.WARNING  # each sweep tries, and it is said once
+            log.log(level, "when the clouds of the lab %s were used is not kept: %s", self._lab, exc)
+            self._forgets = True
         else:
-            self._kept = pasts
+            self._kept, self._forgets = pasts, False
 
     def end(self, row: CloudRow) -> None:
         """The life of the cloud in that row is not known any more. Idempotent."""

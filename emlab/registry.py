@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import sqlite3
@@ -25,6 +26,7 @@ from emlab.errors import ConfigError, DiskFull, LabInUse, StoreError
 from emlab.idle import Past
 from emlab.loss import NOTHING, Loss, Spent
 
+log = logging.getLogger(__name__)
 LEAVING = ("signup", "forget")  # intents after whose interruption the cloud is removed; no ask reaches it meanwhile
 _OWNED: set[int] = set()  # descriptors of the locks that this process holds
 
@@ -332,9 +334,13 @@ class Registry:
         self.run("DELETE FROM clouds WHERE cloud = ?", cloud)
 
     def past(self, cloud: str) -> Past | None:
-        """What was remembered of the cloud's uses."""
+        """What was remembered of the cloud's uses; None also if that is damaged."""
         found = self.run("SELECT past FROM uses WHERE cloud = ?", cloud)
-        return msgspec.json.decode(found[0]["past"], type=Past) if found else None
+        try:
+            return msgspec.json.decode(found[0]["past"], type=Past) if found else None
+        except msgspec.DecodeError as exc:  # it decides when the cloud is paused, and nothing else
+            log.warning("when the cloud %s was used is not known: %s", cloud, exc)
+            return None
 
     def remember(self, pasts: Mapping[str, Past]) -> None:
         """So the clouds were used, those that are remembered. All at once. Raises DiskFull, StoreError."""

@@ -322,6 +322,8 @@ class _Exchange:
         except EmlabError as exc:
             self._life.check_usable()
             raise Turned(exc, 503) from exc
+        except OSError as exc:
+            raise Turned(Unreachable(f"the cloud cannot be woken: {type(exc).__name__}"), 503) from exc
 
     def _wake(self) -> None:
         """It is woken beside the request: now, and not when the loop next has time."""
@@ -349,7 +351,7 @@ class _Exchange:
         """If that fails, the request ends with its error."""
         try:
             await beside()
-        except (EmlabError, Turned, Gone, OSError) as exc:
+        except Exception as exc:
             if not self._limit.expired():
                 self._fault = exc
                 self._limit.reschedule(0.0)

@@ -173,7 +173,7 @@ class BoundedHead(HttpToolsProtocol):
             refused, status = _too_long_head(), 431
         elif self.parser.should_upgrade():
             refused, status = BadQuery("there is no other protocol here than HTTP/1.1"), 400
-        elif self.parser.get_http_version() == "1.1" and [name for name, _ in self.headers].count(b"host") != 1:
+        elif not self._names_host():
             refused, status = BadQuery("a request names its host, once"), 400
         elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
@@ -190,6 +190,11 @@ class BoundedHead(HttpToolsProtocol):
             self._head_bytes += len(data) if began_before else 0
             if self._head_bytes > MAX_HEADER_BYTES:
                 self.turn_away(_too_long_head(), 431)
+
+    def _names_host(self) -> bool:
+        """Whether the head says once for which host it is, as HTTP/1.0 need not."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        return hosts == 1 or (hosts == 0 and self.parser.get_http_version() == "1.0")
 
     def _is_full(self) -> bool:
         """Whether there are too many connections: many of this address, or very many."""

@@ -138,8 +138,6 @@ class _Panel:
     def _act(self, action: Callable[[], None]) -> None:
         """Do it, then show how the clouds stand; an EmlabError is shown in words."""
         with self._lock:
-            if action != self._shut:
-                self._to_lock = ()
             try:
                 action()
                 self._look()
@@ -158,12 +156,10 @@ class _Panel:
         """The first click says what the second one does."""
         users = tuple(self._users.value)
         if users and users != self._to_lock:
+            self._say(f"click Lock again to lock {len(users)} selected clouds: only their owners' keys unlock them")
             self._to_lock = users
-            return self._say(
-                f"click Lock again to lock {len(users)} selected clouds: only their owners' keys unlock them"
-            )
-        self._to_lock = ()
-        self._each("locked", self._source.controller.lock, CloudState.STOPPED)
+        else:
+            self._each("locked", self._source.controller.lock, CloudState.STOPPED)
 
     def _each(self, done: str, step: Callable[[str], None], state: CloudState) -> None:
         """The step was tried with each selected cloud, and the message says with which it failed and why."""
@@ -248,7 +244,7 @@ class _Panel:
     def _say(self, sentence: str, *, alarm: bool = False) -> None:
         style = f"color:{ERROR_COLOUR};font-weight:bold" if alarm else ""
         role = "alert" if alarm else "status"
-        self._alarmed = False
+        self._alarmed, self._to_lock = False, ()  # who reads something else was not asked
         self._message.value = f'<span role="{role}" style="{style}">{escape(sentence)}</span>'
 
     # -- live ----------------------------------------------------------------------------------------------------
@@ -293,9 +289,8 @@ class _Panel:
 
     def retire(self) -> None:
         """It is not live any more, if it was."""
-        with self._lock:
-            if self._live.value:
-                self._end("no longer live: there is a newer panel of this lab")
+        if self._live.value:  # its lock is not waited for: a look of it may hang
+            self._end("no longer live: there is a newer panel of this lab")
 
     def _end(self, why: str) -> None:
         self._say(why, alarm=True)

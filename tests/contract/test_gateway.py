@@ -334,6 +334,20 @@ def test_a_cloud_that_cannot_be_woken_is_called_unavailable_whatever_the_reason(
         assert (found.status, found.kind, found.headers["retry-after"]) == (503, error.__name__, "2")
 
 
+@pytest.mark.parametrize(("error", "code"), [(OSError, 503), (AttributeError, 500)])
+def test_a_wake_that_fails_with_a_fault_of_ours_is_not_waited_for(
+    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("it does not work")
+
+    lab.controller.pause(bob.user)
+    with gateway(lab) as client, answering(lab, bob.user, assert_ended), monkeypatch.context() as there:
+        there.setattr(client.life(bob.user), "rouse", fail)
+        there.setattr(client.life(bob.user), "wake", fail)
+        assert client.get(bob, "/policy").status == code
+
+
 def test_connections_to_a_cloud_are_closed_soon_after_their_use(lab: em.Lab, bob: em.UserCloud) -> None:
     def answer_once(line: socket.socket) -> None:
         line.sendall(OK)

@@ -93,7 +93,10 @@ def test_the_head_s_host_is_no_part_of_the_path(line: socket.socket, host: str) 
     assert line.recv(1 << 16).endswith(b"\r\n\r\n2")
 
 
-@pytest.mark.parametrize(("version", "hosts", "status"), [("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 0, 200)])
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [("1.1", 0, 400), ("1.1", 2, 400), ("1.0", 0, 200), ("1.0", 1, 200), ("1.0", 2, 400)],
+)
 def test_a_request_names_its_host_once(line: socket.socket, version: str, hosts: int, status: int) -> None:
     named = "Host: h\r\n" * hosts
     line.sendall(f"POST / HTTP/{version}\r\n{named}Authorization: please\r\nContent-Length: 2\r\n\r\nhi".encode())

@@ -84,17 +84,24 @@ def test_whoever_signs_up_and_forgets_at_once_leaves_no_cloud_that_nobody_knows(
 
 
 def test_a_sign_up_whose_cloud_is_forgotten_meanwhile_fails(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    born = lab.registry.born
+    born, engine = lab.registry.born, lab.controller.engine
+
+    def away(*_: object) -> None:
+        raise em.EngineError("the engine is away")
 
     def forgotten_first(cloud: str, public: str) -> bool:
-        lab.controller.forget("ann")
-        return born(cloud, public)
+        with monkeypatch.context() as gone:
+            gone.setattr(engine, "remove", away)
+            with pytest.raises(em.EngineError):
+                lab.controller.forget("ann")
+            return born(cloud, public)
 
     with monkeypatch.context() as there:
         there.setattr(lab.registry, "born", forgotten_first)
         with pytest.raises(CloudGone, match="forgotten while it came to be"):
             lab.controller.signup("ann")
     assert lab.registry.clouds() == []
+    assert engine.find(lab.name) == []
     assert lab.controller.signup("ann").state is em.CloudState.RUNNING
 
 
