@@ -127,7 +127,7 @@ class Gateway:
         cloud, path = head.where(scope)
         life = self._door.life(cloud)
         if life is None:
-            raise UnknownUser("there is no such cloud")
+            raise UnknownUser(head.NO_CLOUD)
         client = scope["client"][0] if scope["client"] else ""
         await self._pass(head.read(scope, path), life, line, client)
 

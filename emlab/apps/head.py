@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 CONTINUE = b"100-continue"
+NO_CLOUD = "there is no such cloud; the paths of one begin with /CLOUD/, which is its id, 32 hex digits"
 Headers = Sequence[tuple[bytes, bytes]]  # with names in lower case
 _OF_CLOUD = re.compile(rb"/([0-9a-f]{32})(?:/|\Z)")
 _CLOUD = re.compile(rb"/[0-9a-f]{32}/")
@@ -78,7 +79,7 @@ def where(scope: Scope) -> tuple[str, str]:
     """The cloud and the path in it that a request is for. Raises UnknownUser, BadQuery."""
     raw = scope["raw_path"]
     if _CLOUD.match(raw) is None:
-        raise UnknownUser("the paths of a cloud begin with /CLOUD/, which is its id, 32 hex digits")
+        raise UnknownUser(NO_CLOUD)
     found = _PATH.fullmatch(raw)
     if found is None or _QUERY.fullmatch(scope["query_string"]) is None:
         raise BadQuery("a path here consists of letters, digits and some signs, without percent, dot or empty segments")

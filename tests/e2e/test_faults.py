@@ -225,10 +225,10 @@ def test_a_kept_lab_comes_back_paused_with_its_data_and_clean_leaves_it_alone(en
 def test_cleaning_takes_from_a_kept_lab_only_clouds_that_it_does_not_know(engine_name: str, home: Path) -> None:
     with em.Lab(engine_name, name="kept", keep=True, idle=None) as lab:
         ann, lost = lab.controller.signup("ann"), lab.controller.signup("lost")
-        known = ann.id
+        known, unknown = ann.id, lost.id
     registry = Registry(lab.path)
     registry.open()
-    registry.drop(lost.id)
+    registry.drop(unknown)
     registry.close()
     said = [clean(home)[0] for _ in range(2)]
     assert ["1 clouds that it does not know" in sentence for sentence in said] == [True, False]

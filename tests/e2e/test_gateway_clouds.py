@@ -155,7 +155,9 @@ def test_a_cloud_is_not_paused_or_locked_while_it_answers(lab: em.Lab) -> None:
     life = lab.controller.life("ann")
     with gateway(lab) as client, ThreadPoolExecutor(1) as pool, client.connect() as line:
         size = 100_000
-        head = f"POST {client.path('ann', '/entries/store')} HTTP/1.1\r\nAuthorization: Bearer {ann.token}\r\n"
+        head = (
+            f"POST {client.path('ann', '/entries/store')} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {ann.token}\r\n"
+        )
         line.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode() + b" " * 10)
         assert wait_until(lambda: life.use().leases != (), PATIENCE_S)
         for stop in (ann.pause, ann.lock):
