@@ -7,7 +7,6 @@ cloud: the controller cannot widen a policy.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -296,9 +295,8 @@ class Controller:
 
     def wake(self, user: str) -> None:
         """The user's cloud runs, which counts as a use. Idempotent. Raises UnknownUser, Locked."""
-        life = self.life(user)
-        with Lease(life, math.inf):
-            life.wake()
+        with self.life(user).using():
+            pass
 
     def lock(self, user: str) -> None:
         """The user's cloud is stopped, its vault closed. Idempotent. Raises UnknownUser, InUse, VaultBusy."""

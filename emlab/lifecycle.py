@@ -113,7 +113,8 @@ class Lifecycle:
         """That lease has ended, which counts as a use, unless the cloud could not be woken. Idempotent.
 
         Args:
-            answered: whatever is known of it here, the cloud has answered: it may before who woke it has said so.
+            answered: the cloud was woken or has answered, whatever is known of it here: it may answer before who woke
+                it has said so.
         """
         self._uses.end(number, used=answered or self.runs or self.sleeps)
 
@@ -305,16 +306,17 @@ class Lifecycle:
     @contextmanager
     def using(self, timeout_s: float | None = None) -> Iterator[CloudClient]:
         """A client of the running cloud, which stays awake until the block ends. Arguments and errors as of `wake`."""
-        number = self.begin_use()
+        number, woken = self.begin_use(), False
         try:
             with self._alone(timeout_s) as left_s:
                 self._wake(left_s)
+                woken = True
                 client = self._connect()
             yield client
         except DiskFull as exc:  # a container names its own path
             raise DiskFull(f"{exc} (cloud of {self.spec.user}, on this host {self.spec.vault_dir})") from exc
         finally:
-            self.release(number)
+            self.release(number, answered=woken)
 
     def detach(self) -> None:
         """Connections are closed; the cloud is left as it is."""

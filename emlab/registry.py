@@ -167,10 +167,10 @@ class Registry:
         os.write(owner, str(os.getpid()).encode())
         self._owner, self._pid = owner, os.getpid()
         _OWNED.add(owner)
-        path = self._dir / "registry.sqlite"
-        path.touch(mode=0o600)
-        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        path, database = self._dir / "registry.sqlite", None
         try:
+            path.touch(mode=0o600)
+            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             database.row_factory = sqlite3.Row
             # FULL: what a forgotten person had spent is still known after a power cut
             database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
@@ -179,8 +179,9 @@ class Registry:
                     f"there are clouds, and nothing is in it: restore it, or emlab clean --lab {self._dir.name}"
                 )
             _lay(database)
-        except (sqlite3.Error, ConfigError) as exc:
-            database.close()
+        except (OSError, sqlite3.Error, ConfigError) as exc:
+            if database is not None:
+                database.close()
             self.close()
             raise ConfigError(f"the registry {path} cannot be opened: {exc}") from exc
         self._database = database

@@ -68,9 +68,8 @@ class Uses:
     def end(self, number: int, *, used: bool = True) -> None:
         """That use has ended, or was none. Idempotent."""
         with self._lock:
-            if used:
+            if self._leases.pop(number, None) is not None and used:
                 self._note(self._clock.now())
-            self._leases.pop(number, None)
 
     def _note(self, last_ts: float) -> None:
         """It was used until then."""

@@ -366,7 +366,8 @@ class _Exchange:
                 return await self._line.pass_on(body, more=False)
             await self._line.answer(answer.status, headers)
             async for part in answer.parts():
-                self._limit.reschedule(asyncio.get_running_loop().time() + self._limits.stall_s)
+                if self._fault is None:  # else it ends now
+                    self._limit.reschedule(asyncio.get_running_loop().time() + self._limits.stall_s)
                 await self._line.pass_on(part, more=True)
             await self._line.pass_on(b"", more=False)
         except OSError as exc:

@@ -15,7 +15,7 @@ import pytest
 
 import emlab as em
 from emlab.apps.gateway import Limits
-from emlab.clock import wait_until
+from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.errors import CloudGone, DiskFull, EngineError, StoreError, VaultError
 from emlab.state import Handle
 from tests.gateways import PATIENCE_S, Recording, answering, gateway, head, rest, served, status, unread
@@ -126,6 +126,29 @@ def test_a_client_that_goes_while_it_waits_is_not_answered(lab: em.Lab, bob: em.
         line.close()
         assert client.unleased()
     assert ended == [b""]
+
+
+def test_a_client_that_goes_during_a_long_answer_ends_it(lab: em.Lab, bob: em.UserCloud) -> None:
+    ended = threading.Event()
+
+    def stream(line: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # nobody wants more
+            line.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not ended.is_set():
+                line.sendall(b"100\r\n" + b"x" * 256 + b"\r\n")
+
+    times = 12  # each part of the answer gives the next one more time, which once hid that the client had gone
+    with gateway(lab, limits=Limits(suspect_s=0.05)) as client, answering(lab, bob.user, *times * [stream]):
+        try:
+            for _ in range(times):
+                with client.connect() as line:
+                    line.sendall(head(client, bob, method="GET"))
+                    until = SYSTEM_CLOCK.monotonic() + 0.2
+                    while SYSTEM_CLOCK.monotonic() < until:
+                        assert line.recv(1 << 16)
+                assert wait_until(lambda: client.life(bob.user).use().leases == (), PATIENCE_S / 4)
+        finally:
+            ended.set()
 
 
 def test_a_client_that_goes_after_a_slow_body_is_noticed(lab: em.Lab, bob: em.UserCloud) -> None:

@@ -582,6 +582,14 @@ def test_uses_are_known_after_a_restart(home: Path) -> None:
         ]
 
 
+def test_a_use_that_ends_while_a_pause_looks_whether_there_is_one_counts(lab: em.Lab, ann: em.UserCloud) -> None:
+    life = lab.controller.life("ann")
+    before = life.use().last_use_ts
+    with life.using():
+        life.runs = False  # as a pause, which has not looked for leases yet, leaves it for a moment
+    assert life.use().last_use_ts > before
+
+
 def test_a_registry_that_is_full_keeps_no_cloud_from_being_paused(
     lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -606,6 +614,8 @@ def test_a_lease_that_ends_by_itself_was_a_use_until_then(home: Path) -> None:
     life.lease(clock.now() + 36_000.0)
     clock.advance(36_100.0)
     assert life.use().leases == ()
+    assert life.use().idle_s(clock.now()) == 100.0
+    life.release(0)  # which has ended already
     assert life.use().idle_s(clock.now()) == 100.0
 
 

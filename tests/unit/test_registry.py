@@ -305,3 +305,10 @@ def test_a_forked_child_neither_uses_a_lab_nor_keeps_it_after_its_parent_s_death
         lab.close()
         parent.stdin.close()
         assert parent.stdout.read() == ""  # it has ended
+
+
+def test_a_registry_that_cannot_be_opened_is_named_and_leaves_the_lab_free(tmp_path: Path) -> None:
+    (tmp_path / "lab" / "registry.sqlite").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"registry\.sqlite cannot be opened"):
+            Registry(tmp_path / "lab").open()
