@@ -292,7 +292,7 @@ class Session:
         """The provider may ask."""
         with self._noted("register_provider"):
             text = self._controller.admission.register(request.name, request.public, ttl_s=request.token_ttl_s)
-            return Issued(token=text, about=self._controller.tokens.of("provider", request.name)[-1])
+            return Issued(token=text, about=self._controller.tokens.who(text, "provider"))
 
     def aggregator(self) -> AggregatorReport:
         """The public key of the lab's aggregator."""
