@@ -178,9 +178,11 @@ class Lab:
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    def start(self) -> Lab:
+    def start(self, *, sweep: bool = True) -> Lab:
         """The lab is open, owned by this process; clouds kept under its name are found again. Idempotent.
 
+        Args:
+            sweep: follow the idle rule at once; else once `idle` is assigned.
         Raises: LabInUse, EngineMissing, VaultMissing, ConfigError.
         """
         if self._controller is not None:
@@ -200,7 +202,7 @@ class Lab:
             before = registry.known("engine")
             engine = make_engine(before if before and self._engine_name == "auto" else self._engine_name, self.home)
             self._remember(registry, engine.name)
-            self._open(engine, vault, registry)
+            self._open(engine, vault, registry, sweep=sweep)
         except BaseException:
             self._undo(registry)
             raise
@@ -231,7 +233,7 @@ class Lab:
             self.keep = registry.known("keep") == "yes"
         registry.set("keep", "yes" if self.keep else "no")
 
-    def _open(self, engine: Engine, vault: Callable[[Path], Vault], registry: Registry) -> None:
+    def _open(self, engine: Engine, vault: Callable[[Path], Vault], registry: Registry, *, sweep: bool) -> None:
         aggregator = self._given_aggregator or Aggregator(
             SealingKey(registry.secret("aggregator")), signing=SigningKey(registry.secret("aggregator-signing"))
         )
@@ -249,7 +251,7 @@ class Lab:
         )
         controller.attach()
         self._aggregator, self._controller = aggregator, controller
-        if self._idle is not None:
+        if sweep and self._idle is not None:
             self._start_sweeping()
 
     def _start_sweeping(self) -> None:

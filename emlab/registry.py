@@ -72,15 +72,16 @@ def owner_of(lab_dir: Path) -> int | None:
     return None
 
 
-def _tables(database: sqlite3.Connection) -> int:
-    (count,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return int(count)
+def _knows(database: sqlite3.Connection) -> bool:
+    """Whether anything is remembered of the lab."""
+    return any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in ("settings", "clouds"))  # noqa: S608
 
 
 def _lay(database: sqlite3.Connection) -> None:
     """The tables are there. Raises ConfigError if they are of another version."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if _tables(database) and version != SCHEMA_VERSION:
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and version != SCHEMA_VERSION:
         raise ConfigError(
             f"it was made by another version of emlab (its tables are version {version}, this one's {SCHEMA_VERSION})"
         )
@@ -174,11 +175,11 @@ class Registry:
             database.row_factory = sqlite3.Row
             # FULL: what a forgotten person had spent is still known after a power cut
             database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
-            if not bereft and not _tables(database) and any((self._dir / "clouds").glob("*")):
+            _lay(database)
+            if not bereft and not _knows(database) and any((self._dir / "clouds").glob("*")):
                 raise ConfigError(
                     f"there are clouds, and nothing is in it: restore it, or emlab clean --lab {self._dir.name}"
                 )
-            _lay(database)
         except (OSError, sqlite3.Error, ConfigError) as exc:
             if database is not None:
                 database.close()
@@ -339,7 +340,7 @@ class Registry:
         found = self.run("SELECT past FROM uses WHERE cloud = ?", cloud)
         try:
             return msgspec.json.decode(found[0]["past"], type=Past) if found else None
-        except msgspec.DecodeError as exc:  # it decides when the cloud is paused, and nothing else
+        except (msgspec.DecodeError, TypeError) as exc:  # it decides when the cloud is paused, and nothing else
             log.warning("when the cloud %s was used is not known: %s", cloud, exc)
             return None
 

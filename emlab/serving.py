@@ -75,17 +75,17 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
 
     Raises: ConfigError (also: the port is taken), LabInUse and others of `Lab.start`.
     """
-    # before the lab sweeps: until there is a service, it does not know the leases that were kept
     from emlab.apps import controller as app
     from emlab.apps.gateway import Gateway
     from emlab.apps.recording import Recording
     from emlab.waking import Waker
 
     listening.check(chosen)
-    with listening.listening(chosen) as listener, lab:
+    with listening.listening(chosen) as listener, lab.start(sweep=False):
         lab.recorder.keep(KEPT_EVENTS)
         certificate = listening.certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
+        lab.idle = lab.idle  # it is followed from now on: the leases that were kept are known
         waker = Waker()
         front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
         url = listening.url(chosen, listener)

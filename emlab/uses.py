@@ -78,6 +78,8 @@ class Uses:
         self._last_ts, self._was_used = last_ts, True
 
     def clear(self) -> None:
-        """Nobody uses it any more, whatever was said."""
+        """Nobody uses it any more, whatever was said; until now it was used, if somebody did."""
         with self._lock:
+            if self._leases:
+                self._note(self._expire())
             self._leases.clear()

@@ -292,7 +292,7 @@ class _Exchange:
             if self._body is None:
                 await self._awake()
             else:
-                self._wake()
+                self._wake(self._awake)
         why: Exception | None = None
         for pause_s in AGAIN_S:
             if why is not None:
@@ -325,16 +325,23 @@ class _Exchange:
         except OSError as exc:
             raise Turned(Unreachable(f"the cloud cannot be woken: {type(exc).__name__}"), 503) from exc
 
-    def _wake(self) -> None:
+    async def _awake_or_at_work(self) -> None:
+        try:
+            await self._awake()
+        except Turned:
+            if not self._life.runs:  # else nobody can be asked whether it does, and it may be at work on the request
+                raise
+
+    def _wake(self, wait: Callable[[], Awaitable[None]]) -> None:
         """It is woken beside the request: now, and not when the loop next has time."""
         self._wants_wake = False
         self._waker.begin(self._life)
-        self._watch(self._awake)
+        self._watch(wait)
 
     def _suspect(self) -> None:
         """No answer for a while: perhaps the cloud does not run, or nobody waits for it any more."""
         if self._wants_wake:
-            self._wake()
+            self._wake(self._awake_or_at_work)
         if self._line.is_read:
             self._watch(self._abandoned)
         else:
@@ -348,11 +355,11 @@ class _Exchange:
         self._beside.append(asyncio.get_running_loop().create_task(self._or_end(beside)))
 
     async def _or_end(self, beside: Callable[[], Awaitable[None]]) -> None:
-        """If that fails, the request ends with its error."""
+        """If that fails, the request ends with its error; once the cloud answers, only if nobody wants it any more."""
         try:
             await beside()
         except Exception as exc:
-            if not self._limit.expired():
+            if (isinstance(exc, Gone) or not self.answered) and not self._limit.expired():
                 self._fault = exc
                 self._limit.reschedule(0.0)
 

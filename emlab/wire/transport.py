@@ -164,7 +164,9 @@ class HttpTransport:
             def init_poolmanager(self, *sizes: Any, **named: Any) -> None:
                 super().init_poolmanager(*sizes, **named, assert_fingerprint=fingerprint)
 
-        if fingerprint is not None and not (url.startswith("https://") and _FINGERPRINT.fullmatch(fingerprint)):
+        if fingerprint is not None and not (
+            url.lower().startswith("https://") and _FINGERPRINT.fullmatch(str(fingerprint))
+        ):
             raise ConfigError(
                 "a fingerprint is the SHA-256 of a certificate, 64 hex digits, of what is at an https:// address"
             )

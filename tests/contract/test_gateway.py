@@ -357,6 +357,26 @@ def test_a_cloud_that_cannot_be_woken_is_called_unavailable_whatever_the_reason(
         assert (found.status, found.kind, found.headers["retry-after"]) == (503, error.__name__, "2")
 
 
+def test_a_cloud_at_work_is_not_cut_off_while_its_engine_is_away(
+    lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def away(*_: object) -> None:
+        asked.set()
+        raise EngineError("the engine is away")
+
+    def work(line: socket.socket) -> None:
+        assert asked.wait(PATIENCE_S)  # whether the cloud runs, after `suspect_s`
+        threading.Event().wait(4 * SHORT.suspect_s)
+        line.sendall(OK)
+
+    with gateway(lab, limits=SHORT) as client, answering(lab, bob.user, work), monkeypatch.context() as there:
+        there.setattr(lab.controller.engine, "state", away)
+        assert client.life(bob.user).runs
+        assert client.get(bob, "/policy").status == 200
+
+
 @pytest.mark.parametrize(("error", "code"), [(OSError, 503), (AttributeError, 500)])
 def test_a_wake_that_fails_with_a_fault_of_ours_is_not_waited_for(
     lab: em.Lab, bob: em.UserCloud, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int

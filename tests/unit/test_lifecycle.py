@@ -582,6 +582,17 @@ def test_uses_are_known_after_a_restart(home: Path) -> None:
         ]
 
 
+def test_a_lease_at_the_end_of_a_lab_was_a_use_until_then(home: Path) -> None:
+    clock = ManualClock()
+    life = alone(home, clock)
+    life.lease(clock.now() + 3600.0)
+    clock.advance(90.0)
+    life.end_leases()
+    past = life.past()
+    assert past is not None
+    assert past.last_use_ts == clock.now()
+
+
 def test_a_use_that_ends_while_a_pause_looks_whether_there_is_one_counts(lab: em.Lab, ann: em.UserCloud) -> None:
     life = lab.controller.life("ann")
     before = life.use().last_use_ts
