@@ -12,7 +12,7 @@ from typing import Protocol
 
 from emlab.arguments import MAX_LEASE_S, check_lease
 from emlab.clock import Clock
-from emlab.errors import CloudGone, ConfigError
+from emlab.errors import CloudGone, ConfigError, Locked
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 
@@ -32,11 +32,11 @@ class AnyLease(AbstractContextManager["AnyLease"], Protocol):
 class Lease:
     """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends).
 
-    Raises: CloudGone: it is being removed.
+    Raises: CloudGone, Locked: it is being removed, or locked just now.
     """
 
     def __init__(self, life: Lifecycle, until_ts: float) -> None:
-        life.check_stays()
+        life.check_usable()
         self.until_ts = until_ts
         self._life = life
         self._number = life.lease(until_ts)
@@ -83,7 +83,7 @@ class NamedLeases:
         registry.run(_SCHEMA)
         latest_ts = clock.now() + MAX_LEASE_S
         for row in registry.run("SELECT * FROM named_leases"):
-            with suppress(CloudGone):  # it is being removed
+            with suppress(CloudGone, Locked):
                 if (life := of_cloud(row["cloud"])) is None:
                     continue
                 self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts)))

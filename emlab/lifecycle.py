@@ -118,8 +118,8 @@ class Lifecycle:
         """
         self._uses.end(number, used=answered or self.runs or self.sleeps)
 
-    def past(self) -> Past | None:
-        """What is to be kept of its uses; None if there were none."""
+    def past(self) -> Past:
+        """What is to be kept of its uses."""
         return self._uses.past()
 
     def end_leases(self) -> None:

@@ -88,7 +88,7 @@ class Lives:
 
     def remember(self) -> None:
         """When clouds were used is in the registry; or the log says why not."""
-        pasts = {life.spec.cloud: past for life in self if (past := life.past()) is not None}
+        pasts = {life.spec.cloud: life.past() for life in self}
         changed = {cloud: past for cloud, past in pasts.items() if self._kept.get(cloud) != past}
         try:
             if changed:

@@ -40,12 +40,12 @@ class Uses:
                     self._leases[number] = min(until_ts, now + MAX_LEASE_S)
             return Use(self._cloud, self._last_ts, tuple(self._leases.values()), self._gaps)
 
-    def past(self) -> Past | None:
-        """What is to be kept of it; None if it was never used. What is in use now was used at the last full minute."""
+    def past(self) -> Past:
+        """What is to be kept of it. What is in use now was used at the last full minute."""
         with self._lock:
             now = self._expire()
             last_ts = max(self._last_ts, now - now % KEPT_S) if self._leases else self._last_ts
-            return Past(last_ts, self._gaps) if self._was_used or self._leases else None
+            return Past(last_ts, self._gaps)
 
     def begin(self, until_ts: float) -> int:
         """The cloud is in use until then (UTC seconds), or until `end` of the number that is returned."""

@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, invariant, rule
 import emlab as em
 from emlab import ask as asking
 from emlab.ask import Answer, Failure
-from emlab.errors import InUse
+from emlab.errors import InUse, Locked
 from emlab.idle import AtMost, Histogram, IdleRule, Never, PauseAfter
 from emlab.registry import LEAVING
 from emlab.state import CloudState
@@ -127,7 +127,12 @@ class Machine(KillableLab):
 
     @rule(user=NAMES, ttl_s=st.sampled_from([10.0, 1000.0, 80_000.0]))
     def lease(self, user: str, ttl_s: float) -> None:
-        if (person := self.members.get(user)) is not None:
+        if (person := self.members.get(user)) is None:
+            return
+        if self.controller.life(user).closing:  # which is told nobody that it stays awake
+            with pytest.raises(Locked):
+                self.controller.lease(user, ttl_s)
+        else:
             person.leases.append(self.controller.lease(user, ttl_s))
 
     @rule(user=NAMES)
