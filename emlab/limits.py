@@ -30,7 +30,8 @@ class Limit:
     def check(self, key: str, now: float) -> float:
         """When this key's bucket is empty, or would be. Raises TooMany: there is no room for one more."""
         empty_at = self._empty_at.get(key, now)
-        if empty_at > now + self._depth_s:  # a clock that was set back must lock nobody out
+        # a clock that was set back must lock nobody out; what is rounded up does not go so far
+        if empty_at > now + self._depth_s + self._each_s:
             empty_at = now
         wait_s = max(empty_at, now) + self._each_s - self._depth_s - now
         if wait_s > 1e-9:

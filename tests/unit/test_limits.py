@@ -79,3 +79,8 @@ def test_never_more_than_the_burst_and_what_the_time_allows(per_s: float, burst:
 def test_a_limit_that_makes_no_sense(per_s: float, burst: int) -> None:
     with pytest.raises(ConfigError, match="a limit of"):
         Limit("requests", per_s=per_s, burst=burst)
+
+
+def test_what_is_rounded_is_no_clock_that_was_set_back() -> None:
+    limit = Limit("requests", per_s=3.0, burst=2)  # 32 + 1/3 + 1/3 is more than 32 + 2/3 there
+    assert [taken(limit, "a", 32.0, 1) for _ in range(4)] == [True, True, False, False]
