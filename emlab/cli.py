@@ -189,7 +189,7 @@ def images_build(
 @app.command()
 def clean(
     lab: Annotated[
-        str | None, typer.Option(help="Only this lab, even if it was kept.", autocompletion=cli_served.lab_names)
+        str | None, typer.Option(help="Only this lab, even if it was kept.", autocompletion=cli_served.complete_lab)
     ] = None,
 ) -> None:
     """Remove labs whose process is gone, with clouds and data; kept labs only when named."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from emlab.remote import ControllerClient
 
 app = typer.Typer(no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of owners, providers and admins.", no_args_is_help=True)
-
-
 COMPLETE_S = 2.0  # until a shell that completes gets nothing
 
 
@@ -38,12 +35,11 @@ Rows: TypeAlias = Sequence[msgspec.Struct] | Partly
 Act = TypeVar("Act", bound=Callable[..., Rows])
 
 
-def lab_names(incomplete: str) -> list[str]:
+def complete_lab(incomplete: str) -> list[str]:
     """Labs of this host that begin so."""
-    from emlab.parts import emlab_home
+    from emlab.parts import lab_names
 
-    names = [path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir()]
-    return sorted(name for name in names if name.startswith(incomplete))
+    return [name for name in lab_names() if name.startswith(incomplete)]
 
 
 def _served(ctx: typer.Context, ask: Callable[[ControllerClient], list[str]], incomplete: str) -> list[str]:
@@ -75,7 +71,8 @@ All = Annotated[bool, typer.Option("--all", help="Every cloud.")]
 def _options(
     *,
     lab: Annotated[
-        str | None, typer.Option("--lab", help="A lab of this host; the only one without it.", autocompletion=lab_names)
+        str | None,
+        typer.Option("--lab", help="A lab of this host; the only one without it.", autocompletion=complete_lab),
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="A controller elsewhere, such as https://host:4430.")] = None,
     token_file: Annotated[
@@ -265,7 +262,7 @@ def serve(
         of_lab, of_service, remarks = machines.load(config)
         for remark in remarks:
             print(f"not taken over: {remark}", file=sys.stderr)
-        name = re.sub("[^a-z0-9]+", "-", config.stem.lower()).strip("-")[:32] or "machines"
+        name = machines.lab_name(config)
         print(f"the lab is called {name}, after the file", file=sys.stderr)
         lab = Lab.of({"name": name, "keep": True, **of_lab}, config)
     else:

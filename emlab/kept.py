@@ -18,7 +18,7 @@ from emlab.errors import ConfigError, LabInUse, MistypedCode
 from emlab.files import read_private, replacing
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
-from emlab.parts import emlab_home
+from emlab.parts import emlab_home, lab_names
 from emlab.remote import ControllerClient
 from emlab.service import Service
 from emlab.usercloud import UserCloud
@@ -36,10 +36,10 @@ def controller_of(
 ) -> Iterator[ControllerClient]:
     """The controller of a lab of this host, for its admin: the one that serves it now, or else of the kept lab.
 
+    What is not asked of a kept lab does not happen: its clouds stay as they are when the block ends.
+
     Args:
         ca: to trust instead of the very certificate that the lab's service shows.
-
-    What is not asked of a kept lab does not happen: its clouds stay as they are when the block ends.
     Raises: ConfigError, LabInUse (by a process that does not serve it).
     """
     name = _meant(name)
@@ -81,7 +81,7 @@ def served_here(
 
 def _meant(name: str | None, *, new: bool = False) -> str:
     """The lab of this name, or the only one. Raises ConfigError."""
-    there = sorted(path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir())
+    there = lab_names()
     if name is None and len(there) > 1:
         raise ConfigError(f"there are several labs: name one of {', '.join(there)} with --lab")
     name = name or next(iter(there), NEW_LAB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -42,10 +41,7 @@ class Lease:
         self._number = life.lease(until_ts)
 
     def __repr__(self) -> str:
-        until = (
-            f"until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ}" if math.isfinite(self.until_ts) else "open"
-        )
-        return f"Lease(user={self._life.spec.user!r}, {until})"
+        return f"Lease(user={self._life.spec.user!r}, until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ})"
 
     def release(self) -> None:
         """The lease has ended. Idempotent."""

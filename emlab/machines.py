@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from emlab.errors import ConfigError
@@ -52,6 +53,11 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, object], list[str]]:
     elif tls is False:
         remarks.append(f"use_tls: plain HTTP is for this host only, and {host} is reached from others: it is HTTPS")
     return lab, serve, remarks
+
+
+def lab_name(path: Path) -> str:
+    """What the lab of that file is called: after the file."""
+    return re.sub("[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:32] or "machines"
 
 
 def _idle(path: Path, given: dict[str, object]) -> dict[str, object]:

@@ -35,6 +35,11 @@ def emlab_home() -> Path:
     return Path(os.environ.get("EMLAB_HOME") or platformdirs.user_data_dir("emlab"))
 
 
+def lab_names() -> list[str]:
+    """The labs that are there, in the order of their names."""
+    return sorted(path.name for path in (emlab_home() / "labs").glob("*") if path.is_dir())
+
+
 def load(table: dict[str, str], name: str, kind: str) -> type:
     """The class of this name in ENGINES or VAULTS. Raises ConfigError, naming those that there are."""
     if name not in table:

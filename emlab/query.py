@@ -144,16 +144,16 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _in_floats(polygons: object) -> tuple[tuple[Ring, ...], ...]:
     try:
-        return msgspec.convert(msgspec.to_builtins(polygons, enc_hook=_plain), tuple[tuple[Ring, ...], ...])
+        return msgspec.convert(msgspec.to_builtins(polygons, enc_hook=plain), tuple[tuple[Ring, ...], ...])
     except (msgspec.ValidationError, TypeError) as exc:
         raise BadQuery(f"a region has polygons of rings of (longitude, latitude): {exc}") from exc
 
 
-def _plain(value: object) -> float:
-    """A number of another library, such as numpy, as a float."""
+def plain(value: object) -> float:
+    """A number of another library, such as numpy, as a float. Raises TypeError."""
     if isinstance(value, Real):
         return float(value)
-    raise TypeError(f"a degree is a number, not {type(value).__name__}")
+    raise TypeError(f"{type(value).__name__} is no number")
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

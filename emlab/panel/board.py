@@ -136,11 +136,10 @@ class _Panel:
         return live
 
     def _act(self, action: Callable[[], None]) -> None:
-        """Do it, then show how the clouds stand; an EmlabError is shown in words."""
+        """Do it; an EmlabError is shown in words."""
         with self._lock:
             try:
                 action()
-                self._look()
             except EmlabError as exc:
                 self._say(str(exc), alarm=True)
 
@@ -156,6 +155,7 @@ class _Panel:
         """The first click says what the second one does."""
         users = tuple(self._users.value)
         if users and users != self._to_lock:
+            self._look()
             self._say(f"click Lock again to lock {len(users)} selected clouds: only their owners' keys unlock them")
             self._to_lock = users
         else:
@@ -202,6 +202,7 @@ class _Panel:
         finally:
             self._choice.show(self._source.idle()[0])
         self._say(f"idle rule {self._source.idle()[1]}")
+        self._look()
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

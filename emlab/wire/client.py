@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 from typing import TypeVar
 
 import msgspec
 
 from emlab.errors import BadReply, NotPermitted
+from emlab.query import plain
 from emlab.wire import problem
 from emlab.wire.table import BY_NAME, Route
 from emlab.wire.transport import Transport
@@ -49,7 +49,7 @@ class CloudClient:
             raise NotPermitted("the token is not one")  # and must not end up in a header's error text
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        body = b"" if request is None else msgspec.json.encode(request, enc_hook=_plain)
+        body = b"" if request is None else msgspec.json.encode(request, enc_hook=plain)
         status, reply = self._transport.send(route.method, route.path, headers=headers, body=body, timeout_s=timeout_s)
         if status != 200:
             raise problem.decode(status, reply)
@@ -61,10 +61,3 @@ class CloudClient:
     def close(self) -> None:
         """Connections are closed. Idempotent."""
         self._transport.close()
-
-
-def _plain(value: object) -> float:
-    """A number of another library, such as numpy, as a float."""
-    if isinstance(value, Real):
-        return float(value)
-    raise TypeError(f"{type(value).__name__} does not travel")

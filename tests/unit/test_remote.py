@@ -97,7 +97,7 @@ DO: dict[str, Callable[[Any], object]] = {
     "a provider": lambda on: on.register_provider("planner"),
     "a rule that is none": lambda on: idle(on, "x"),
     "a rule with numpy's numbers": lambda on: idle(on, em.PauseAfter(np.float64(5))),
-    "where others reach it": lambda on: on.socket("zed") if isinstance(on, Controller) else on.status("zed"),
+    "nobody's lock": lambda on: on.lock("zed"),
 }
 
 
