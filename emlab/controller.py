@@ -323,7 +323,7 @@ class Controller:
         Raises: UnknownUser, Locked (it is being locked), CloudGone.
         """
         check_lease(ttl_s)
-        return Lease(self.life(user), self._clock.now() + float(ttl_s))
+        return Lease(self.life(user), self._clock.now() + float(ttl_s), clock=self._clock)
 
     @contextmanager
     def using(self, user: str) -> Iterator[CloudClient]:

@@ -106,9 +106,13 @@ class VaultDamaged(VaultError):
 class WrongKey(VaultError):
     """The key does not open this vault."""
 
+    status = 403
+
 
 class MistypedCode(WrongKey):
     """A recovery code that contradicts itself: it was mistyped. The vault was not even asked."""
+
+    status = 400
 
 
 class Locked(VaultError):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
+import threading
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -30,6 +32,9 @@ _PREFIX: dict[TokenKind, str] = {
     "aggregator": "emg_",
 }
 MAX_STRETCH_BYTES = 512 * 2**20  # what a header made by somebody else can make this process use
+# Each takes a core and much memory for a while: whoever asks for many leaves others half of the machine.
+STRETCHED_AT_ONCE = min(max((os.cpu_count() or 1) // 2, 1), 4)
+_stretching = threading.BoundedSemaphore(STRETCHED_AT_ONCE)
 
 
 def new_token(kind: TokenKind) -> str:
@@ -137,7 +142,7 @@ class Passphrase(_Unshown):
     """
 
     MIN, MAX = 8, 1024
-    __slots__ = ("_text",)
+    __slots__ = ("_stretched", "_text")
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str) or not self.MIN <= len(text) <= self.MAX:
@@ -146,16 +151,22 @@ class Passphrase(_Unshown):
             self._text = unicodedata.normalize("NFC", text).encode()
         except UnicodeEncodeError as exc:
             raise WrongKey("a passphrase is text: half a surrogate pair is none") from exc
+        self._stretched: tuple[bytes, Cost, Key] | None = None
 
     def reveal(self) -> str:
         """The words themselves, for the body of a request over TLS. Whoever reads them can open the vault."""
         return self._text.decode()
 
     def stretch(self, salt: bytes, cost: Cost) -> Key:
-        """The key of this passphrase for one salt. Source: scrypt, RFC 7914."""
+        """The key of this passphrase for one salt; the same again takes no time. Source: scrypt, RFC 7914."""
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-        return Key(Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(self._text))
+        if self._stretched is None or self._stretched[:2] != (salt, cost):
+            with _stretching:
+                key = Key(Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(self._text))
+            self._stretched = salt, cost, key
+            return key
+        return self._stretched[2]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Passphrase) and hmac.compare_digest(self._text, other._text)

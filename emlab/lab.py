@@ -220,7 +220,7 @@ class Lab:
     def _undo(self, registry: Registry) -> None:
         try:
             if registry.known("engine") is None and not registry.clouds():  # it never became a lab
-                shutil.rmtree(self.path)
+                registry.remove()
         finally:
             self._release()
 

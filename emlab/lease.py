@@ -24,6 +24,9 @@ class AnyLease(AbstractContextManager["AnyLease"], Protocol):
 
     until_ts: float
 
+    def extend(self, ttl_s: float) -> None:
+        """It lasts at least that long from now (at most a day). Raises ConfigError: it has ended."""
+
     def release(self) -> None:
         """The lease has ended. Idempotent."""
 
@@ -34,18 +37,30 @@ class Lease:
     Raises: CloudGone, Locked: it is being removed, or locked just now.
     """
 
-    def __init__(self, life: Lifecycle, until_ts: float) -> None:
-        life.check_usable()
+    def __init__(self, life: Lifecycle, until_ts: float, *, clock: Clock) -> None:
         self.until_ts = until_ts
         self._life = life
+        self._clock = clock
         self._number = life.lease(until_ts)
 
     def __repr__(self) -> str:
         return f"Lease(user={self._life.spec.user!r}, until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ})"
 
+    def extend(self, ttl_s: float) -> None:
+        """It lasts at least that long from now. Raises ConfigError (it has ended), CloudGone, Locked."""
+        check_lease(ttl_s)
+        now = self._clock.now()
+        if self.until_ts <= now:
+            raise ConfigError(f"the lease of {self._life.spec.user} has ended: take another one")
+        until_ts = max(self.until_ts, now + float(ttl_s))
+        before, self._number = self._number, self._life.lease(until_ts)
+        self.until_ts = until_ts
+        self._life.release(before)
+
     def release(self) -> None:
         """The lease has ended. Idempotent."""
         self._life.release(self._number)
+        self.until_ts = min(self.until_ts, self._clock.now())
 
     def __enter__(self) -> Lease:
         return self
@@ -82,14 +97,14 @@ class NamedLeases:
             with suppress(CloudGone, Locked):
                 if (life := of_cloud(row["cloud"])) is None:
                     continue
-                self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts)))
+                self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts), clock=clock))
         registry.run("UPDATE named_leases SET until_ts = ? WHERE until_ts > ?", latest_ts, latest_ts)
         self._drop_ended()
 
     def keep(self, user: str, ttl_s: float, name: str | None = None) -> tuple[str, float]:
         """A new lease, or that one, holds at least so long from now; its name and until when.
 
-        Raises: UnknownUser, CloudGone, ConfigError, DiskFull.
+        Raises: UnknownUser, CloudGone, Locked, ConfigError, DiskFull.
         """
         check_lease(ttl_s)
         life = self._of_user(user)
@@ -102,7 +117,7 @@ class NamedLeases:
             # the one there is may hold until later, but no later than it can, if the clock was set back
             until_ts = max(now + ttl_s, min(before.until_ts, now + MAX_LEASE_S) if before else 0.0)
             name = secrets.token_hex(8) if name is None else name
-            lease = Lease(life, until_ts)
+            lease = Lease(life, until_ts, clock=self._clock)
             try:
                 sql = "INSERT OR REPLACE INTO named_leases VALUES (?, ?, ?)"
                 self._registry.run(sql, name, life.spec.cloud, until_ts)

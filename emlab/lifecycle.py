@@ -18,7 +18,7 @@ from pathlib import Path
 from emlab import provision as provisioning
 from emlab.clock import Clock
 from emlab.engines.base import Engine
-from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable
+from emlab.errors import CloudGone, DiskFull, EmlabError, EngineError, InUse, Locked, Unreachable, VaultError
 from emlab.gate import Gate
 from emlab.idle import Past, Use
 from emlab.key import OwnerSecret, Secret
@@ -61,7 +61,7 @@ class Lifecycle:
         self.spec = spec
         self._engine = engine
         self.vault = vault
-        self.closing = False  # the vault is to be closed, but could not be yet
+        self.closing = False  # the vault is to be closed, but could not be yet; set under `_leasing`
         self._retired = False  # it is being removed, and must take nothing more
         # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
@@ -75,6 +75,7 @@ class Lifecycle:
         self._clock = clock
         self._handle = handle
         self._lock = threading.RLock()
+        self._leasing = threading.Lock()  # held for a moment: a lock finds each lease that was granted before it began
         self._client: CloudClient | None = None
         self._uses = Uses(spec.cloud, clock, past)
 
@@ -102,8 +103,10 @@ class Lifecycle:
         return self._uses.now()
 
     def lease(self, until_ts: float) -> int:
-        """The cloud is in use until then; returns the lease's number."""
-        return self._uses.begin(until_ts)
+        """The cloud is in use until then; returns the lease's number. Raises CloudGone, Locked: see `check_usable`."""
+        with self._leasing:
+            self.check_usable()
+            return self._uses.begin(until_ts)
 
     def begin_use(self) -> int:
         """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""
@@ -176,11 +179,13 @@ class Lifecycle:
         """
         with self._lock:
             ran, self.runs = self.runs, False
-            use = self.use()
-            # who takes a lease after a lock has begun gets nothing of the cloud, and must not keep its vault open
-            if not self.closing and (use.leased(self._clock.now()) or use.last_use_ts > unused_since):
-                self.runs = ran
-                raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
+            with self._leasing:
+                use = self.use()
+                # who begins a use after a lock has begun gets nothing of the cloud, and must not keep its vault open
+                if not self.closing and (use.leased(self._clock.now()) or use.last_use_ts > unused_since):
+                    self.runs = ran
+                    raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
+                self._begin_lock()
             with self._span("lock"):
                 self._shut()
 
@@ -190,9 +195,11 @@ class Lifecycle:
             if self.closing:
                 self.lock()
 
-    def _shut(self) -> None:
+    def _begin_lock(self) -> None:
         self._intend("lock")
         self.closing = True
+
+    def _shut(self) -> None:
         self._stop()
         self.vault.close()
         self._settle()
@@ -207,15 +214,25 @@ class Lifecycle:
 
         Raises: WrongKey, EngineError and others; a vault that was closed is closed then.
         """
-        with self._lock, self._span("unlock"):
+        with self._span("unlock"):
             self.check_stays()
-            if self.vault.is_open:
-                self.vault.open(key)
-                self._settle()
-                self._wake()
-            else:
-                self._open(key)
-            self.release(self.lease(self._clock.now()))  # who unlocks a cloud uses it
+            try:
+                self.vault.check(key)  # not under the lock: whoever wakes the cloud would wait for what that takes
+            except VaultError:
+                self.check_stays()  # a vault that was removed meanwhile is none
+                raise
+            with self._lock:
+                self._unlock(key)
+
+    def _unlock(self, key: Secret) -> None:
+        self.check_stays()
+        if self.vault.is_open:
+            self.vault.open(key)
+            self._settle()
+            self._wake()
+        else:
+            self._open(key)
+        self._uses.end(self.begin_use())  # who unlocks a cloud uses it
 
     def _open(self, key: Secret) -> None:
         self.end_bereft()
@@ -225,9 +242,14 @@ class Lifecycle:
             self.closing = False
             self._wake()
         except BaseException:
-            self._try("close", self._shut)
+            self._try("close", self._close)
             raise
         self._intend("")
+
+    def _close(self) -> None:
+        with self._leasing:
+            self._begin_lock()
+        self._shut()
 
     @property
     def is_bereft(self) -> bool:
@@ -263,7 +285,7 @@ class Lifecycle:
 
     def _repair(self, intent: str) -> None:
         if intent:
-            self._shut()
+            self._close()
             log.warning("the %s of %s was interrupted; its vault is closed now", intent, self.spec.user)
         elif not self.vault.is_open:
             self.end_bereft()
@@ -337,10 +359,16 @@ class Lifecycle:
     def rouse(self, timeout_s: float | None = None) -> bool:
         """Whether a cloud that was paused here runs again. False: `wake` has to look at it, which may take long.
 
-        Arguments and errors as of `wake`.
+        Args:
+            timeout_s: wait at most that long for a turn among those who wake others; None: for ever.
+        Raises: Unreachable: there was none.
         """
-        with self._alone(timeout_s) as left_s:
-            return not self.closing and not self._retired and self.vault.is_open and self._roused(left_s)
+        if not self._lock.acquire(blocking=False):  # somebody else has it: who wakes other clouds must not wait
+            return False
+        try:
+            return not self.closing and not self._retired and self.vault.is_open and self._roused(timeout_s)
+        finally:
+            self._lock.release()
 
     def _roused(self, timeout_s: float | None) -> bool:
         sleeps, self.sleeps = self.sleeps, False

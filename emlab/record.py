@@ -118,11 +118,17 @@ class Recorder:
         with self._lock:
             self._events = deque(self._events, maxlen=latest)
 
+    @property
+    def count(self) -> int:
+        """How many events there were in all."""
+        return self._count
+
     def since(self, count: int) -> tuple[list[Event], int]:
         """What happened after the first `count` events, as far as it is kept, and how many there were in all."""
         with self._lock:
             fresh = min(max(self._count - count, 0), len(self._events))
-            return list(itertools.islice(self._events, len(self._events) - fresh, None)), self._count
+            latest = list(itertools.islice(reversed(self._events), fresh))
+            return latest[::-1], self._count
 
     @contextmanager
     def span(self, span: str, *, user: str = "", engine: str = "") -> Iterator[None]:

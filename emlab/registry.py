@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -199,6 +200,13 @@ class Registry:
                 _OWNED.discard(self._owner)
                 os.close(self._owner)
                 self._owner = None
+
+    def remove(self) -> None:
+        """Nothing is left of it, nor of its directory if there is nothing else; still to be closed."""
+        for path in (*self._dir.glob("registry.sqlite*"), self._dir / "owner.lock"):
+            path.unlink()
+        with suppress(OSError):  # somebody has put something there
+            self._dir.rmdir()
 
     def run(self, sql: str, *values: object, clash: str | None = None) -> list[sqlite3.Row]:
         """The rows; for modules that keep tables of their own in this file.

@@ -16,7 +16,7 @@ import msgspec
 from emlab.arguments import check_key, check_lease, check_name, check_policy, check_ttl
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
-from emlab.errors import ConfigError, EmlabError
+from emlab.errors import ConfigError, EmlabError, NotPermitted, UnknownUser
 from emlab.fanout import fan_out
 from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, TokenKind, kind_of
@@ -133,12 +133,15 @@ class ControllerClient:
         request: msgspec.Struct | None = None,
         *,
         user: str | None = None,
+        token: str | None = None,
         timeout_s: float | None = None,
     ) -> R:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        token = self._token
-        if not (self._is_admin and "admin" in CONTROL_BY_NAME[name].who):  # an admin acts as one, and is on record so
-            token = self._tokens.get(user or "", token)
+        if token is None:
+            token = self._token
+            # an admin acts as one, and is on record so
+            if not (self._is_admin and "admin" in CONTROL_BY_NAME[name].who):
+                token = self._tokens.get(user or "", token)
         return self._client.call(name, response, request, token=token, timeout_s=timeout_s)
 
     # -- people ------------------------------------------------------------------------------------------------
@@ -170,16 +173,15 @@ class ControllerClient:
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
         self._tokens[user] = signed.token
+        self._drop(user)  # one of that name before
         return UserCloud(self, user, token=signed.token, key=key)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
+        cloud = self._call("status", CloudStatus, Whose(user), user=user, token=token).cloud
         if token is not None:
             self._tokens[user] = token
-        cloud = self.status(user).cloud
-        with self._lock:
-            if user in self._clouds and self._clouds[user][0] != cloud:  # another one bears the name now
-                self._clouds.pop(user)[1].close()
+        self._drop(user, but=cloud)  # another one may bear the name now
         return UserCloud(self, user, token=self._tokens.get(user))
 
     def clouds(self) -> Clouds:
@@ -193,10 +195,13 @@ class ControllerClient:
         """See `Controller.forget`."""
         self._call("forget", Naming, Naming(user), user=user, timeout_s=START_TIMEOUT_S)
         self._tokens.pop(user, None)
+        self._drop(user)
+
+    def _drop(self, user: str, *, but: str = "") -> None:
+        """No connection is kept to a cloud of that name, but to the one with that id."""
         with self._lock:
-            _, client = self._clouds.pop(user, ("", None))
-        if client is not None:
-            client.close()
+            if self._clouds.get(user, (but, None))[0] != but:
+                self._clouds.pop(user)[1].close()
 
     def status(self, user: str) -> CloudStatus:
         """How the user's cloud stands."""
@@ -430,7 +435,8 @@ class RemoteLease:
         return f"RemoteLease(user={self._user!r}, {until})"
 
     def extend(self, ttl_s: float) -> None:
-        """It lasts at least that long from now."""
+        """It lasts at least that long from now (at most a day). Raises ConfigError: it has ended."""
+        check_lease(ttl_s)
         request = LeaseRequest(ttl_s=ttl_s, id=self._id, user=self._user)
         self.until_ts = self._client._call("lease", LeaseReport, request, user=self._user).until_ts
 
@@ -438,9 +444,10 @@ class RemoteLease:
         """The lease has ended. Idempotent."""
         if self._released:
             return
-        self._released = True
-        with suppress(ConfigError):  # there is no such lease any more: its time was over, or its controller's
+        # there is no such lease any more, no such cloud, or none that this token is for: it was forgotten meanwhile
+        with suppress(ConfigError, UnknownUser, NotPermitted):
             self._client._call("release_lease", LeaseReport, LeaseEnd(id=self._id, user=self._user), user=self._user)
+        self._released = True
 
     def __enter__(self) -> RemoteLease:
         return self

@@ -119,7 +119,7 @@ class Session:
             secret = request.opening.secret()
             if not isinstance(secret, OwnerSecret):
                 raise ConfigError("an owner opens a vault with a key or a passphrase")
-            with self._invited():
+            with self._invited(request.user):
                 cloud = self._controller.signup(
                     request.user, policy=request.policy, key=secret, token_ttl_s=request.token_ttl_s
                 )
@@ -128,12 +128,12 @@ class Session:
             return Signed(cloud=cloud.status, token=cloud.token)
 
     @contextmanager
-    def _invited(self) -> Iterator[None]:
+    def _invited(self, user: str) -> Iterator[None]:
         """An invitation is used up by the block, unless that fails. Raises NotPermitted: it was used up before."""
         if self._caller is None or self._caller.kind != "invitation":
             yield
             return
-        with self._controller.tokens.used_up(self._caller.id):
+        with self._controller.tokens.used_up(self._caller.id, user):
             yield
 
     def me(self) -> Me:
@@ -146,7 +146,8 @@ class Session:
         """How all clouds stand, or the own one."""
         if self.own is not None:
             return [self._controller.status(self.own)]
-        return self._controller.clouds().statuses()
+        # a sign-up or a forgetting that is under way shows no cloud yet, or none any more
+        return [status for status in self._controller.clouds().statuses() if status.cloud]
 
     def status(self, request: Whose) -> CloudStatus:
         """How a cloud stands."""

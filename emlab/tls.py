@@ -62,7 +62,7 @@ def private(folder: Path, hosts: list[str]) -> Certificate:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     assert made.ca is not None
-    if not any(path.exists() for path in (made.ca, made.chain, folder / "ca.key")):
+    if not made.ca.exists() and not made.chain.exists():  # nobody was ever shown one: that of a key that is there
         _make_authority(folder)
     authority = _authority(made.ca)
     if not _is_good(made, authority, names):
@@ -122,15 +122,22 @@ def _is_good(made: Certificate, authority: x509.Certificate, names: x509.Subject
 
 def _signer(path: Path, authority: x509.Certificate) -> EllipticCurvePrivateKey:
     """The authority's key. Raises ConfigError."""
+    found = _private_key(path)
+    if found.public_key() != authority.public_key():
+        raise ConfigError(f"{path} is not the key of the authority beside it: restore the one that is")
+    return found
+
+
+def _private_key(path: Path) -> EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         found = load_pem_private_key(path.read_bytes(), None)
+        if not isinstance(found, EllipticCurvePrivateKey):
+            raise ValueError("it is of another kind")
     except (OSError, ValueError, TypeError) as exc:
         raise ConfigError(f"a new certificate is needed, and the key {path} to sign it cannot be read: {exc}") from exc
-    if not isinstance(found, EllipticCurvePrivateKey) or found.public_key() != authority.public_key():
-        raise ConfigError(f"{path} is not the key of the authority beside it: restore the one that is")
     return found
 
 
@@ -138,7 +145,8 @@ def _make_authority(folder: Path) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-    key = generate_private_key(SECP256R1())
+    path = folder / "ca.key"  # there if a first start was cut off, or the rest was lost
+    key = _private_key(path) if path.exists() else generate_private_key(SECP256R1())
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from emlab.arguments import check_ttl
 from emlab.clock import SYSTEM_CLOCK, Clock
-from emlab.errors import ConfigError, NotPermitted
+from emlab.errors import ConfigError, NotPermitted, StoreError
 from emlab.key import TokenKind, check_kind, new_token, token_hash
 from emlab.registry import Registry
 from emlab.wire.control import Token
@@ -22,7 +22,13 @@ from emlab.wire.control import Token
 MAX_EACH = 100  # tokens of one subject that hold, and as many that do not any more
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, "
-    "hash TEXT UNIQUE NOT NULL, created_ts REAL NOT NULL, expires_ts REAL, revoked_ts REAL)"
+    "hash TEXT UNIQUE NOT NULL, created_ts REAL NOT NULL, expires_ts REAL, revoked_ts REAL)",
+    # invitations while they are being used up, without those that were revoked meanwhile
+    "CREATE TABLE IF NOT EXISTS in_use (id TEXT PRIMARY KEY, user TEXT NOT NULL)",
+    # after a crash: who has no cloud of then may sign up once more
+    "UPDATE tokens SET revoked_ts = NULL WHERE id IN (SELECT in_use.id FROM in_use WHERE NOT EXISTS (SELECT 1 FROM "
+    "clouds WHERE clouds.user = in_use.user AND clouds.intent != 'signup' AND clouds.created_ts >= tokens.revoked_ts))",
+    "DELETE FROM in_use",
 )
 
 
@@ -37,8 +43,8 @@ class Tokens:
         self._registry = registry
         self._clock = clock
         self._lock = threading.Lock()
-        self._in_use: set[str] = set()  # while it is being used up; without those that were revoked meanwhile
-        registry.run(_SCHEMA)
+        for statement in _SCHEMA:
+            registry.run(statement)
         rows = registry.run(
             "SELECT hash, id, kind, subject, created_ts, expires_ts, revoked_ts FROM tokens ORDER BY rowid"
         )
@@ -103,11 +109,11 @@ class Tokens:
     def revoke(self, id_: str) -> Token:
         """That token opens nothing any more. Idempotent. Raises ConfigError if there is none of that id."""
         with self._lock:
-            found = next(((hash_, one) for hash_, one in self._by_hash.items() if one.id == id_), None)
+            found = self._known(id_)
             if found is None:
                 raise ConfigError(f"there is no token {id_[:80]!r}")
             hash_, token = found
-            self._in_use.discard(id_)
+            self._registry.run("DELETE FROM in_use WHERE id = ?", id_)
             if token.revoked_ts is None:
                 token = msgspec.structs.replace(token, revoked_ts=self._clock.now())
                 self._registry.run("UPDATE tokens SET revoked_ts = ? WHERE id = ?", token.revoked_ts, id_)
@@ -115,37 +121,48 @@ class Tokens:
             return token
 
     @contextmanager
-    def used_up(self, id_: str) -> Iterator[None]:
-        """That token has been good for the block, and is for nothing more, unless the block fails or it was revoked.
+    def used_up(self, id_: str, user: str) -> Iterator[None]:
+        """That token has been good for the block, in which the user gets a cloud, and is for nothing more.
+
+        If the block fails, or this process dies before there is the cloud, it is as before, unless it was revoked.
 
         Raises: NotPermitted: it was used up before.
         """
-        self._use_up(id_)
+        now = self._clock.now()
+        if not self._turn(id_, now, lambda: self._use_up(id_, user, now)):
+            raise NotPermitted("the invitation has been used")
         try:
             yield
         except BaseException:
-            self._give_back(id_)
+            self._turn(id_, None, lambda: self._give_back(id_))
             raise
-        finally:
-            self._in_use.discard(id_)
+        with suppress(StoreError):  # whoever opens the lab next sees that there is the cloud
+            self._registry.run("DELETE FROM in_use WHERE id = ?", id_)
 
-    def _use_up(self, id_: str) -> None:
+    def _turn(self, id_: str, revoked_ts: float | None, change: Callable[[], bool]) -> bool:
+        """Whether the change has come to pass, on disk and here."""
         with self._lock:
-            now = self._clock.now()
-            sql = "UPDATE tokens SET revoked_ts = ? WHERE id = ? AND revoked_ts IS NULL RETURNING hash"
-            done = self._registry.run(sql, now, id_)
-            if not done:
-                raise NotPermitted("the invitation has been used")
-            self._by_hash[done[0]["hash"]] = msgspec.structs.replace(self._by_hash[done[0]["hash"]], revoked_ts=now)
-            self._in_use.add(id_)
+            done = self._registry.together(change)
+            found = self._known(id_)
+            if done and found is not None:
+                self._by_hash[found[0]] = msgspec.structs.replace(found[1], revoked_ts=revoked_ts)
+            return done
 
-    def _give_back(self, id_: str) -> None:
-        with self._lock:
-            if id_ not in self._in_use:
-                return
-            done = self._registry.run("UPDATE tokens SET revoked_ts = NULL WHERE id = ? RETURNING hash", id_)
-            for row in done:
-                self._by_hash[row["hash"]] = msgspec.structs.replace(self._by_hash[row["hash"]], revoked_ts=None)
+    def _use_up(self, id_: str, user: str, now: float) -> bool:
+        sql = "UPDATE tokens SET revoked_ts = ? WHERE id = ? AND revoked_ts IS NULL RETURNING id"
+        done = bool(self._registry.run(sql, now, id_))
+        if done:
+            self._registry.run("INSERT INTO in_use VALUES (?, ?)", id_, user)
+        return done
+
+    def _give_back(self, id_: str) -> bool:
+        done = bool(self._registry.run("DELETE FROM in_use WHERE id = ? RETURNING id", id_))
+        if done:
+            self._registry.run("UPDATE tokens SET revoked_ts = NULL WHERE id = ?", id_)
+        return done
+
+    def _known(self, id_: str) -> tuple[str, Token] | None:
+        return next(((hash_, one) for hash_, one in self._by_hash.items() if one.id == id_), None)
 
     def drop(self, kind: TokenKind, subject: str, *, but: str = "") -> None:
         """Nothing is kept of the subject's tokens but the one with that id, and no other opens anything. Idempotent."""

@@ -80,6 +80,7 @@ class Uses:
     def clear(self) -> None:
         """Nobody uses it any more, whatever was said; until now it was used, if somebody did."""
         with self._lock:
+            now = self._expire()
             if self._leases:
-                self._note(self._expire())
+                self._note(now)
             self._leases.clear()

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +32,7 @@ from emlab.wire.serve import bearer
 FAILURES = (401, 403, 404, 429)
 POLL_S = 0.25
 BEAT_S = 15.0
+SLICE = 256  # events that one stream looks at before others have their turn
 MAX_STREAMS, MAX_STREAMS_EACH = 64, 8
 MAX_CONNECTIONS = 1024
 
@@ -48,7 +48,8 @@ class Front:
     def __init__(self, service: Service, gateway: Gateway, *, per_s: float = 2000.0) -> None:
         self._service = service
         self._gateway = gateway
-        self._control = http.asgi(service.server(), Shares(self._caller).call)
+        self._threads = Shares(self._caller)
+        self._control = http.asgi(service.server(), self._threads.call)
         self._metrics = Metrics(service.controller)
         self._streams: Counter[str] = Counter()
         self.is_ending: Callable[[], bool] = lambda: False  # when streams of events end, too
@@ -137,7 +138,7 @@ class Front:
             self._service.session(METRICS, request.headers)
         except EmlabError as exc:
             return refusal(problem.encode(exc))
-        text, media = await run_in_threadpool(self._metrics.render)
+        text, media = await self._threads.call(request, self._metrics.render)
         return Response(text, media_type=media)
 
     async def _stream(self, request: Request) -> Response:
@@ -153,7 +154,7 @@ class Front:
         after = self._after(last) if last else None
 
         self._streams[mine] += 1  # at once: many may come before the first of them begins
-        return _Stream(self._lines(session, after, request.headers), lambda: self._streams.subtract([mine]))
+        return _Stream(self._lines(session, after, request), lambda: self._streams.subtract([mine]))
 
     def _after(self, last: str) -> int:
         """How many events who saw that one last has seen: none, if it was of an earlier run."""
@@ -161,17 +162,17 @@ class Front:
         known = run == self._service.controller.recorder.run and number.isascii() and number.isdigit()
         return int(number) if known and len(number) < 16 else 0
 
-    async def _lines(self, session: Session, after: int | None, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def _lines(self, session: Session, after: int | None, request: Request) -> AsyncIterator[bytes]:
         recorder = self._service.controller.recorder
-        count = recorder.since(0)[1] if after is None else after
-        await run_in_threadpool(lambda: session.since_ts)  # asks the registry, once
+        count = recorder.count if after is None else after
+        await self._threads.call(request, lambda: session.since_ts)  # asks the registry, once
         quiet_s = 0.0
         yield b": the events of this lab\n\n"
         while not self.is_ending():
             events, count = recorder.since(count)
-            number = count - len(events)
-            for event in events:
-                number += 1
+            for number, event in enumerate(events, count - len(events) + 1):
+                if number % SLICE == 0:  # of a long run there are many, and others are answered meanwhile
+                    await asyncio.sleep(0)
                 if session.sees(event):
                     quiet_s = 0.0
                     yield b"id: %s.%d\ndata: %s\n\n" % (recorder.run.encode(), number, msgspec.json.encode(event))
@@ -181,7 +182,7 @@ class Front:
                 yield b": still here\n\n"
             await asyncio.sleep(POLL_S)
             try:  # the token may have been revoked, or have expired
-                self._service.session(STREAM, headers)
+                self._service.session(STREAM, request.headers)
             except EmlabError:
                 return
 

@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from emlab.wire.transport import Reply
-
+R = TypeVar("R")
 THREADS, EACH = 128, 16  # some of a caller's may wait for a cloud that another of them starts or stops
 
 
-async def call(request: Request, act: Callable[..., Reply], *arguments: object) -> Reply:
+async def call(request: Request, act: Callable[..., R], *arguments: object) -> R:
     """What that gives, in a thread, whoever asks."""
     del request
     return await run_in_threadpool(act, *arguments)
@@ -33,7 +33,7 @@ class Shares:
         self._caller = caller
         self._of: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
-    async def call(self, request: Request, act: Callable[..., Reply], *arguments: object) -> Reply:
+    async def call(self, request: Request, act: Callable[..., R], *arguments: object) -> R:
         """What that gives, in a thread."""
         async with self._share(self._caller(request)):
             return await to_thread.run_sync(act, *arguments, limiter=self._threads)

@@ -53,6 +53,12 @@ class Vault(Protocol):
         Raises: VaultError (something is there already, or the file system is of the wrong kind), DiskFull.
         """
 
+    def check(self, key: Secret) -> None:
+        """Returns if that opens the vault. What takes long about a passphrase is done then, and `open` is quick.
+
+        Waits for nobody. Raises: WrongKey, VaultDamaged, VaultError.
+        """
+
     def open(self, key: Secret) -> Path:
         """The clear directory. Idempotent; replaces a dead mount.
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from emlab.clock import wait_until
 from emlab.errors import VaultBusy, VaultError
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret
 from emlab.vaults.base import Found
-from emlab.vaults.header import HeaderFile, Step, disk_error, disk_errors, new_header, proceed, sync_directory
+from emlab.vaults.header import Header, HeaderFile, Step, disk_error, disk_errors, new_header, proceed, sync_directory
 
-LOCK_WAIT_S = 30.0  # another process may be stretching a passphrase, mounting, or waiting for who uses the vault
+LOCK_WAIT_S = 30.0  # another process may be mounting, or waiting for who uses the vault
 BUSY_WAIT_S = 1.0  # for drivers: a program that was just stopped still closes its files
 LOCK = "vault.lock"
 
@@ -110,6 +110,10 @@ class KeyedVault(ABC):
         if left := sorted({path.name for path in self._home.iterdir()} - {LOCK}):
             raise VaultError(f"{self._home} is not empty: {', '.join(left[:5])}; a vault is made in a new directory")
 
+    def check(self, key: Secret) -> None:
+        """Returns if that opens the vault. Raises WrongKey, VaultDamaged, VaultError."""
+        self._header.read(self.name).unlock(key)
+
     def open(self, key: Secret) -> Path:
         """The clear directory. Idempotent. Raises WrongKey, VaultDamaged, VaultError, VaultBusy."""
         with self._alone(), disk_errors(self._home, "open the vault"):
@@ -125,17 +129,22 @@ class KeyedVault(ABC):
 
     def rekey(self, old: Secret, new: OwnerSecret) -> None:
         """The owner's secret is the new one; no data is rewritten. Raises as `open`, DiskFull."""
-        with self._alone():
-            header = self._header.read(self.name)
-            self._header.write(header.with_owner(header.unlock(old), new))
+        self._rewrite(lambda header: header.with_owner(header.unlock(old), new))
 
     def recovery(self, key: Secret) -> RecoveryCode:
         """A new code that opens the vault, instead of an earlier one. Raises as `rekey`."""
         code = RecoveryCode.random()
-        with self._alone():
-            header = self._header.read(self.name)
-            self._header.write(header.with_recovery(header.unlock(key), code))
+        self._rewrite(lambda header: header.with_recovery(header.unlock(key), code))
         return code
+
+    def _rewrite(self, change: Callable[[Header], Header]) -> None:
+        """The header is what the change makes of it. That may take long: it holds up nobody else."""
+        while True:
+            before = self._header.read(self.name)
+            after = change(before)
+            with self._alone():
+                if self._header.read(self.name) == before:  # else somebody else has changed it meanwhile
+                    return self._header.write(after)
 
     def shred_keys(self) -> None:
         """No key opens it ever again; what is open stays open. Idempotent. Raises VaultBusy, VaultError."""

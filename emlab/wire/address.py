@@ -10,9 +10,14 @@ from emlab.errors import ConfigError
 
 def check_url(url: str, whose: str = "a controller") -> str:
     """The URL, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {url[:200]!r}")
+    wrong = ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {str(url)[:200]!r}")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (ValueError, AttributeError) as exc:  # no address, no port, no text
+        raise wrong from exc
+    if not is_one or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise wrong
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigError(f"plain http is for this host only: use https for {parts.hostname}")
     return url.rstrip("/")

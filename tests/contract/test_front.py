@@ -9,15 +9,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import msgspec
 import pytest
+from starlette.requests import Request
 from starlette.types import Message
 
 import emlab as em
-from emlab.apps.controller import MAX_STREAMS_EACH, Front
+from emlab.apps.controller import MAX_STREAMS_EACH, SLICE, Front
 from emlab.apps.gateway import Gateway
 from emlab.apps.threads import THREADS
-from emlab.service import Service
+from emlab.clock import SYSTEM_CLOCK
+from emlab.record import Event
+from emlab.service import STREAM, Service
 from emlab.waking import Waker
+from emlab.wire.control import Opening, Unlocking
 
 PATIENCE_S = 20.0
 WRONG = "emo_" + "A" * 43
@@ -181,5 +186,46 @@ def test_who_is_refused_too_often_waits_and_others_behind_the_address_do_not(fro
         elsewhere = Asking(front, "/me", WRONG, address="192.0.2.2")
         assert await elsewhere.status() == 403
         await elsewhere.end()
+
+    asyncio.run(story())
+
+
+def test_a_stream_that_has_much_to_look_at_lets_others_go_first(front: Front, service: Service) -> None:
+    ann = service.controller.signup("ann").token or ""
+    for user in (*["bob"] * 100 * SLICE, "ann"):
+        service.controller.recorder.add(Event("last", user, "memory", SYSTEM_CLOCK.now(), 0.1))
+    session = service.session(STREAM, {"authorization": f"Bearer {ann}"})
+    scope = {"type": "http", "client": ("192.0.2.1", 1), "headers": [(b"authorization", f"Bearer {ann}".encode())]}
+
+    async def story() -> None:
+        turns, lines = 0, front._lines(session, 0, Request(scope))
+        assert (await anext(lines)).startswith(b":")
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(count())
+        while b'"last"' not in await anext(lines):
+            pass
+        other.cancel()
+        assert turns >= 100
+
+    asyncio.run(story())
+
+
+def test_who_tries_wrong_keys_waits_soon(front: Front, service: Service) -> None:
+    ann = service.controller.signup("ann").token or ""
+    body = msgspec.json.encode(Unlocking(Opening.of(em.Key.random())))
+
+    async def story() -> None:
+        found = Counter[int]()
+        for _ in range(80):
+            one = Asking(front, "/cloud/unlock", ann, method="POST", body=body)
+            found[await one.status()] += 1
+            await one.end()
+        assert set(found) == {403, 429}
 
     asyncio.run(story())

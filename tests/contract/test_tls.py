@@ -138,6 +138,17 @@ def test_the_authority_s_key_is_needed_for_another_certificate_only(tmp_path: Pa
     assert shake_hands(made, made.ca, "a.example") == "a.example"
 
 
+def test_a_first_start_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    tls.private(tmp_path, ["a.example"])
+    key = (tmp_path / "ca.key").read_bytes()
+    for name in ("ca.pem", "server.pem", "server.key"):
+        (tmp_path / name).unlink()
+    made = tls.private(tmp_path, ["a.example"])
+    assert made.ca is not None
+    assert shake_hands(made, made.ca, "a.example") == "a.example"
+    assert (tmp_path / "ca.key").read_bytes() == key
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x")])
 def test_an_authority_that_callers_trust_is_never_replaced_without_a_word(
     tmp_path: Path, damage: Callable[[Path], object]

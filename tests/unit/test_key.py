@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.kdf import scrypt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emlab.clock import wait_until
 from emlab.errors import MistypedCode, WrongKey
-from emlab.key import MAX_STRETCH_BYTES, Cost, Key, Passphrase, RecoveryCode, Secret
+from emlab.key import MAX_STRETCH_BYTES, STRETCHED_AT_ONCE, Cost, Key, Passphrase, RecoveryCode, Secret
 
 CHEAP = Cost(2**4, 1, 1)
 SALT = bytes(32)
@@ -44,6 +48,30 @@ class TestPassphrase:
         assert one != Passphrase("correct horsf")
         assert one.stretch(SALT, CHEAP) != one.stretch(bytes(31) + b"\1", CHEAP)
         assert one.stretch(SALT, CHEAP) != one.stretch(SALT, Cost(2**5, 1, 1))
+
+    def test_it_is_stretched_once_for_a_salt_and_few_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        under_way: list[int] = []
+        most, real = 0, scrypt.Scrypt
+
+        class Slow:
+            def __init__(self, **how: Any) -> None:
+                self._real = real(**how)
+
+            def derive(self, text: bytes) -> bytes:
+                nonlocal most
+                under_way.append(1)
+                most = max(most, len(under_way))
+                assert not wait_until(lambda: len(under_way) > STRETCHED_AT_ONCE, 0.05)
+                under_way.pop()
+                return self._real.derive(text)
+
+        monkeypatch.setattr(scrypt, "Scrypt", Slow)
+        with ThreadPoolExecutor(8) as pool:
+            one = [Passphrase(f"correct horse {number}") for number in range(8)]
+            keys = list(pool.map(lambda each: each.stretch(SALT, CHEAP), one))
+        assert most == STRETCHED_AT_ONCE
+        monkeypatch.setattr(scrypt, "Scrypt", None)
+        assert [each.stretch(SALT, CHEAP) for each in one] == keys
 
     def test_accents_may_be_typed_in_two_ways(self) -> None:
         assert Passphrase("z\u00fcrich hb") == Passphrase("zu\u0308rich hb")

@@ -153,6 +153,12 @@ def test_a_lab_whose_engine_is_missing_leaves_nothing_and_one_that_is_there_stay
         with pytest.raises(em.EngineMissing):
             em.Lab("docker", name=name).start()
     assert [path.name for path in (home / "labs").iterdir()] == ["mine"]
+    (home / "labs" / "other").mkdir()
+    mine = home / "labs" / "other" / "ca.key"
+    mine.write_text("kept")
+    with pytest.raises(em.EngineMissing):
+        em.Lab("docker", name="other").start()
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
 
 
 def test_cleaning_leaves_what_it_cannot_judge_and_goes_on(

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -702,3 +702,72 @@ def test_a_lease_that_comes_after_a_lock_has_begun_keeps_no_vault_open(
     assert lab.controller.sweep() == ["ann"]
     assert not life.is_open
     life.release(number)
+
+
+def test_a_lease_that_comes_while_a_lock_begins_is_refused(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, looked, go_on = lab.registry.turn, threading.Event(), threading.Event()
+
+    def slow(cloud: str, intent: str) -> None:
+        looked.set()
+        assert go_on.wait(WAIT_S)
+        turn(cloud, intent)
+
+    monkeypatch.setattr(lab.registry, "turn", slow)
+    with ThreadPoolExecutor(2) as pool:
+        locking = pool.submit(ann.lock)
+        assert looked.wait(WAIT_S)  # nobody had a lease
+        leasing = pool.submit(ann.lease, 3600.0)
+        assert not wait([leasing], timeout=0.1).done
+        go_on.set()
+        locking.result(WAIT_S)
+        with pytest.raises(Locked):
+            leasing.result(WAIT_S)
+    assert not lab.controller.life("ann").is_open
+
+
+def test_a_passphrase_that_is_stretched_keeps_nobody_from_the_cloud(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lab.controller.life("ann")
+    check, begun, go_on = life.vault.check, threading.Event(), threading.Event()
+
+    def slow(key: em.Key) -> None:
+        begun.set()
+        assert go_on.wait(WAIT_S)
+        check(key)
+
+    monkeypatch.setattr(life.vault, "check", slow)
+    with ThreadPoolExecutor(1) as pool:
+        unlocking = pool.submit(ann.unlock, em.Key.random())
+        assert begun.wait(WAIT_S)
+        life.wake(0.0)
+        go_on.set()
+        with pytest.raises(WrongKey):
+            unlocking.result(WAIT_S)
+
+
+def test_a_vault_that_is_removed_while_its_key_is_checked_is_a_cloud_that_goes(
+    lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life, key = lab.controller.life("ann"), ann.key
+    check = life.vault.check
+
+    def late(key: em.Key) -> None:
+        lab.controller.forget("ann")
+        check(key)
+
+    monkeypatch.setattr(life.vault, "check", late)
+    assert key is not None
+    with pytest.raises(CloudGone, match="being removed"):
+        life.unlock(key)
+
+
+def test_a_lease_that_had_ended_when_the_lab_did_was_a_use_until_its_own_end(home: Path) -> None:
+    clock = ManualClock(1000.0)
+    life = alone(home, clock)
+    life.lease(1010.0)
+    clock.advance(500.0)
+    life.end_leases()
+    assert life.use().last_use_ts == 1010.0

@@ -174,6 +174,7 @@ def test_only_the_latest_events_are_kept_and_all_are_counted() -> None:
     for name in "de":
         recorder.add(Event(name, "", "", 0.0, 1.0))
     assert [event.span for event in recorder.events] == ["d", "e"]
+    assert recorder.since(3) == (list(recorder.events), recorder.count)
     assert recorder.since(4) == ([recorder.events[-1]], 5)
     assert recorder.since(0) == (list(recorder.events), 5)
     assert recorder.since(5) == recorder.since(9) == ([], 5)

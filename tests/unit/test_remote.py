@@ -145,3 +145,56 @@ def test_a_cloud_says_where_it_is_reached_from_elsewhere(both: tuple[Controller,
     assert there.cloud("ann").url == f"http://localhost/{there.status('ann').cloud}"
     with pytest.raises(em.ConfigError, match="emlab serve"):
         _ = here.cloud("ann").url
+
+
+def test_who_signs_up_again_uses_the_new_cloud(both: tuple[Controller, ControllerClient]) -> None:
+    for on in both:
+        with on.using("ann"):
+            pass
+        if isinstance(on, ControllerClient):
+            ControllerClient("http://localhost", on._token, transport=on._client._transport).forget("ann")
+        else:
+            on.forget("ann")
+        on.signup("ann", key=KEY)
+        if isinstance(on, ControllerClient):
+            assert "ann" not in on._clouds
+
+
+def test_the_end_of_a_lease_is_quiet_when_its_cloud_was_forgotten(both: tuple[Controller, ControllerClient]) -> None:
+    for on in both:
+        with on.lease("ann", 60.0) as lease:
+            on.forget("ann")
+        lease.release()
+
+
+def test_a_wrong_token_is_not_kept(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    owner = ControllerClient("http://localhost", there._tokens["ann"], transport=there._client._transport)
+    with pytest.raises(em.NotPermitted):
+        owner.cloud("ann", token="emo_" + "A" * 43)
+    assert owner.status("ann").user == "ann"
+
+
+def test_a_lease_is_extended_and_one_that_has_ended_is_not(both: tuple[Controller, ControllerClient]) -> None:
+    for on in both:
+        lease = on.lease("ann", 60.0)
+        first = lease.until_ts
+        lease.extend(30.0)
+        assert lease.until_ts == first
+        lease.extend(600.0)
+        assert lease.until_ts > first + 500.0
+        assert on.status("ann").leases == 1
+        with pytest.raises(em.ConfigError):
+            lease.extend(math.nan)
+        lease.release()
+        assert on.status("ann").leases == 0
+        with pytest.raises(em.ConfigError, match="ended"):
+            lease.extend(60.0)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[::1", "https://lab.example:99999", "https://lab.example:x", "lab.example", None, b"https://a", 5]
+)
+def test_what_is_no_address_is_said_to_be_none(url: Any) -> None:
+    with pytest.raises(em.ConfigError, match="is such as"):
+        ControllerClient(url)

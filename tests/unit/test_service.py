@@ -22,7 +22,7 @@ from emlab.audit import INCOMING, MANY, Audit, Incoming
 from emlab.clock import SYSTEM_CLOCK, ManualClock, wait_until
 from emlab.key import SigningKey
 from emlab.loss import Loss
-from emlab.registry import Registry
+from emlab.registry import CloudRow, Registry
 from emlab.remote import ControllerClient
 from emlab.service import Service, SignupMode
 from emlab.wire.aggregation import Releasing
@@ -148,7 +148,7 @@ class TestOwners:
         assert caller.ask(ann, "/cloud/lock")["vault_open"] is False
         assert caller.refused(ann, "/cloud/wake", {}) == (409, "Locked")
         wrong = {"key": "ff" * 32}
-        assert caller.refused(ann, "/cloud/unlock", {"opening": wrong}) == (409, "WrongKey")
+        assert caller.refused(ann, "/cloud/unlock", {"opening": wrong}) == (403, "WrongKey")
         assert caller.ask(ann, "/cloud/unlock", opening=OPENING)["state"] == "running"
 
     def test_changes_what_opens_the_vault(self, caller: Caller, ann: str) -> None:
@@ -156,7 +156,7 @@ class TestOwners:
         code = caller.ask(ann, "/cloud/recovery", opening=OPENING)["code"]
         caller.ask(ann, "/cloud/rekey", old={"code": code}, new=words)
         caller.ask(ann, "/cloud/lock")
-        assert caller.refused(ann, "/cloud/unlock", {"opening": OPENING}) == (409, "WrongKey")
+        assert caller.refused(ann, "/cloud/unlock", {"opening": OPENING}) == (403, "WrongKey")
         assert caller.ask(ann, "/cloud/unlock", opening=words)["vault_open"] is True
         assert caller.refused(ann, "/cloud/rekey", {"old": words, "new": {"code": code}}) == (400, "ConfigError")
 
@@ -232,7 +232,7 @@ class TestOwners:
         wanted = {"kind": "owner", "subject": "ann"}
         before = lab.controller.tokens.of("owner")
         assert caller.refused(admin, "/tokens", wanted) == (403, "NotPermitted")
-        assert caller.refused(admin, "/tokens", {**wanted, "opening": {"key": "ff" * 32}}) == (409, "WrongKey")
+        assert caller.refused(admin, "/tokens", {**wanted, "opening": {"key": "ff" * 32}}) == (403, "WrongKey")
         assert lab.controller.tokens.of("owner") == before
         token = caller.ask(admin, "/tokens", **wanted, opening=OPENING)["token"]
         assert caller.get(token, "/me")["subject"] == "ann"
@@ -408,6 +408,11 @@ def test_events_are_all_there_after_a_controller_began_anew(
         monkeypatch.setattr(lab.recorder, "run", "another")
         assert client.events(count) == (everything, count)
         assert client.events(count) == ([], count)
+
+
+def test_a_cloud_that_comes_or_goes_just_now_is_not_shown(caller: Caller, admin: str, ann: str, lab: em.Lab) -> None:
+    lab.registry.add(CloudRow("bob", "b" * 32, 1, "marker", SYSTEM_CLOCK.now(), intent="signup"))
+    assert [status["user"] for status in caller.get(admin, "/clouds")] == ["ann"]
 
 
 def test_clouds_that_are_leased_are_not_woken_any_more_when_the_service_ends() -> None:

@@ -11,7 +11,7 @@ from emlab.arguments import MAX_TTL_S
 from emlab.clock import ManualClock
 from emlab.errors import ConfigError, NotPermitted
 from emlab.key import token_hash
-from emlab.registry import Registry
+from emlab.registry import CloudRow, Registry
 from emlab.tokens import MAX_EACH, Tokens
 
 NOW = 1_700_000_000.0
@@ -131,14 +131,14 @@ def test_a_token_that_is_used_up_is_good_again_if_that_fails(tokens: Tokens, reg
     text, token = tokens.issue("invitation", "bob")
 
     def fail() -> None:
-        with tokens.used_up(token.id):
-            with pytest.raises(NotPermitted, match="has been used"), tokens.used_up(token.id):
+        with tokens.used_up(token.id, "bob"):
+            with pytest.raises(NotPermitted, match="has been used"), tokens.used_up(token.id, "bob"):
                 pass
             raise Failed
 
     with pytest.raises(Failed):
         fail()
-    with tokens.used_up(token.id):
+    with tokens.used_up(token.id, "bob"):
         pass
     for one in (tokens, Tokens(registry)):
         with pytest.raises(NotPermitted):
@@ -149,7 +149,7 @@ def test_a_token_that_was_revoked_while_it_was_used_up_stays_revoked(tokens: Tok
     text, token = tokens.issue("invitation", "bob")
 
     def fail() -> None:
-        with tokens.used_up(token.id):
+        with tokens.used_up(token.id, "bob"):
             tokens.revoke(token.id)
             raise Failed
 
@@ -158,3 +158,28 @@ def test_a_token_that_was_revoked_while_it_was_used_up_stays_revoked(tokens: Tok
     for one in (tokens, Tokens(registry)):
         with pytest.raises(NotPermitted):
             one.who(text)
+
+
+@pytest.mark.parametrize("intent", ["signup", "", "forget"])
+def test_an_invitation_is_good_again_if_the_process_dies_before_there_is_the_cloud(
+    tokens: Tokens, registry: Registry, intent: str
+) -> None:
+    text, token = tokens.issue("invitation", "bob")
+    dying = tokens.used_up(token.id, "bob")
+    dying.__enter__()
+    registry.add(CloudRow("bob", "b" * 32, 1, "marker", NOW, intent=intent))
+    for _ in range(2):
+        after = Tokens(registry, clock=ManualClock(NOW))
+        if intent == "signup":
+            assert after.who(text) == token
+        else:
+            with pytest.raises(NotPermitted):
+                after.who(text)
+
+
+def test_an_invitation_used_up_for_a_name_that_is_taken_is_good_again(tokens: Tokens, registry: Registry) -> None:
+    registry.add(CloudRow("bob", "b" * 32, 1, "marker", NOW - 60.0))
+    text, token = tokens.issue("invitation", "bob")
+    dying = tokens.used_up(token.id, "bob")
+    dying.__enter__()
+    assert Tokens(registry, clock=ManualClock(NOW)).who(text) == token

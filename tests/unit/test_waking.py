@@ -202,6 +202,35 @@ def test_a_cloud_that_another_thread_holds_is_given_up_in_time(lab: em.Lab, monk
     asyncio.run(ask())
 
 
+def test_who_wakes_others_does_not_wait_for_a_cloud_that_another_thread_holds(lab: em.Lab) -> None:
+    ann, bob = paused(lab, "ann", "bob")
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ann._alone(None):
+            held.set()
+            assert free.wait(WAIT_S)
+
+    async def ask() -> None:
+        async with waking(workers=1) as waker:
+            first = asyncio.create_task(waker.awake(ann, WAIT_S))
+            await asyncio.sleep(0)
+            await waker.awake(bob, WAIT_S)
+            assert not first.done()
+            free.set()
+            await first
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(WAIT_S)
+        asyncio.run(ask())
+    finally:
+        free.set()
+        holder.join()
+    assert ann.runs
+
+
 @pytest.mark.parametrize("heard", [False, True])
 def test_who_joins_a_wake_that_a_pause_has_undone_wakes_again(lab: em.Lab, heard: bool) -> None:
     """Whether the loop has heard of its end, but has told nobody yet, or not even that."""
