@@ -320,7 +320,7 @@ class Controller:
     def lease(self, user: str, ttl_s: float) -> Lease:
         """The user's cloud is not paused for that long (at most a day). Does not wake it.
 
-        Raises: UnknownUser, Locked (it is being locked), CloudGone.
+        Raises: UnknownUser, Locked, CloudGone.
         """
         check_lease(ttl_s)
         return Lease(self.life(user), self._clock.now() + float(ttl_s), clock=self._clock)

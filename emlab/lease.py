@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Protocol
 
 from emlab.arguments import MAX_LEASE_S, check_lease
 from emlab.clock import Clock
-from emlab.errors import CloudGone, ConfigError, Locked
+from emlab.errors import ConfigError
 from emlab.lifecycle import Lifecycle
 from emlab.registry import Registry
 
@@ -34,14 +34,16 @@ class AnyLease(AbstractContextManager["AnyLease"], Protocol):
 class Lease:
     """A cloud stays awake until `until_ts` (UTC seconds), or until the lease is released (or its `with` ends).
 
-    Raises: CloudGone, Locked: it is being removed, or locked just now.
+    Args:
+        anew: False: it was granted to somebody before this process began, whatever became of the cloud since.
+    Raises: CloudGone, Locked: it is being removed, or is locked.
     """
 
-    def __init__(self, life: Lifecycle, until_ts: float, *, clock: Clock) -> None:
+    def __init__(self, life: Lifecycle, until_ts: float, *, clock: Clock, anew: bool = True) -> None:
         self.until_ts = until_ts
         self._life = life
         self._clock = clock
-        self._number = life.lease(until_ts)
+        self._number = life.lease(until_ts) if anew else life.begin_use(until_ts)
 
     def __repr__(self) -> str:
         return f"Lease(user={self._life.spec.user!r}, until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ})"
@@ -94,10 +96,9 @@ class NamedLeases:
         registry.run(_SCHEMA)
         latest_ts = clock.now() + MAX_LEASE_S
         for row in registry.run("SELECT * FROM named_leases"):
-            with suppress(CloudGone, Locked):
-                if (life := of_cloud(row["cloud"])) is None:
-                    continue
-                self._held[row["name"]] = (life, Lease(life, min(row["until_ts"], latest_ts), clock=clock))
+            if (life := of_cloud(row["cloud"])) is not None:
+                lease = Lease(life, min(row["until_ts"], latest_ts), clock=clock, anew=False)
+                self._held[row["name"]] = (life, lease)
         registry.run("UPDATE named_leases SET until_ts = ? WHERE until_ts > ?", latest_ts, latest_ts)
         self._drop_ended()
 

@@ -103,14 +103,21 @@ class Lifecycle:
         return self._uses.now()
 
     def lease(self, until_ts: float) -> int:
-        """The cloud is in use until then; returns the lease's number. Raises CloudGone, Locked: see `check_usable`."""
+        """The cloud is in use until then; returns the lease's number.
+
+        Raises: CloudGone, Locked: it is being removed, or is locked, which nobody can be told to stay awake.
+        """
         with self._leasing:
             self.check_usable()
+            self._check_open()
             return self._uses.begin(until_ts)
 
-    def begin_use(self) -> int:
-        """The cloud is in use until `release`; returns the lease's number. Neither blocks nor wakes it: see `runs`."""
-        return self._uses.begin(math.inf)
+    def begin_use(self, until_ts: float = math.inf) -> int:
+        """The cloud is in use until then, or until `release`; returns the lease's number.
+
+        Neither blocks nor wakes it (see `runs`), nor looks whether it can be used.
+        """
+        return self._uses.begin(until_ts)
 
     def release(self, number: int, *, answered: bool = False) -> None:
         """That lease has ended, which counts as a use, unless the cloud could not be woken. Idempotent.
@@ -382,7 +389,7 @@ class Lifecycle:
         self.check_usable()
         if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
             self._try("close", self.end_bereft)
-            raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
+            self._check_open()
         if self._roused(timeout_s):
             return
         state = self.state
@@ -391,6 +398,10 @@ class Lifecycle:
         if state is not CloudState.RUNNING:
             self._start(timeout_s)
         self.runs = True
+
+    def _check_open(self) -> None:
+        if not self.vault.is_open:
+            raise Locked(f"the vault of {self.spec.user} is closed; unlock it with the owner's key")
 
     def check_usable(self) -> None:
         """Returns unless it is being removed, or locked: even while it still runs, it then takes nothing more.

@@ -1,4 +1,4 @@
-"""Bodies of requests while they come: how slowly they may, and how much memory they may take together."""
+"""Bodies of requests while they come: how slowly, how many at once, and how much memory they may take together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,41 @@ from emlab.wire.table import MAX_BODY_BYTES
 
 BODY_S, BODY_BYTES_PER_S = 10.0, 16 << 10  # until a body is there, and one more second for so much of it as has come
 UNKNOWN_S = 180.0  # until the whole of a body is there that may tell by itself who sends it
-FULL = "there are too many large requests at once: ask again soon"
 SMALL_BODY_BYTES = 1 << 20  # is always read
 MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends one may be known only by what is in it
 MAX_READING_EACH = MAX_BODY_BYTES  # of those from one address
+
+
+class Full(Unreachable):
+    """There is no room just now. On the wire it is what it is for whoever asked."""
+
+    status = 503
+
+    @property
+    def kind(self) -> str:
+        """The name of the error that everybody knows."""
+        return Unreachable.__name__
+
+
+class Places:
+    """Of each key, at most so many at once. For one event loop."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, key: str) -> Iterator[None]:
+        """The block has one of the places. Raises Full: all are taken."""
+        if self._taken[key] >= self._each:
+            raise Full("there are too many requests at once: ask again soon")
+        self._taken[key] += 1
+        try:
+            yield
+        finally:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
 
 
 class Pace:
@@ -49,7 +80,7 @@ class Reading:
 
     @contextmanager
     def of(self, size: int, address: str = "") -> Iterator[Read]:
-        """The parts of a body of that size that are kept in the block are in memory. Raises Unreachable: no room.
+        """The parts of a body of that size that are kept in the block are in memory. Raises Full.
 
         Args:
             address: of the sender; "" on a socket, where none has one.
@@ -63,7 +94,7 @@ class Reading:
             self.give(read.counted, address)
 
     def take(self, size: int, address: str) -> None:
-        """So much more from there is in memory. Raises Unreachable: no room."""
+        """So much more from there is in memory. Raises Full."""
         self._check(size, address)
         self._bytes[address] += size
 
@@ -76,7 +107,7 @@ class Reading:
     def _check(self, size: int, address: str) -> None:
         full = self._bytes.total() + size > MAX_READING_BYTES
         if full or (address and self._bytes[address] + size > MAX_READING_EACH):
-            raise Unreachable(FULL)
+            raise Full("there are too many large requests at once: ask again soon")
 
 
 class Read:
@@ -89,7 +120,7 @@ class Read:
         self.counted = 0
 
     def keep(self, part: bytes) -> bytes:
-        """The part, which is in memory from now on; small bodies are not counted. Raises Unreachable: all is full."""
+        """The part, which is in memory from now on; small bodies are not counted. Raises Full."""
         self._bytes += len(part)
         if self._bytes > SMALL_BODY_BYTES:
             self._reading.take(self._bytes - self.counted, self._address)

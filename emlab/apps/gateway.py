@@ -11,12 +11,11 @@ import errno
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from emlab.apps import head
-from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Pace, Reading
+from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Pace, Places, Reading
 from emlab.apps.head import Asked, Turned
 from emlab.apps.http import RETRY_AFTER_S
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
@@ -48,7 +47,8 @@ class Limits:
         answer_s: until a running cloud has begun to answer. stall_s: until the next part of an answer has passed on.
         body_s: until a body is there; one more second for each `body_bytes_per_s` of it that have come.
         unknown_s: until all is there of a body that says itself who sends it.
-        under_way: requests at once.
+        unknown: of those, how many from one address at once, while they come.
+        under_way: requests of one cloud's owner at once.
     """
 
     wake_s: float = 30.0
@@ -58,6 +58,7 @@ class Limits:
     body_s: float = BODY_S
     body_bytes_per_s: float = BODY_BYTES_PER_S
     unknown_s: float = UNKNOWN_S
+    unknown: int = 128
     under_way: int = 512
 
     def whole_s(self, size: int) -> float:
@@ -91,17 +92,15 @@ class Gateway:
         self._waker = waker
         self._limits = Limits() if limits is None else limits
         self._reading = Reading()
-        self._under_way = 0
+        self._unknown = Places(self._limits.unknown)  # by address
+        self._admitted = Places(self._limits.under_way)  # by cloud
         self._upstreams: dict[Lifecycle, Upstream] = {}
         self._tidying: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request is answered: by its cloud, or with a problem document."""
-        self._under_way += 1
         line = _Line(receive, send, self._limits)
         try:
-            if self._under_way > self._limits.under_way:
-                raise Turned(Unreachable("there are too many requests at once: ask again soon"), 503)
             await self._serve(scope, line)
         except Gone:
             line.give_up()
@@ -112,8 +111,6 @@ class Gateway:
         except Exception as exc:
             log.error("a request failed with %s", problem.anonymous(exc))
             await line.refuse(EmlabError(f"the gateway failed with {type(exc).__name__}"), 500)
-        finally:
-            self._under_way -= 1
 
     async def close(self) -> None:
         """No connection to a cloud is open. Idempotent."""
@@ -133,18 +130,19 @@ class Gateway:
 
     async def _pass(self, asked: Asked, life: Lifecycle, line: _Line, client: str) -> None:
         """Who may is passed on to the cloud."""
+        cloud = life.spec.cloud
         line.expect(asked.size, whole_s=self._limits.unknown_s if asked.by_user else math.inf)
         if not asked.by_user:
-            self._door.admit(life.spec.cloud, asked.token)
-            return await self._carry(asked, life, line, await line.whole() if asked.size <= SMALL_BODY_BYTES else None)
-        with ExitStack() as stack:
-            try:
-                reading = stack.enter_context(self._reading.of(asked.size, client))
+            self._door.admit(cloud, asked.token)
+            with self._admitted.of(cloud):
+                body = await line.whole() if asked.size <= SMALL_BODY_BYTES else None
+                return await self._carry(asked, life, line, body)
+        with self._reading.of(asked.size, client) as reading:
+            with self._unknown.of(client):
                 body = b"".join([reading.keep(part) async for part in line.parts()])
-            except Unreachable as exc:
-                raise Turned(exc, 503) from None
-            self._door.admit(life.spec.cloud, user_token(asked.path, body))
-            await self._carry(asked, life, line, body)
+            self._door.admit(cloud, user_token(asked.path, body))
+            with self._admitted.of(cloud):
+                await self._carry(asked, life, line, body)
 
     async def _carry(self, asked: Asked, life: Lifecycle, line: _Line, body: bytes | None) -> None:
         """The cloud's answer is passed on. `body`: the whole one; None if it is passed on as it comes."""

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from emlab.apps import threads
-from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Pace, Read, Reading
+from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Full, Pace, Read, Reading
 from emlab.errors import BadQuery, EmlabError, TooMany, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
@@ -303,8 +303,8 @@ def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Star
                 status, reply = await call(request, app.handle, method, path, headers, body)
         except TimeoutError:
             return refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
-        except Unreachable as exc:
-            return refusing(problem.encode(exc, status=503))
+        except Full as exc:
+            return refusing(problem.encode(exc))
         except ClientDisconnect:
             return refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
@@ -320,7 +320,7 @@ def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Star
 
 
 async def _whole(request: Request, read: Read) -> bytes:
-    """The body. Raises TimeoutError, Unreachable, ClientDisconnect."""
+    """The body. Raises TimeoutError, Full, ClientDisconnect."""
     parts: list[bytes] = []
     whole_s = UNKNOWN_S if request.client else math.inf  # behind a socket, somebody else has let the sender in
     stream, pace = request.stream(), Pace(BODY_S, BODY_BYTES_PER_S, whole_s=whole_s)

@@ -144,6 +144,7 @@ def server(
     import uvicorn
 
     from emlab.apps import http
+    from emlab.apps.handshakes import TlsServer
     from emlab.apps.head import TimedHead
 
     config = http.config(
@@ -154,4 +155,4 @@ def server(
         ssl_certfile=None if certificate is None else certificate.chain,
         ssl_keyfile=None if certificate is None else certificate.key,
     )
-    return uvicorn.Server(config)
+    return uvicorn.Server(config) if certificate is None else TlsServer(config)

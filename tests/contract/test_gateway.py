@@ -220,7 +220,9 @@ def test_an_answer_before_the_whole_request_ends_the_connection(lab: em.Lab, bob
         assert b"connection: close" in reply
 
 
-def test_too_many_requests_at_once_are_refused_and_not_kept_waiting(lab: em.Lab, bob: em.UserCloud) -> None:
+def test_too_many_requests_of_one_owner_at_once_are_refused_and_not_kept_waiting(
+    lab: em.Lab, bob: em.UserCloud
+) -> None:
     go_on = threading.Event()
 
     def slow(line: socket.socket) -> None:
@@ -235,6 +237,9 @@ def test_too_many_requests_at_once_are_refused_and_not_kept_waiting(lab: em.Lab,
         refused = [rest(line) for line in lines[2:]]
         assert [status(one) for one in refused] == [503] * 4
         assert all(b"retry-after: 2\r\n" in one for one in refused)
+        eve = lab.controller.signup(f"eve{next(_NAMES)}")  # of whom there are not many
+        with answering(lab, eve.user, saying(OK)):
+            assert client.get(eve, "/policy").status == 200
         go_on.set()
         assert [status(rest(line)) for line in lines[:2]] == [200, 200]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -308,13 +310,30 @@ def test_who_only_says_that_much_will_come_takes_no_room_from_others(client: Cli
         assert client.send("POST", where, body=upload).status == 200
 
 
-def test_five_hundred_connections_at_once_are_all_answered(client: Client, ann: em.UserCloud) -> None:
-    with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(client.connect()) for _ in range(500)]
+def test_five_hundred_connections_at_once_are_all_answered(lab: em.Lab, ann: em.UserCloud) -> None:
+    with gateway(lab) as client, contextlib.ExitStack() as stack:
+        lines = []
+        for _ in range(500):
+            lines.append(stack.enter_context(client.connect()))
+            lines[-1].sendall(head(client, ann, "Content-Length: 0", "Connection: close", method="GET"))
+        assert Counter(status(rest(line)) for line in lines) == {200: 500}
+
+
+def test_whoever_withholds_small_bodies_keeps_nobody_else_out(lab: em.Lab, ann: em.UserCloud) -> None:
+    with gateway(lab, limits=Limits(unknown=4)) as client, contextlib.ExitStack() as stack:
+        where = client.path("ann", "/usercache/put")
+        begun = f"POST {where} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{{".encode()
+        lines = [stack.enter_context(client.connect()) for _ in range(20)]
         for line in lines:
-            line.sendall(head(client, ann, "Content-Length: 2", "Connection: close") + b"hi")
-        assert {status(rest(line)) for line in lines} <= {200, 503, 408}
-    assert client.get(ann, "/policy").status == 200
+            line.sendall(begun)
+        assert [status(rest(line)) for line in lines[4:]] == [503] * 16
+        body = json.dumps({"user": ann.token, "phone_to_server": []}).encode()
+        whole = f"POST {where} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        for source, expected in (("127.0.0.1", 503), ("127.0.0.2", 200)):
+            to = ("127.0.0.1", client.port)
+            honest = stack.enter_context(socket.create_connection(to, PATIENCE_S, source_address=(source, 0)))
+            honest.sendall(whole.encode() + body)
+            assert status(rest(honest)) == expected
 
 
 def test_one_address_with_silent_connections_keeps_no_other_out(lab: em.Lab, ann: em.UserCloud) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import socket
 import ssl
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from emlab import tls
-from emlab.apps import http, listening
+from emlab.apps import handshakes, http, listening
 from emlab.clock import wait_until
 from emlab.errors import ConfigError
 from emlab.serving import Settings
@@ -215,12 +217,15 @@ def test_a_given_certificate_comes_with_its_own_key(tmp_path: Path) -> None:
             tls.given(chain, key)
 
 
-def test_silent_clients_keep_nobody_out_whether_they_have_shaken_hands_or_not(tmp_path: Path) -> None:
-    most = 20
-    made = tls.private(tmp_path, ["127.0.0.1"])
-    trusting = ssl.create_default_context(cafile=made.ca)
-    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        running = listening.server(http.asgi(Recording()), made, limit_concurrency=most)
+def open_files() -> list[str]:
+    return [path.name for path in Path("/proc/self/fd").iterdir()]
+
+
+@contextmanager
+def serving(made: Certificate, *, limit_concurrency: int) -> Iterator[Callable[[str], socket.socket]]:
+    """A server, and a function that connects to it from an address."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, ExitStack() as stack:
+        running = listening.server(http.asgi(Recording()), made, limit_concurrency=limit_concurrency)
         thread = threading.Thread(target=partial(running.run, sockets=[listener]))
         thread.start()
         stack.callback(thread.join)
@@ -230,6 +235,15 @@ def test_silent_clients_keep_nobody_out_whether_they_have_shaken_hands_or_not(tm
         def connect(source: str) -> socket.socket:
             line = socket.create_connection(listener.getsockname(), PATIENCE_S, source_address=(source, 0))
             return stack.enter_context(line)
+
+        yield connect
+
+
+def test_silent_clients_keep_nobody_out_whether_they_have_shaken_hands_or_not(tmp_path: Path) -> None:
+    most = 20
+    made = tls.private(tmp_path, ["127.0.0.1"])
+    trusting = ssl.create_default_context(cafile=made.ca)
+    with serving(made, limit_concurrency=most) as connect, ExitStack() as stack:
 
         def shaken(source: str) -> ssl.SSLSocket:
             return stack.enter_context(trusting.wrap_socket(connect(source), server_hostname="127.0.0.1"))
@@ -242,3 +256,47 @@ def test_silent_clients_keep_nobody_out_whether_they_have_shaken_hands_or_not(tm
         for line in (honest, shaken("127.0.0.2")):
             line.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             assert status(rest(line)) == 200
+
+
+def test_handshakes_are_few_and_do_not_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakes, "SHAKE_S", 2.0)
+    monkeypatch.setattr(handshakes, "SHAKING", 32)
+    made = tls.private(tmp_path, ["127.0.0.1"])
+    trusting = ssl.create_default_context(cafile=made.ca)
+    with serving(made, limit_concurrency=20) as connect:
+        files = len(open_files())
+        silent = [connect("127.0.0.1") for _ in range(200)]
+        with trusting.wrap_socket(connect("127.0.0.2"), server_hostname="127.0.0.1") as honest:
+            honest.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert status(rest(honest)) == 200
+        assert {rest(line) for line in silent[:100]} == {b""}  # the oldest ones were ended
+        last = silent[-1]
+        last.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            last.recv(1)
+        last.settimeout(PATIENCE_S)
+        assert {rest(line) for line in silent} == {b""}
+        for line in silent:
+            line.close()
+        assert wait_until(lambda: len(open_files()) < files + 10, PATIENCE_S)
+
+
+def test_a_server_that_can_open_no_more_files_goes_on_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = tls.private(tmp_path, ["127.0.0.1"])
+    trusting = ssl.create_default_context(cafile=made.ca)
+    with serving(made, limit_concurrency=20) as connect:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with ExitStack() as stack:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, open_files())) + 2, before[1]))
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+            last = None
+            with suppress(OSError):
+                while True:
+                    last = stack.enter_context(Path(os.devnull).open())
+            assert last is not None
+            last.close()
+            line = connect("127.0.0.1")
+            assert wait_until(lambda: "Too many open files" in caplog.text, PATIENCE_S)
+        with trusting.wrap_socket(line, server_hostname="127.0.0.1") as honest:
+            honest.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert status(rest(honest)) == 200

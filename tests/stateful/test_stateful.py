@@ -33,7 +33,6 @@ CALLS: list[tuple[str, Verb, tuple[str, ...]]] = [
     ("unlock", "state", ("lock",)),
     ("unlock", "start", ("lock",)),
     ("unlock", "resume", ("pause",)),
-    ("unlock_with_a_wrong_key", "state", ("lock",)),
     ("sweep", "state", ()),
     ("sweep", "pause", ()),
     ("sweep", "stop", ("long",)),

@@ -93,7 +93,7 @@ def test_a_long_start_hides_no_use_and_bounds_who_waits_for_it(
     assert ann.key is not None
     key = ann.key
     with held(lab, monkeypatch, "start", lambda: life.unlock(key)):
-        life.release(life.lease(1e12))
+        life.release(life.begin_use(1e12))
         assert life.use().leases == ()
         assert lab.controller.sweep() == []
         with pytest.raises(Unreachable, match=r"ann was busy for 0\.05 s"):
@@ -226,7 +226,7 @@ def test_a_gap_is_kept_when_a_use_begins_after_none_was_under_way(home: Path) ->
     clock.advance(5000.0)
     first = life.begin_use()  # nobody saw the gap before this one begin
     clock.advance(5000.0)
-    second = life.lease(clock.now() + 10.0)
+    second = life.begin_use(clock.now() + 10.0)
     life.release(first)
     clock.advance(7.0)
     third = life.begin_use()  # under the second
@@ -246,7 +246,7 @@ def test_a_gap_is_kept_when_a_use_begins_after_none_was_under_way(home: Path) ->
 def test_a_gap_begins_when_a_lease_that_nobody_released_expires(home: Path) -> None:
     clock = ManualClock()
     life = alone(home, clock)
-    life.lease(clock.now() + 100.0)
+    life.begin_use(clock.now() + 100.0)
     clock.advance(400.0)
     life.release(life.begin_use())
     assert life.use().leases == ()
@@ -585,7 +585,7 @@ def test_uses_are_known_after_a_restart(home: Path) -> None:
 def test_a_lease_at_the_end_of_a_lab_was_a_use_until_then(home: Path) -> None:
     clock = ManualClock()
     life = alone(home, clock)
-    life.lease(clock.now() + 3600.0)
+    life.begin_use(clock.now() + 3600.0)
     clock.advance(90.0)
     life.end_leases()
     past = life.past()
@@ -621,7 +621,7 @@ def test_a_registry_that_is_full_keeps_no_cloud_from_being_paused(
 def test_a_lease_that_ends_by_itself_was_a_use_until_then(home: Path) -> None:
     clock = ManualClock()
     life = alone(home, clock)
-    life.lease(clock.now() + 36_000.0)
+    life.begin_use(clock.now() + 36_000.0)
     clock.advance(36_100.0)
     assert life.use().leases == ()
     assert life.use().idle_s(clock.now()) == 100.0
@@ -657,7 +657,7 @@ def test_a_clock_that_was_set_back_keeps_no_cloud_awake_for_long(home: Path) -> 
     clock = ManualClock()
     life = alone(home, clock)
     clock.advance(1000 * 86_400.0)
-    life.lease(clock.now() + 60.0)
+    life.begin_use(clock.now() + 60.0)
     life.release(life.begin_use())
     life.begin_use()
     clock._now -= 900 * 86_400.0
@@ -767,7 +767,7 @@ def test_a_vault_that_is_removed_while_its_key_is_checked_is_a_cloud_that_goes(
 def test_a_lease_that_had_ended_when_the_lab_did_was_a_use_until_its_own_end(home: Path) -> None:
     clock = ManualClock(1000.0)
     life = alone(home, clock)
-    life.lease(1010.0)
+    life.begin_use(1010.0)
     clock.advance(500.0)
     life.end_leases()
     assert life.use().last_use_ts == 1010.0

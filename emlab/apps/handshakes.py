@@ -1,0 +1,73 @@
+"""A server whose TLS handshakes are few, also from one address, and do not last: who is silent keeps nobody out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import uvicorn
+
+from emlab.apps.http import Record
+from emlab.errors import Unreachable
+
+log = logging.getLogger(__name__)
+SHAKING = 512  # at once, of at most SHAKE_S each: less than there may be connections
+SHAKE_S = 10.0
+FULL_S = 0.2  # until the next one is taken when no more files can be open
+
+
+class TlsServer(uvicorn.Server):
+    """uvicorn itself neither sees a connection before its handshake is through, nor says how long that may take."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """It listens there."""
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+        self._shaking: dict[asyncio.Task[None], str] = {}  # address of each, the oldest first
+        self._accepting = [loop.create_task(self._accept(listener)) for listener in sockets or []]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """It listens no more, and what is under way is ended; a handshake is not."""
+        for task in (*self._accepting, *self._shaking):
+            task.cancel()
+        await super().shutdown(sockets=sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                line, (address, *_) = await loop.sock_accept(listener)
+            except OSError as exc:
+                log.warning("a connection cannot be taken: %s", exc.strerror)
+                await asyncio.sleep(FULL_S)
+                continue
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = loop.create_task(self._shake(line))
+            self._shaking[task] = address
+            task.add_done_callback(self._shaking.pop)
+            if len(self._shaking) > SHAKING:
+                self._make_room()
+
+    async def _shake(self, line: socket.socket) -> None:
+        """The connection is uvicorn's, unless who is there does not speak TLS, or not soon."""
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        made = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(made, line, ssl=self.config.ssl, ssl_handshake_timeout=SHAKE_S)
+        except OSError as exc:
+            log.debug("a handshake failed: %s", type(exc).__name__)
+
+    def _make_room(self) -> None:
+        """Of the address with most of them, the oldest handshakes end."""
+        heaviest, _ = Counter(self._shaking.values()).most_common(1)[0]
+        oldest = [task for task, address in self._shaking.items() if address == heaviest]
+        for task in oldest[: SHAKING // 16]:
+            task.cancel()
+            if isinstance(self.config.app, Record):
+                self.config.app.turned_away(heaviest, Unreachable.__name__)
