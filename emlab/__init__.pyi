@@ -36,6 +36,7 @@ from .intake.report import IntakeReport as IntakeReport
 from .key import Key as Key
 from .key import Passphrase as Passphrase
 from .key import RecoveryCode as RecoveryCode
+from .key import SigningKey as SigningKey
 from .lab import Lab as Lab
 from .lease import Lease as Lease
 from .policy import Hours as Hours

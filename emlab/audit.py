@@ -26,7 +26,7 @@ MANY = 200  # kinds of rows that wait to be written together; from then on stran
 _NO_CHANGE = "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, actor TEXT NOT NULL, "
-    "action TEXT NOT NULL, user TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL)",
+    "action TEXT NOT NULL, user TEXT NOT NULL, outcome TEXT NOT NULL, n INTEGER NOT NULL, about TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS audit_begins (cloud TEXT PRIMARY KEY, seq INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS audit_user ON audit (user, seq)",
     f"CREATE TRIGGER IF NOT EXISTS audit_update BEFORE UPDATE ON audit {_NO_CHANGE}",
@@ -89,9 +89,9 @@ class Audit:
         for statement in _SCHEMA:
             registry.run(statement)
 
-    def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
+    def note(self, actor: str, action: str, *, user: str = "", outcome: str = OK, about: str = "") -> None:
         """The row is on disk. Arguments as of AuditRow."""
-        self._add(self._clock.now(), actor, action, user, outcome, 1)
+        self._add(self._clock.now(), actor, action, user, outcome, 1, about)
         _is_refused(outcome)
 
     def count(self, actor: str, action: str, *, user: str = "", outcome: str = OK) -> None:
@@ -115,7 +115,7 @@ class Audit:
 
         def write() -> bool:
             for kind, (n, ts) in counted.items():
-                self._add(ts, *kind, n)
+                self._add(ts, *kind, n, "")
             return True
 
         try:
@@ -179,7 +179,7 @@ class Audit:
         return math.inf if row is None else row.created_ts
 
     def _add(self, *row: str | float) -> None:
-        sql = "INSERT INTO audit (ts, actor, action, user, outcome, n) VALUES (?, ?, ?, ?, ?, ?)"
+        sql = "INSERT INTO audit (ts, actor, action, user, outcome, n, about) VALUES (?, ?, ?, ?, ?, ?, ?)"
         self._registry.run(sql, *row)
 
 

@@ -184,12 +184,13 @@ def forget(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
 ) -> Rows:
-    """Remove a cloud and all its data, for ever; shows what is left."""
+    """Remove a cloud and all its data, for ever; shows the others."""
     client.status(user)
+    others = [status for status in client.clouds().statuses() if status.user != user]
     if not yes:
         typer.confirm(f"remove the cloud of {user} and all its data, for ever?", abort=True)
-    client.forget(user)
-    return client.clouds().statuses()
+    client.forget(user)  # an owner's token ends with the cloud
+    return others
 
 
 @_asks(app, "audit")
@@ -271,7 +272,7 @@ def serve(
         if "name" not in raw:
             raise ConfigError(f"{config} has no name: a lab that is served is found again by it")
         lab = Lab.of({"keep": True, **raw}, config)
-    chosen = serving.settings(of_service)
+    chosen = serving.settings(of_service, config)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     serving.serve(lab, msgspec.structs.replace(chosen, **given), lambda text: print(text, flush=True))
 

@@ -132,7 +132,8 @@ class Clouds(Sequence["UserCloud"]):
             f"<td>{row['idle_s']:.0f} s</td><td>{row['leases']}</td></tr>"
             for row in frame.to_dict("records")
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{len(frame)} clouds</p>"
+        many = f"{len(frame)} cloud{'s' * (len(frame) != 1)}"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{many}</p>"
 
     def __repr__(self) -> str:
         return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"

@@ -14,10 +14,12 @@ import os
 import secrets
 import threading
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from emlab.errors import MistypedCode, NotPermitted, WrongKey
+from emlab.errors import ConfigError, MistypedCode, NotPermitted, WrongKey
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -253,6 +255,25 @@ class SigningKey:
         )
         self.public: str = self._private.public_key().public_bytes_raw().hex()
 
+    @classmethod
+    def kept(cls, path: Path | str) -> SigningKey:
+        """The pair in this file of mode 0600; a fresh one is written there if there is no such file.
+
+        Raises: ConfigError: what is there is none, or others can read it; the file cannot be made.
+        """
+        path = Path(path)
+        try:
+            with suppress(FileExistsError), open(path, "x", opener=_for_me_only) as file:
+                file.write(f"{cls().raw().hex()}\n")
+            is_mine = not path.stat().st_mode & 0o077
+            pair = cls(bytes.fromhex(path.read_text().strip()))
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "it holds something else"
+            raise ConfigError(f"{path} is no file with a key: {why}") from exc
+        if not is_mine:
+            raise ConfigError(f"other users can read or change {path}: chmod 600 it, or make another key")
+        return pair
+
     def derive(self, purpose: str) -> SigningKey:
         """The pair for one purpose; nobody without this one's private bytes can tell that they belong together."""
         return SigningKey(_hkdf(self.raw(), b"emlab/signing/" + purpose.encode()))
@@ -278,6 +299,10 @@ def verify(public: str, signature: bytes, message: bytes, what: str) -> None:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(signature, message)
     except (InvalidSignature, ValueError) as exc:
         raise NotPermitted(f"the signature of {what} is not valid") from exc
+
+
+def _for_me_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class SealingKey:

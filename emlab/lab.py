@@ -23,7 +23,7 @@ from emlab.errors import ConfigError, EmlabError, EngineError
 from emlab.fanout import fan_out
 from emlab.idle import AtMost, Histogram, IdleRule, Never, PauseAfter, check_rule
 from emlab.key import SealingKey, SigningKey
-from emlab.parts import choose_vault, emlab_home, make_engine, make_vault
+from emlab.parts import choose_engine, choose_vault, emlab_home, make_engine, make_vault
 from emlab.policy import Policy
 from emlab.record import Recorder, describe
 from emlab.registry import Registry
@@ -78,6 +78,7 @@ class Lab:
         self._engine_name = engine
         self._vault_name = vault
         self._vault_reason = ""
+        self.engine_reason = ""  # why it is this one, if any was said to do
         self._idle = idle
         self._policy = default_policy
         self._given_aggregator = aggregator
@@ -111,7 +112,7 @@ class Lab:
         }
         for setting, value in raw.items():
             if setting not in kinds:
-                raise ConfigError(f"{path} has {setting!r}; a lab has {', '.join(kinds)}")
+                raise ConfigError(f"{path} has {setting!r}; a lab has {', '.join(kinds)}, and a table [serve]")
             if not isinstance(value, kinds[setting]):
                 raise ConfigError(f"{path}: {setting} is of the wrong type")
         told = {name: raw.pop(name) for name in ("idle_s", "lock_after_s", "at_most", "histogram") if name in raw}
@@ -199,8 +200,7 @@ class Lab:
         self._registry, self._pid = registry, os.getpid()
         try:
             vault = self._choose_vault(registry)
-            before = registry.known("engine")
-            engine = make_engine(before if before and self._engine_name == "auto" else self._engine_name, self.home)
+            engine = make_engine(self._choose_engine(registry), self.home)
             self._remember(registry, engine.name)
             self._open(engine, vault, registry, sweep=sweep)
         except BaseException:
@@ -209,6 +209,13 @@ class Lab:
         atexit.register(self.close)
         exit_on_sigterm()
         return self
+
+    def _choose_engine(self, registry: Registry) -> str:
+        if self._engine_name != "auto":
+            return self._engine_name
+        before = registry.known("engine")
+        name, self.engine_reason = choose_engine() if before is None else (before, "as the lab was made")
+        return name
 
     def _choose_vault(self, registry: Registry) -> Callable[[Path], Vault]:
         if self._vault_name == "auto":

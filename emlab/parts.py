@@ -57,12 +57,10 @@ def missing_of(driver: type) -> str | None:
 
 
 def make_engine(name: str, home: Path) -> Engine:
-    """The engine of this name ("auto": docker if it can start clouds now, else process).
+    """The engine of this name.
 
     Raises: ConfigError (no such engine), EngineMissing (this host cannot run it; says what to do).
     """
-    if name == "auto":
-        name = choose_engine()[0]
     engine = load(ENGINES, name, "engine")
     lacks = missing_of(engine)
     if lacks is not None:

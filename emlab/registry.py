@@ -41,7 +41,7 @@ def _disown() -> None:
 
 os.register_at_fork(after_in_child=_disown)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clouds (
   user TEXT PRIMARY KEY, cloud TEXT UNIQUE NOT NULL, generation INTEGER NOT NULL,
@@ -71,6 +71,16 @@ def owner_of(lab_dir: Path) -> int | None:
     finally:
         os.close(lock)
     return None
+
+
+def check_free(lab_dir: Path) -> None:
+    """Returns if nobody has the lab in this directory open. Raises LabInUse, naming the owner's pid."""
+    if (pid := owner_of(lab_dir)) is not None:
+        raise _in_use(lab_dir, pid)
+
+
+def _in_use(lab_dir: Path, pid: int | str) -> LabInUse:
+    return LabInUse(f"the lab {lab_dir.name} is in use by process {pid}; close it there first")
 
 
 def _knows(database: sqlite3.Connection) -> bool:
@@ -164,7 +174,7 @@ class Registry:
         except BlockingIOError:
             pid = os.read(owner, 20).decode(errors="replace").strip() or "?"
             os.close(owner)
-            raise LabInUse(f"the lab {self._dir.name} is in use by process {pid}; close it there first") from None
+            raise _in_use(self._dir, pid) from None
         os.ftruncate(owner, 0)
         os.write(owner, str(os.getpid()).encode())
         self._owner, self._pid = owner, os.getpid()

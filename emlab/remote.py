@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -24,9 +25,10 @@ from emlab.policy import Policy
 from emlab.provider import Provider, Releasing
 from emlab.record import Event, Recorder
 from emlab.remote_aggregator import LabAggregator
+from emlab.rows import Rows
 from emlab.state import CloudStats
 from emlab.usercloud import UserCloud
-from emlab.wire.address import check_url
+from emlab.wire.address import check_ca, check_url
 from emlab.wire.client import DEFAULT_TIMEOUT_S, CloudClient
 from emlab.wire.control import (
     CONTROL_BY_NAME,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from ipywidgets import Widget
 
 R = TypeVar("R")
+log = logging.getLogger(__name__)
 START_TIMEOUT_S = 180.0  # of what may start a cloud
 
 
@@ -95,11 +98,11 @@ class ControllerClient:
         if token is not None and not isinstance(token, str):
             raise ConfigError(f"a token is text, such as what its file holds, not {type(token).__name__}")
         self.recorder = Recorder()
-        self._token = token
-        self._is_admin = token is not None and kind_of(token) == "admin"
+        self._token = None if token is None else token.strip()  # a file ends in a new line
+        self._is_admin = self._token is not None and kind_of(self._token) == "admin"
         self._ca = None if ca is None else Path(ca)
-        if self._ca is not None and not self._ca.is_file():
-            raise ConfigError(f"there is no certificate {self._ca}")
+        if self._ca is not None:
+            check_ca(self._ca)
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
         self._client = CloudClient(transport or self._transport(self.address), CONTROL_BY_NAME)
@@ -173,6 +176,8 @@ class ControllerClient:
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
         self._tokens[user] = signed.token
+        if self._token is None:  # whoever had none is this owner from now on
+            self._token = signed.token
         self._drop(user)  # one of that name before
         return UserCloud(self, user, token=signed.token, key=key)
 
@@ -182,11 +187,16 @@ class ControllerClient:
         if token is not None:
             self._tokens[user] = token
         self._drop(user, but=cloud)  # another one may bear the name now
-        return UserCloud(self, user, token=self._tokens.get(user))
+        return self._handle(user)
 
     def clouds(self) -> Clouds:
         """All clouds of the lab for an admin, the own one for an owner."""
-        return Clouds([UserCloud(self, status.user) for status in self._statuses()], self._statuses)
+        return Clouds([self._handle(status.user) for status in self._statuses()], self._statuses)
+
+    def _handle(self, user: str) -> UserCloud:
+        """The user's cloud; an owner, who was told of no other one, may use the own one."""
+        is_owner = self._token is not None and kind_of(self._token) == "owner"
+        return UserCloud(self, user, token=self._tokens.get(user, self._token if is_owner else None))
 
     def _statuses(self) -> list[CloudStatus]:
         return self._call("clouds", list[CloudStatus])
@@ -299,9 +309,9 @@ class ControllerClient:
 
     # -- record and tokens -------------------------------------------------------------------------------------
 
-    def audit(self, *, after: int = 0) -> list[AuditRow]:
+    def audit(self, *, after: int = 0) -> Rows[AuditRow]:
         """Who did what, of an owner as far as the own cloud is concerned; at most a thousand rows after that number."""
-        return self._call("audit", list[AuditRow], AuditRequest(after=after))
+        return Rows(self._call("audit", list[AuditRow], AuditRequest(after=after)))
 
     def events(self, after: int = 0) -> tuple[list[Event], int]:
         """What happened there after the first `after` events, and how many there were in all.
@@ -314,9 +324,9 @@ class ControllerClient:
         self._run = page.run
         return [Event(**msgspec.structs.asdict(row)) for row in page.events], page.count
 
-    def tokens(self) -> list[Token]:
+    def tokens(self) -> Rows[Token]:
         """Which tokens there are; of an owner the own ones."""
-        return self._call("tokens", list[Token])
+        return Rows(self._call("tokens", list[Token]))
 
     def issue(
         self,
@@ -452,5 +462,10 @@ class RemoteLease:
     def __enter__(self) -> RemoteLease:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.release()
+        except EmlabError as exc:
+            if kind is None:
+                raise
+            log.warning("%r could not be released: %s", self, exc)  # the block has failed for another reason

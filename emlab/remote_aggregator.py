@@ -8,10 +8,10 @@ from pathlib import Path
 
 from emlab.aggregate import LOCAL, Release
 from emlab.ask import Ask, Id, Model, Outcome, Public
-from emlab.errors import BadReply, ConfigError, NotPermitted
+from emlab.errors import BadReply, NotPermitted
 from emlab.query import Query
 from emlab.releases import Releases
-from emlab.wire.address import check_url
+from emlab.wire.address import check_ca, check_url
 from emlab.wire.aggregation import AGGREGATOR_BY_NAME, About, Releasing, room
 from emlab.wire.client import CloudClient
 from emlab.wire.control import AggregatorReport, DirectoryRequest
@@ -70,8 +70,8 @@ class AggregatorClient:
     ) -> None:
         self.address = check_url(url, "an aggregator")
         trusted = None if ca is None else Path(ca)
-        if trusted is not None and not trusted.is_file():
-            raise ConfigError(f"there is no certificate {trusted}")
+        if trusted is not None:
+            check_ca(trusted)
         self._client = CloudClient(transport or HttpTransport(self.address, ca=trusted), AGGREGATOR_BY_NAME)
         self._pinned = public
         self._known: About | None = None

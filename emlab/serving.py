@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 
@@ -21,7 +22,7 @@ from emlab.errors import ConfigError, EmlabError
 from emlab.files import replacing
 from emlab.key import new_token
 from emlab.lab import Lab
-from emlab.registry import owner_of
+from emlab.registry import check_free, owner_of
 from emlab.service import Service, SignupMode
 
 # subjects of admin tokens: the first one, and that of one command, which is no name that anybody can have
@@ -62,12 +63,16 @@ def address(lab_dir: Path) -> Address | None:
     return found if owner_of(lab_dir) == found.pid else None  # not left by one that was killed
 
 
-def settings(raw: object) -> Settings:
-    """The settings in a table [serve]. Raises ConfigError."""
+def settings(raw: object, path: Path) -> Settings:
+    """The settings in a table [serve] of that file. Raises ConfigError."""
+    known = Settings.__struct_fields__
+    if isinstance(raw, dict) and (strange := sorted(raw.keys() - set(known))):
+        raise ConfigError(f"{path}: [serve] has {strange[0]!r}; it has {', '.join(known)}")
     try:
         return msgspec.convert(raw, Settings)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"[serve]: {exc}") from exc
+        modes = ", ".join(get_args(SignupMode))
+        raise ConfigError(f"{path}: [serve]: {exc} (signup is one of {modes})") from exc
 
 
 def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
@@ -81,7 +86,8 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     from emlab.waking import Waker
 
     listening.check(chosen)
-    with listening.listening(chosen) as listener, lab.start(sweep=False):
+    with _listening(lab, chosen) as listener, lab.start(sweep=False):
+        say(repr(lab) + (f"; engine: {lab.engine_reason}" if lab.engine_reason else ""))
         lab.recorder.keep(KEPT_EVENTS)
         certificate = listening.certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
@@ -99,6 +105,18 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
             front.is_ending = lambda: server.should_exit
             with _waking_leased(service):
                 listening.run(server, listener)
+
+
+@contextmanager
+def _listening(lab: Lab, chosen: Settings) -> Iterator[socket.socket]:
+    """As `listening`; a port that is taken by who serves this lab is said to be."""
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(listening.listening(chosen))
+        except ConfigError:
+            check_free(lab.path)
+            raise
+        yield listener
 
 
 def _first_token(lab: Lab, service: Service, say: Callable[[str], None]) -> None:

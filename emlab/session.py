@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -59,6 +59,13 @@ if TYPE_CHECKING:
 MAX_ASK_S = 600.0
 
 
+@dataclass(slots=True)
+class Noted:
+    """What is put on record once it has succeeded. `about`: which one it was, in names that were checked."""
+
+    about: str = ""
+
+
 class Session:
     """What one caller may do. The entrance has checked that a token of this kind may call the route.
 
@@ -74,16 +81,16 @@ class Session:
         self.actor = actor
 
     @contextmanager
-    def _noted(self, action: str, user: str = "") -> Iterator[None]:
+    def _noted(self, action: str, user: str = "") -> Iterator[Noted]:
         """What the block does is on record, whether it succeeds or not."""
-        audit = self._service.audit
+        audit, noted = self._service.audit, Noted()
         try:
-            yield
+            yield noted
         except BaseException as exc:
             note = audit.count if self._caller is None else audit.note  # strangers are not waited for
             note(self.actor, action, user=self._service.known(user), outcome=type(exc).__name__)
             raise
-        audit.note(self.actor, action, user=user, outcome=OK)
+        audit.note(self.actor, action, user=user, outcome=OK, about=noted.about)
 
     @property
     def own(self) -> str | None:
@@ -239,7 +246,7 @@ class Session:
         """A further token; a cloud that runs is stopped, so that the next use starts it with the new list."""
         own = self.own
         kind, subject = request.kind, own if request.subject is None else request.subject
-        with self._noted("issue", subject or "" if kind == "owner" else ""):
+        with self._noted("issue", subject or "" if kind == "owner" else "") as noted:
             if own is not None and (kind, subject) != ("owner", own):
                 raise NotPermitted("an owner makes further tokens for the own cloud only")
             if subject is None:
@@ -250,15 +257,18 @@ class Session:
                 if request.opening is None:
                     raise NotPermitted("a token of an owner takes what opens the owner's vault: with it data is read")
                 self._controller.unlock(subject, request.opening.secret())
-            return self._service.issue(kind, subject, ttl_s=request.ttl_s)
+            issued = self._service.issue(kind, subject, ttl_s=request.ttl_s)
+            noted.about = _name(issued.about)
+            return issued
 
     def revoke(self, request: Revocation) -> Token:
         """That token opens nothing any more."""
         mine = {token.id: token for token in self.tokens()}
         about = mine.get(request.id)
-        with self._noted("revoke", about.subject if about is not None and about.kind == "owner" else ""):
+        with self._noted("revoke", about.subject if about is not None and about.kind == "owner" else "") as noted:
             if about is None:
                 raise ConfigError("there is no token with this id; `tokens` lists them")
+            noted.about = _name(about)
             return self._service.revoke(about)
 
     def events(self, request: EventsRequest) -> EventPage:
@@ -283,17 +293,20 @@ class Session:
 
     def set_idle(self, request: IdleForm) -> IdleForm:
         """Another idle rule is in force."""
-        with self._noted("set_idle"):
+        with self._noted("set_idle") as noted:
             self._service.follow(rule_of(request.rule, request.parameters))
+            noted.about = repr(self._controller.idle)
         return self.idle()
 
     # -- providers ---------------------------------------------------------------------------------------------
 
     def register_provider(self, request: ProviderRequest) -> Issued:
         """The provider may ask."""
-        with self._noted("register_provider"):
+        with self._noted("register_provider") as noted:
             text = self._controller.admission.register(request.name, request.public, ttl_s=request.token_ttl_s)
-            return Issued(token=text, about=self._controller.tokens.who(text, "provider"))
+            issued = Issued(token=text, about=self._controller.tokens.who(text, "provider"))
+            noted.about = _name(issued.about)
+            return issued
 
     def aggregator(self) -> AggregatorReport:
         """The public key of the lab's aggregator."""
@@ -330,3 +343,8 @@ class Session:
         found = self._controller.admission.directory(request.provider)
         self._service.audit.count(self.actor, "directory")
         return found
+
+
+def _name(token: Token) -> str:
+    """What a token is known by, without anything of itself."""
+    return f"{token.kind} {token.subject} {token.id}"

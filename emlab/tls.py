@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AUTHORITY_DAYS, CERTIFICATE_DAYS = 3650, 397
 RENEW_DAYS = 30
+_HOST = re.compile(r"(\*\.)?[a-z0-9_][a-z0-9_.-]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def given(chain: Path, key: Path) -> Certificate:
         _check_pair(chain, key)
         until = x509.load_pem_x509_certificates(chain.read_bytes())[0].not_valid_after_utc
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{chain} and {key} are no certificate with its key: {exc}") from exc
+        raise ConfigError(f"{chain} and {key} are no certificate with its key, without a password: {exc}") from exc
     if until < datetime.now(UTC):
         raise ConfigError(f"the certificate {chain} has expired ({until:%Y-%m-%d}): give one that callers accept")
     _look_at_mode(key)
@@ -203,8 +205,8 @@ def _ascii(host: str) -> str:
         name = host.encode("idna").decode()
     except UnicodeError as exc:
         raise ConfigError(f"{host[:80]!r} is no name of a host") from exc
-    if not name:
-        raise ConfigError("an empty text is no name of a host")
+    if not _HOST.fullmatch(name):
+        raise ConfigError(f"{host[:80]!r} is no name of a host")
     return name
 
 

@@ -14,7 +14,7 @@ import msgspec
 from emlab import diary
 from emlab.clouds import Clouds
 from emlab.entries import Rejected, StoreReport, parse_each, summed
-from emlab.errors import BadEntry, BadQuery, EmlabError, InUse, NotPermitted
+from emlab.errors import BadEntry, BadQuery, CloudGone, ConfigError, EmlabError, InUse, NotPermitted, UnknownUser
 from emlab.explanation import Explanation
 from emlab.intake.report import IntakeReport
 from emlab.policy import Policy
@@ -394,8 +394,10 @@ class UserCloud:
     def __repr__(self) -> str:
         try:
             return f"UserCloud(user={self.user!r}, state={self.state.value})"
-        except EmlabError:  # to look at a variable must never raise
+        except (UnknownUser, CloudGone, ConfigError):  # to look at a variable must never raise
             return f"UserCloud(user={self.user!r}, gone or in a lab that is closed)"
+        except EmlabError as exc:
+            return f"UserCloud(user={self.user!r}, state not known: {exc.kind})"
 
     def _repr_html_(self) -> str:
         try:

@@ -27,9 +27,10 @@ def table(frame: pd.DataFrame, memory_mb: Mapping[str, float], *, now: float) ->
     names = ("user", "state", "vault", "last use", "leases", "memory")
     head = "".join(f'<th scope="col" style="{HEAD_STYLE}">{name}</th>' for name in names)
     body = "".join(_row(row, memory_mb.get(row["cloud"], math.nan)) for row in frame.to_dict("records"))
+    clouds = f"{len(frame)} cloud{'s' * (len(frame) != 1)}"
     at = f"{datetime.fromtimestamp(now, UTC):%H:%M:%S}"
     return (
-        f'<table style="width:100%"><caption style="text-align:left">{len(frame)} clouds at {at} UTC</caption>'
+        f'<table style="width:100%"><caption style="text-align:left">{clouds} at {at} UTC</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from emlab.errors import ConfigError
@@ -21,6 +23,14 @@ def check_url(url: str, whose: str = "a controller") -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigError(f"plain http is for this host only: use https for {parts.hostname}")
     return url.rstrip("/")
+
+
+def check_ca(path: Path) -> None:
+    """Returns if that is a file with certificates to trust. Raises ConfigError."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as exc:  # of OpenSSL, too
+        raise ConfigError(f"{path} is no file with a certificate (PEM) to trust: {exc.strerror or exc}") from exc
 
 
 def is_loopback(host: str) -> bool:

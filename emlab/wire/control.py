@@ -188,6 +188,7 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
         action: a route's name, "use" of a cloud through the gateway, or "request" for nothing that there is.
         user: whose cloud; "" if nobody's.
         outcome: "ok", or the kind of the error. n: how often.
+        about: which token, provider or rule that was.
     """
 
     seq: int
@@ -197,6 +198,7 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     outcome: str
     n: int = 1
+    about: str = ""
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -211,6 +211,8 @@ _HINTS = {  # what OpenSSL and urllib3 say
     "CERTIFICATE_VERIFY_FAILED": "it shows a certificate that nobody here trusts: give its authority's (ca=, or --ca)",
     "Fingerprints did not match": "it shows another certificate than the one that is expected",
     "WRONG_VERSION_NUMBER": "it does not speak HTTPS: say http://",
+    "Connection refused": "nobody listens there",
+    "NameResolutionError": "there is no host of that name",
 }
 
 

@@ -98,7 +98,7 @@ def test_the_whole_story_over_https(lab: Served, admin: ControllerClient, home: 
     with lab.client(ann.token) as mine:
         me = mine.me()
         assert (me.kind, me.subject, me.cloud is not None) == ("owner", "ann", True)
-        again = mine.cloud("ann", token=ann.token)
+        again = mine.cloud("ann")
         again.lock()
         with pytest.raises(Locked):
             again.counts()
@@ -185,10 +185,11 @@ def test_what_is_leased_runs_whatever_became_of_the_controller(home: Path, confi
 @PROCESS
 def test_one_lab_is_served_once_and_a_port_too(lab: Served, config: Path, home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "emlab.cli", "serve", "--config"]
-    twice = subprocess.run([*command, str(config)], capture_output=True, text=True, check=False)
-    assert twice.returncode == 1
-    assert f"in use by process {lab.process.pid}" in twice.stderr
     port = int(lab.address.url.rpartition(":")[2])
+    for where in ([], ["--port", str(port)]):
+        twice = subprocess.run([*command, str(config), *where], capture_output=True, text=True, check=False)
+        assert twice.returncode == 1
+        assert f"in use by process {lab.process.pid}" in twice.stderr
     other = lab_file(tmp_path / "other.toml", "process", {"port": port}, name="other")
     taken = subprocess.run([*command, str(other)], capture_output=True, text=True, check=False)
     assert taken.returncode == 1
@@ -525,6 +526,9 @@ def test_the_command_line_reaches_a_served_and_a_kept_lab(
         assert [json.loads(line)["user"] for line in out.splitlines()] == ["ann"]
         phone = max(admin.tokens(), key=lambda token: token.created_ts)
         assert emlab("token", "revoke", phone.id)[0] == 0
+        file.write_text(admin.signup("kim", key=key).token or "")
+        elsewhere = ("--url", url, "--ca", ca, "--token-file", str(file))
+        assert emlab("forget", "kim", "--yes", *elsewhere)[:2] == (0, "none\n")  # her own cloud was the only one
         assert "revoked_ts" in emlab("token", "list")[1]
     assert states() == {"ann": "stopped", "bob": "paused"}  # opened for each command, and not served
     for word, state in (("wake", "running"), ("pause", "paused")):

@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.clock import wait_until
-from emlab.errors import MistypedCode, WrongKey
-from emlab.key import MAX_STRETCH_BYTES, STRETCHED_AT_ONCE, Cost, Key, Passphrase, RecoveryCode, Secret
+from emlab.errors import ConfigError, MistypedCode, WrongKey
+from emlab.key import MAX_STRETCH_BYTES, STRETCHED_AT_ONCE, Cost, Key, Passphrase, RecoveryCode, Secret, SigningKey
 
 CHEAP = Cost(2**4, 1, 1)
 SALT = bytes(32)
@@ -37,6 +38,29 @@ class TestKey:
 
     def test_derived_bytes_never_change_from_one_version_to_the_next(self) -> None:
         assert Key(bytes(32)).derive("vault wrap", salt=SALT).hex()[:16] == "37c4960a82fc4a58"
+
+
+class TestSigningKey:
+    def test_a_kept_one_is_the_same_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "planner.key"
+        key = SigningKey.kept(path)
+        assert (path.stat().st_mode & 0o777, len(path.read_text())) == (0o600, 65)
+        assert SigningKey.kept(str(path)).public == key.public
+
+    def test_what_is_no_key_or_is_not_mine_alone_is_refused_and_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "planner.key"
+        for text in ("", "xx", "00" * 31):
+            path.write_text(text)
+            path.chmod(0o600)
+            with pytest.raises(ConfigError, match="no file with a key"):
+                SigningKey.kept(path)
+            assert path.read_text() == text
+        path.write_text("11" * 32)
+        path.chmod(0o640)
+        with pytest.raises(ConfigError, match="chmod 600"):
+            SigningKey.kept(path)
+        with pytest.raises(ConfigError, match="no file with a key"):
+            SigningKey.kept(tmp_path / "none" / "planner.key")
 
 
 class TestPassphrase:

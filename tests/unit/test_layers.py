@@ -23,7 +23,7 @@ LAYERS = {
     "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service "
     "session waking uses removal",
     4: "apps",
-    5: "kept lab remote machines serving parts cleaning ending experiment report plots panel cli cli_served "
+    5: "kept lab remote rows machines serving parts cleaning ending experiment report plots panel cli cli_served "
     "cli_verify verifying demo measure __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

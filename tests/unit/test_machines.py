@@ -46,7 +46,7 @@ def test_the_first_generation(file: Path) -> None:
     assert serve == {"host": "127.0.0.1", "port": 4041}
     assert sorted(remark.split(":")[0] for remark in remarks) == ["endpoints", "kill_ticks", "machines", "swarm_port"]
     assert Lab.of(lab, file).__repr__()
-    assert serving.settings(serve).port == 4041
+    assert serving.settings(serve, file).port == 4041
 
 
 def test_the_second_generation(file: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_second_generation(file: Path) -> None:
     lab, serve, remarks = machines.load(file)
     assert lab == {}
     assert serve == {"host": "lab.example", "port": 4430}
-    listening.check(serving.settings(serve))
+    listening.check(serving.settings(serve, file))
     assert len(remarks) == 5
 
 
@@ -63,7 +63,7 @@ def test_plain_http_is_taken_over_on_this_host_only(file: Path) -> None:
         file.write_text(json.dumps({**SECOND, "service_router_ip": host, "service_router_use_tls": False}))
         _, serve, remarks = machines.load(file)
         assert serve == {"host": host, "port": 4430, **tls}
-        listening.check(serving.settings(serve))
+        listening.check(serving.settings(serve, file))
         assert any(remark.startswith("use_tls: ") for remark in remarks) is not bool(tls)
     file.write_text('{"controller-port": 4041, "controller-use-tls": false}')
     assert machines.load(file)[1] == {"port": 4041, "tls": False}  # where there is no address, it is this host
@@ -82,3 +82,15 @@ def test_what_is_none(file: Path, text: str) -> None:
 def test_one_that_is_not_there(file: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         machines.load(file)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [({"prot": 1}, "it has host, names, port"), ({"signup": "everybody"}, "open, invitation, admin"), (5, "object")],
+)
+def test_settings_of_a_service_that_make_no_sense_are_named_with_their_file(
+    table: object, said: str, file: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        serving.settings(table, file)
+    assert str(file) in str(caught.value)

@@ -533,7 +533,7 @@ def test_a_cell_says_what_is_not_known(lab: em.Lab) -> None:
         "0",
         "–",
     ]
-    assert "1 clouds at 01:02:03 UTC" in said
+    assert "1 cloud at 01:02:03 UTC" in said
     for idle_s, words in (
         (0.4, "0 s"),
         (-3.0, "0 s"),

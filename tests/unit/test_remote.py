@@ -198,3 +198,68 @@ def test_a_lease_is_extended_and_one_that_has_ended_is_not(both: tuple[Controlle
 def test_what_is_no_address_is_said_to_be_none(url: Any) -> None:
     with pytest.raises(em.ConfigError, match="is such as"):
         ControllerClient(url)
+
+
+def test_an_owner_s_client_has_the_own_cloud(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    token = there._tokens["ann"]
+    owner = ControllerClient("http://localhost", f"{token}\n", transport=there._client._transport)
+    assert owner.cloud("ann").token == token
+    assert [cloud.token for cloud in owner.clouds()] == [token]
+    assert there.clouds()[0].token == token  # whom she signed up
+    stranger = ControllerClient("http://localhost", there._token, transport=there._client._transport)
+    assert stranger.clouds()[0].token is None  # an admin
+
+
+def test_whoever_signs_up_without_a_token_is_that_owner(tmp_path: Path) -> None:
+    with em.Lab("memory", home=tmp_path, idle=None, default_policy=em.Policy.open()) as lab:
+        service = Service(lab.controller, lab.registry, signup="open")
+        client = ControllerClient("http://localhost", transport=MemoryTransport(service.server()))
+        client.signup("ann")
+        assert client.me().subject == "ann"
+        client.signup("bob")
+        assert client.me().subject == "ann"
+        assert client.status("bob").user == "bob"
+
+
+def test_a_lease_that_cannot_be_released_hides_no_other_failure(
+    both: tuple[Controller, ControllerClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, there = both
+
+    def away(*_: object, **__: object) -> None:
+        raise em.Unreachable("away")
+
+    lease = there.lease("ann", 60.0)
+
+    def fail() -> None:
+        with lease:
+            monkeypatch.setattr(there, "_call", away)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(em.Unreachable):
+        lease.release()
+    monkeypatch.undo()
+    assert there.status("ann").leases == 1
+    lease.release()
+    assert there.status("ann").leases == 0
+
+
+def test_what_a_controller_tells_is_a_table(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    frame = there.audit().frame()
+    assert list(frame["action"]) == ["signup"]
+    assert str(frame["ts"].dtype).startswith("datetime64")
+    assert "signup" in there.audit()._repr_html_()
+    assert there.audit(after=99) == []
+    assert len(there.audit(after=99).frame()) == 0
+    assert set(there.tokens().frame()["kind"]) == {"admin", "owner"}
+
+
+def test_a_certificate_to_trust_is_looked_at_at_once(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path / "other"):
+        (tmp_path / "other").write_text("no certificate")
+        with pytest.raises(em.ConfigError, match="no file with a certificate"):
+            ControllerClient("https://lab.example", "t", ca=path)

@@ -556,12 +556,27 @@ def test_what_could_not_be_written_for_a_while_is_written_later(monkeypatch: pyt
         assert wait_until(lambda: audit.tries > 3, 10.0)
 
 
+def test_the_record_says_which_token_provider_or_rule_that_was(caller: Caller, admin: str) -> None:
+    second = caller.ask(admin, "/tokens", kind="admin", subject="eve")["about"]["id"]
+    caller.ask(admin, "/tokens/revoke", id=second)
+    provider = caller.ask(admin, "/providers", name="planner", public=SigningKey().public)["about"]["id"]
+    status, _ = caller.send(admin, "/idle", {"rule": "AtMost", "parameters": {"n": 3}}, method="PUT")
+    assert status == 200
+    rows = caller.service.audit.rows()
+    assert [(row.action, row.about) for row in rows if row.actor == "admin root"] == [
+        ("issue", f"admin eve {second}"),
+        ("revoke", f"admin eve {second}"),
+        ("register_provider", f"provider planner {provider}"),
+        ("set_idle", "AtMost(3)"),
+    ]
+
+
 def test_the_record_is_only_added_to(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "lab")
     registry.open()
     audit = Audit(registry, clock=ManualClock(5.0))
     audit.note("admin root", "pause", user="ann")
-    anew = "INSERT OR REPLACE INTO audit VALUES (1, 0, 'x', 'pause', '', 'ok', 1)"
+    anew = "INSERT OR REPLACE INTO audit VALUES (1, 0, 'x', 'pause', '', 'ok', 1, '')"
     for statement in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit", anew):
         with pytest.raises(em.errors.StoreError, match="only added to"):
             registry.run(statement)
