@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import strategies as st
@@ -31,6 +34,9 @@ RULES: list[IdleRule] = [
 ]
 
 
+Trace: TypeAlias = list[tuple[str, tuple[object, ...], dict[str, object]]]  # steps and their arguments
+
+
 def faults(*verbs: Verb) -> st.SearchStrategy[Fault | None]:
     """None, or a fault of one of these verbs, which comes with their next call."""
     failing = st.builds(Fault, st.sampled_from(verbs), st.booleans(), times=st.integers(1, 2))
@@ -38,8 +44,30 @@ def faults(*verbs: Verb) -> st.SearchStrategy[Fault | None]:
     return st.one_of(st.none(), failing, killing)
 
 
+def step(**given: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A rule that is remembered when it is followed, so that a machine on another engine can follow it, too."""
+
+    def register(act: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(act)
+        def taken(self: Machine, *arguments: object, **named: object) -> None:
+            self.trace.append((act.__name__, arguments, named))
+            act(self, *arguments, **named)
+
+        return rule(**given)(taken)  # type: ignore[call-overload,no-any-return]
+
+    return register
+
+
 class Machine(KillableLab):
-    """Steps that people, time and failures take, and what must hold after each."""
+    """Steps that people, time and failures take, and what must hold after each.
+
+    Attributes:
+        trace: the steps so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace: Trace = []
 
     # -- people ------------------------------------------------------------------------------------------------
 
@@ -48,7 +76,7 @@ class Machine(KillableLab):
         for user in ("ann", "bob"):
             self.signup(user)
 
-    @rule(user=NAMES, fault=faults("start", "remove"))
+    @step(user=NAMES, fault=faults("start", "remove"))
     def signup(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if user in self.members or user in self.limbo:
@@ -68,7 +96,7 @@ class Machine(KillableLab):
         self.members[user].asked_micro = row.carried.micro
         assert row.carried.micro >= self.buried.get(user, 0)
 
-    @rule(user=NAMES, fault=faults("remove"))
+    @step(user=NAMES, fault=faults("remove"))
     def forget(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if user not in self.members and user not in self.limbo:
@@ -89,7 +117,7 @@ class Machine(KillableLab):
         assert row is None or row.intent in LEAVING
         self.limbo = (self.limbo | {user}) if row else (self.limbo - {user})
 
-    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    @step(user=NAMES, fault=faults("state", "resume", "start"))
     def store(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
@@ -105,7 +133,7 @@ class Machine(KillableLab):
             person.stored.add(number)
             self.used(person, sure=True)
 
-    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    @step(user=NAMES, fault=faults("state", "resume", "start"))
     def ask(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
@@ -125,7 +153,7 @@ class Machine(KillableLab):
         else:
             assert outcome == "killed"
 
-    @rule(user=NAMES, ttl_s=st.sampled_from([10.0, 1000.0, 80_000.0]))
+    @step(user=NAMES, ttl_s=st.sampled_from([10.0, 1000.0, 80_000.0]))
     def lease(self, user: str, ttl_s: float) -> None:
         if (person := self.members.get(user)) is None:
             return
@@ -135,7 +163,7 @@ class Machine(KillableLab):
         else:
             person.leases.append(self.controller.lease(user, ttl_s))
 
-    @rule(user=NAMES)
+    @step(user=NAMES)
     def release(self, user: str) -> None:
         if (person := self.members.get(user)) is not None and person.leases:
             person.leases.pop().release()
@@ -144,7 +172,7 @@ class Machine(KillableLab):
 
     # -- pausing and locking -----------------------------------------------------------------------------------
 
-    @rule(user=NAMES, fault=faults("state", "pause"))
+    @step(user=NAMES, fault=faults("state", "pause"))
     def pause(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
@@ -155,7 +183,7 @@ class Machine(KillableLab):
         elif self.attempt(lambda: self.controller.pause(user)) is None:
             assert self.state(user) is not CloudState.RUNNING
 
-    @rule(user=NAMES, fault=faults("state", "resume", "start"))
+    @step(user=NAMES, fault=faults("state", "resume", "start"))
     def wake(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
@@ -169,7 +197,7 @@ class Machine(KillableLab):
             assert self.state(user) is CloudState.RUNNING
             self.used(person, sure=True)
 
-    @rule(user=NAMES, fault=faults("stop"))
+    @step(user=NAMES, fault=faults("stop"))
     def lock(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is None:
@@ -184,7 +212,7 @@ class Machine(KillableLab):
             assert (life.closing, life.is_open) == (False, False)
             assert self.state(user) is not CloudState.RUNNING
 
-    @rule(user=NAMES, fault=faults("state", "start", "resume", "stop"))
+    @step(user=NAMES, fault=faults("state", "start", "resume", "stop"))
     def unlock(self, user: str, fault: Fault | None = None) -> None:
         self.engine.arm(fault)
         if (person := self.members.get(user)) is not None:
@@ -197,13 +225,13 @@ class Machine(KillableLab):
             elif was_open:  # a lock that was begun is taken back, whether or not the cloud then wakes
                 person.shut = person.shut and not self.is_open(user)
 
-    @rule(user=NAMES)
+    @step(user=NAMES)
     def unlock_with_a_wrong_key(self, user: str) -> None:
         if user in self.members:
             with pytest.raises(em.WrongKey):
                 self.controller.unlock(user, em.Key.random())
 
-    @rule(user=NAMES)
+    @step(user=NAMES)
     def stop_from_outside(self, user: str) -> None:
         """Somebody else stops the cloud, or the machine was restarted."""
         if user in self.members:
@@ -212,11 +240,11 @@ class Machine(KillableLab):
 
     # -- time and failures -------------------------------------------------------------------------------------
 
-    @rule(idle=st.sampled_from(RULES))
+    @step(idle=st.sampled_from(RULES))
     def choose(self, idle: IdleRule) -> None:
         self.idle = self.controller.idle = idle
 
-    @rule(
+    @step(
         pass_s=st.sampled_from([0.0, 5.0, 61.0, 700.0, 4000.0]),
         fault=faults("state", "pause", "resume", "start", "stop"),
     )
@@ -257,12 +285,12 @@ class Machine(KillableLab):
             assert len([user for user in running if user not in swept]) <= max(self.idle.n, len(leased & running))
         assert closing <= set(swept)
 
-    @rule(fault=faults("find", "remove", "state", "stop"))
+    @step(fault=faults("find", "remove", "state", "stop"))
     def crash(self, fault: Fault | None) -> None:
         self.engine.arm(fault)
         self.restart()
 
-    @rule(fault=faults("state"))
+    @step(fault=faults("state"))
     def look(self, fault: Fault | None) -> None:
         self.engine.arm(fault)
         fired = self.engine.fired
@@ -302,13 +330,23 @@ class Machine(KillableLab):
             assert self.is_open(user) is not person.shut
             assert life.is_open or self.state(user) is not CloudState.RUNNING
 
+    def replay(self, trace: Trace) -> None:
+        """The same steps, and what must hold after each."""
+        for number, (name, arguments, named) in enumerate(trace, 1):
+            try:
+                getattr(self, name)(*arguments, **named)
+                self.check()
+            except BaseException as exc:
+                exc.add_note(f"step {number} of {trace}")
+                raise
+
     def check(self) -> None:
         """What holds after each step, for those who take steps by hand."""
         self.no_cloud_is_lost_and_none_is_leaked()
         self.no_leased_cloud_is_paused()
         self.a_cloud_without_its_vault_does_not_run()
 
-    @rule(user=NAMES)
+    @step(user=NAMES)
     def read(self, user: str) -> None:
         person = self.members.get(user)
         if person is None or person.shut:

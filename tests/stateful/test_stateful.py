@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from emlab.idle import Histogram, PauseAfter
 from tests.stateful.faults import Fault, Verb
-from tests.stateful.machine import Machine
+from tests.stateful.machine import Machine, Trace
 
-EXAMPLES = {"memory": (60, 40), "process": (3, 25), "docker": (2, 25)}  # sequences, steps of each
+EXAMPLES, STEPS = 60, 40
+TRACES, TRACED_STEPS = {"process": 5, "docker": 3}, 25  # of those on memory, for real engines
 LOCKING = PauseAfter(60.0, lock_after_s=3600.0)
 # A step, a call that it makes, and what is done before so that it makes it.
 CALLS: list[tuple[str, Verb, tuple[str, ...]]] = [
@@ -49,13 +51,40 @@ def machine_on(engine_name: str) -> type[Machine]:
     return OnEngine
 
 
-@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
-def test_no_sequence_of_steps_faults_and_crashes_breaks_a_lab(engine_name: str) -> None:
-    examples, steps = EXAMPLES[engine_name]
-    real = engine_name != "memory"
-    phases = [Phase.generate] if real else [Phase.generate, Phase.shrink]  # to shrink takes too long there
-    chosen = settings(max_examples=examples, stateful_step_count=steps, phases=phases, derandomize=real, database=None)
-    run_state_machine_as_test(machine_on(engine_name), settings=chosen)
+def test_no_sequence_of_steps_faults_and_crashes_breaks_a_lab() -> None:
+    chosen = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, database=None)
+    run_state_machine_as_test(machine_on("memory"), settings=chosen)
+
+
+@functools.cache
+def traces() -> list[Trace]:
+    """Sequences of steps that break no lab in memory, those with the most kinds of steps and faults last."""
+    kept: list[Trace] = []
+
+    class Traced(machine_on("memory")):  # type: ignore[misc]
+        def teardown(self) -> None:
+            super().teardown()
+            kept.append(self.trace)
+
+    chosen = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=TRACED_STEPS,
+        phases=[Phase.generate],
+        derandomize=True,  # the same ones each time
+        database=None,
+    )
+    run_state_machine_as_test(Traced, settings=chosen)
+    return sorted(kept, key=lambda trace: len({(name, *map(str, named.values())) for name, _, named in trace}))
+
+
+@pytest.mark.parametrize("engine_name", list(TRACES), indirect=True)
+def test_what_breaks_no_lab_in_memory_breaks_none_on_a_real_engine(engine_name: str) -> None:
+    for trace in traces()[-TRACES[engine_name] :]:
+        machine = machine_on(engine_name)()
+        try:
+            machine.replay(trace)
+        finally:
+            machine.teardown()
 
 
 @pytest.fixture
@@ -112,7 +141,7 @@ def test_each_call_of_each_step_may_fail_or_be_the_last_one(machine: Machine, af
         machine.check()
 
 
-@pytest.mark.parametrize("engine_name", list(EXAMPLES), indirect=True)
+@pytest.mark.parametrize("engine_name", ["memory", *TRACES], indirect=True)
 def test_a_lease_and_an_expected_use_keep_a_cloud_awake_whatever_else_fails(machine: Machine) -> None:
     machine.two_sign_up()
     machine.choose(LOCKING)
