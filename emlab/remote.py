@@ -176,13 +176,14 @@ class ControllerClient:
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
         self._tokens[user] = signed.token
-        if self._token is None:  # whoever had none is this owner from now on
-            self._token = signed.token
+        if self._token is None or kind_of(self._token) == "invitation":  # which is used up
+            self._token = signed.token  # whoever sent it is this owner from now on
         self._drop(user)  # one of that name before
         return UserCloud(self, user, token=signed.token, key=key)
 
     def cloud(self, user: str, *, token: str | None = None) -> UserCloud:
         """A handle to the user's cloud; the owner's own routes need the owner's token. Raises UnknownUser."""
+        token = None if token is None else token.strip()
         cloud = self._call("status", CloudStatus, Whose(user), user=user, token=token).cloud
         if token is not None:
             self._tokens[user] = token

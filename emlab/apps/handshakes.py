@@ -42,6 +42,8 @@ class TlsServer(uvicorn.Server):
         while True:
             try:
                 line, (address, *_) = await loop.sock_accept(listener)
+            except ConnectionAbortedError:
+                continue
             except OSError as exc:
                 log.warning("a connection cannot be taken: %s", exc.strerror)
                 await asyncio.sleep(FULL_S)

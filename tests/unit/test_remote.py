@@ -211,15 +211,18 @@ def test_an_owner_s_client_has_the_own_cloud(both: tuple[Controller, ControllerC
     assert stranger.clouds()[0].token is None  # an admin
 
 
-def test_whoever_signs_up_without_a_token_is_that_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["open", "invitation"])
+def test_whoever_signs_up_without_a_token_or_by_an_invitation_is_that_owner(tmp_path: Path, mode: Any) -> None:
     with em.Lab("memory", home=tmp_path, idle=None, default_policy=em.Policy.open()) as lab:
-        service = Service(lab.controller, lab.registry, signup="open")
-        client = ControllerClient("http://localhost", transport=MemoryTransport(service.server()))
+        service = Service(lab.controller, lab.registry, signup=mode)
+        token = None if mode == "open" else service.issue("invitation", "note").token
+        client = ControllerClient("http://localhost", token, transport=MemoryTransport(service.server()))
         client.signup("ann")
         assert client.me().subject == "ann"
-        client.signup("bob")
-        assert client.me().subject == "ann"
-        assert client.status("bob").user == "bob"
+        if mode == "open":
+            client.signup("bob")
+            assert client.me().subject == "ann"
+            assert client.status("bob").user == "bob"
 
 
 def test_a_lease_that_cannot_be_released_hides_no_other_failure(
