@@ -338,17 +338,21 @@ class _Rest:
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def put_off(self) -> None:
         """It begins a second from now."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(REST_S, _tidy)
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + REST_S
+        self._timer = loop.call_at(self._due, self._tidy)
 
-
-def _tidy() -> None:
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    def _tidy(self) -> None:
+        if asyncio.get_running_loop().time() > self._due + REST_S:  # it slept: what woke it waits for an answer
+            return self.put_off()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _size(headers: Mapping[str, str]) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
+from emlab.apps import http
 from emlab.apps.bodies import MAX_READING_BYTES
 from emlab.apps.http import MAX_CONNECTIONS, server
 from emlab.clock import wait_until
@@ -179,3 +184,21 @@ def test_connections_beyond_the_bound_are_turned_away(path: Path, to: UnixTransp
             stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)).connect(str(path))
         assert send(to, PLEASE)[0] == 503
     assert wait_until(lambda: send(to, PLEASE)[0] == 200, PATIENCE_S)
+
+
+@pytest.mark.parametrize("slept", [False, True])
+def test_who_wakes_a_cloud_does_not_wait_until_it_has_tidied_up(monkeypatch: pytest.MonkeyPatch, slept: bool) -> None:
+    tidied: list[float] = []
+    monkeypatch.setattr(http, "REST_S", 0.1)
+    monkeypatch.setattr(gc, "collect", lambda: tidied.append(time.monotonic()))
+
+    async def live() -> None:
+        http._Rest().put_off()
+        if slept:
+            time.sleep(0.4)
+        woken = time.monotonic()
+        while not tidied:
+            await asyncio.sleep(0.01)
+        assert tidied[0] - woken > 0.09
+
+    uvloop.run(asyncio.wait_for(live(), 10.0))
