@@ -30,8 +30,8 @@ from tests.e2e.served import Served, lab_file, served
 from tests.e2e.town import COST_MICRO, KEY, Asking, Deed, Diary, Kill, Town, broken_leases, unexplained
 
 SEED = 20
-CLOUDS, WORKERS, SECONDS = 40, 6, 20.0
-IDLE_S = 0.4
+CLOUDS, WORKERS, SECONDS = 40, 6, 24.0
+IDLE_S = 0.4  # instead of a minute, so that this is an hour of idling and use
 KILLS = 9  # of these every third hits the controller
 LEAST_DEEDS = 200
 ANSWER_S = 60.0  # only a failing test waits for so long
