@@ -163,12 +163,12 @@ class Passphrase(_Unshown):
         """The key of this passphrase for one salt; the same again takes no time. Source: scrypt, RFC 7914."""
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-        if self._stretched is None or self._stretched[:2] != (salt, cost):
+        known = self._stretched  # once: another thread may stretch it for another vault
+        if known is None or known[:2] != (salt, cost):
             with _stretching:
                 key = Key(Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(self._text))
-            self._stretched = salt, cost, key
-            return key
-        return self._stretched[2]
+            self._stretched = known = salt, cost, key
+        return known[2]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Passphrase) and hmac.compare_digest(self._text, other._text)
@@ -263,8 +263,8 @@ class SigningKey:
         """
         path = Path(path)
         try:
-            with suppress(FileExistsError), open(path, "x", opener=_for_me_only) as file:
-                file.write(f"{cls().raw().hex()}\n")
+            if not path.exists():
+                _write_once(path, f"{cls().raw().hex()}\n")
             is_mine = not path.stat().st_mode & 0o077
             pair = cls(bytes.fromhex(path.read_text().strip()))
         except (OSError, ValueError) as exc:
@@ -301,8 +301,18 @@ def verify(public: str, signature: bytes, message: bytes, what: str) -> None:
         raise NotPermitted(f"the signature of {what} is not valid") from exc
 
 
-def _for_me_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _write_once(path: Path, text: str) -> None:
+    """The text is in a file of mode 0600, on disk, unless there is a file by then. Nobody sees a part of it."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(fresh)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 class SealingKey:

@@ -61,7 +61,7 @@ class Lifecycle:
         self.spec = spec
         self._engine = engine
         self.vault = vault
-        self.closing = False  # the vault is to be closed, but could not be yet; set under `_leasing`
+        self.closing = False  # the vault is to be closed, but could not be yet; a lock sets it under `_leasing`
         self._retired = False  # it is being removed, and must take nothing more
         # Whether the cloud is known to run: set once it woke, and cleared before anything that stops it looks for
         # leases. Who takes a lease and then reads True has a cloud that nothing here pauses before the release: a pause
@@ -188,8 +188,9 @@ class Lifecycle:
             ran, self.runs = self.runs, False
             with self._leasing:
                 use = self.use()
+                is_used = use.leased(self._clock.now()) or use.last_use_ts > unused_since
                 # who begins a use after a lock has begun gets nothing of the cloud, and must not keep its vault open
-                if not self.closing and (use.leased(self._clock.now()) or use.last_use_ts > unused_since):
+                if is_used and not self.closing and self.vault.is_open:
                     self.runs = ran
                     raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
                 self._begin_lock()

@@ -108,6 +108,7 @@ class ControllerClient:
         self._client = CloudClient(transport or self._transport(self.address), CONTROL_BY_NAME)
         self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
+        self._forgotten: set[str] = set()  # users whose tokens went with their clouds
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
         self._providers: dict[str, Provider] = {}  # that were registered here
         self._lock = threading.Lock()
@@ -176,6 +177,7 @@ class ControllerClient:
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
         self._tokens[user] = signed.token
+        self._forgotten.discard(user)
         if self._token is None or kind_of(self._token) == "invitation":  # which is used up
             self._token = signed.token  # whoever sent it is this owner from now on
         self._drop(user)  # one of that name before
@@ -205,7 +207,9 @@ class ControllerClient:
     def forget(self, user: str) -> None:
         """See `Controller.forget`."""
         self._call("forget", Naming, Naming(user), user=user, timeout_s=START_TIMEOUT_S)
-        self._tokens.pop(user, None)
+        if self._tokens.pop(user, self._token) == self._token and not self._is_admin:
+            self._token = None  # it went with the cloud
+        self._forgotten.add(user)
         self._drop(user)
 
     def _drop(self, user: str, *, but: str = "") -> None:
@@ -455,9 +459,13 @@ class RemoteLease:
         """The lease has ended. Idempotent."""
         if self._released:
             return
-        # there is no such lease any more, no such cloud, or none that this token is for: it was forgotten meanwhile
-        with suppress(ConfigError, UnknownUser, NotPermitted):
-            self._client._call("release_lease", LeaseReport, LeaseEnd(id=self._id, user=self._user), user=self._user)
+        request = LeaseEnd(id=self._id, user=self._user)
+        try:
+            with suppress(ConfigError, UnknownUser):  # there is no such lease any more, or no such cloud
+                self._client._call("release_lease", LeaseReport, request, user=self._user)
+        except NotPermitted:
+            if self._user not in self._client._forgotten:  # else the lease goes on
+                raise
         self._released = True
 
     def __enter__(self) -> RemoteLease:

@@ -33,6 +33,7 @@ class Removal:
         try:
             if row.intent == "forget":
                 self._registry.bury(row.user, Tombstone(row.carried + row.granted, row.generation))
+                self._tokens.settle(row.user, row.created_ts)
             self.destroy(row)
         except BaseException:
             self.unfinished.add(row.cloud)

@@ -64,11 +64,11 @@ def private(folder: Path, hosts: list[str]) -> Certificate:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     assert made.ca is not None
-    if not made.ca.exists() and not made.chain.exists():  # nobody was ever shown one: that of a key that is there
+    if not made.ca.exists() and not made.chain.exists():  # a first start, or one that was cut off
         _make_authority(folder)
     authority = _authority(made.ca)
     if not _is_good(made, authority, names):
-        _make_certificate(folder, authority, _ascii(hosts[0]), names)
+        _make_certificate(folder, authority, str(names[0].value), names)
     for key in (made.key, folder / "ca.key"):
         _look_at_mode(key)
     return made
@@ -147,7 +147,7 @@ def _make_authority(folder: Path) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-    path = folder / "ca.key"  # there if a first start was cut off, or the rest was lost
+    path = folder / "ca.key"  # of which who trusts an earlier certificate trusts this one, too
     key = _private_key(path) if path.exists() else generate_private_key(SECP256R1())
     usage = x509.KeyUsage(
         digital_signature=False,

@@ -136,8 +136,13 @@ class Tokens:
         except BaseException:
             self._turn(id_, None, lambda: self._give_back(id_))
             raise
-        with suppress(StoreError):  # whoever opens the lab next sees that there is the cloud
+        with suppress(StoreError):  # whoever forgets the cloud, or opens the lab next, sees that there is one
             self._registry.run("DELETE FROM in_use WHERE id = ?", id_)
+
+    def settle(self, user: str, created_ts: float) -> None:
+        """By whatever invitation the user got the cloud that was made then: it has been good for that."""
+        sql = "DELETE FROM in_use WHERE user = ? AND id IN (SELECT id FROM tokens WHERE revoked_ts <= ?)"
+        self._registry.run(sql, user, created_ts)
 
     def _turn(self, id_: str, revoked_ts: float | None, change: Callable[[], bool]) -> bool:
         """Whether the change has come to pass, on disk and here."""

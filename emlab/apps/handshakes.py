@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 
 import uvicorn
 
@@ -15,7 +16,7 @@ from emlab.apps.http import Record
 from emlab.errors import Unreachable
 
 log = logging.getLogger(__name__)
-SHAKING = 512  # at once, of at most SHAKE_S each: less than there may be connections
+SHAKING = 1024  # at once, of at most SHAKE_S each
 SHAKE_S = 10.0
 FULL_S = 0.2  # until the next one is taken when no more files can be open
 
@@ -29,6 +30,14 @@ class TlsServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._shaking: dict[asyncio.Task[None], str] = {}  # address of each, the oldest first
         self._accepting = [loop.create_task(self._accept(listener)) for listener in sockets or []]
+        for task in self._accepting:
+            task.add_done_callback(self._end)
+
+    def _end(self, accepting: asyncio.Task[None]) -> None:
+        """A server that takes no connections any more ends."""
+        if not accepting.cancelled():
+            log.error("no connection is taken any more", exc_info=accepting.exception())
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """It listens no more, and what is under way is ended; a handshake is not."""
@@ -42,16 +51,17 @@ class TlsServer(uvicorn.Server):
         while True:
             try:
                 line, (address, *_) = await loop.sock_accept(listener)
-            except ConnectionAbortedError:
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except ConnectionError:  # who came has gone
                 continue
-            except OSError as exc:
+            except OSError as exc:  # such as too many open files
                 log.warning("a connection cannot be taken: %s", exc.strerror)
+                self._make_room()
                 await asyncio.sleep(FULL_S)
                 continue
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = loop.create_task(self._shake(line))
             self._shaking[task] = address
-            task.add_done_callback(self._shaking.pop)
+            task.add_done_callback(lambda done: self._shaking.pop(done, None))
             if len(self._shaking) > SHAKING:
                 self._make_room()
 
@@ -67,9 +77,10 @@ class TlsServer(uvicorn.Server):
 
     def _make_room(self) -> None:
         """Of the address with most of them, the oldest handshakes end."""
-        heaviest, _ = Counter(self._shaking.values()).most_common(1)[0]
+        heaviest = max(Counter(self._shaking.values()).items(), key=itemgetter(1), default=("", 0))[0]
         oldest = [task for task, address in self._shaking.items() if address == heaviest]
         for task in oldest[: SHAKING // 16]:
             task.cancel()
+            del self._shaking[task]
             if isinstance(self.config.app, Record):
                 self.config.app.turned_away(heaviest, Unreachable.__name__)

@@ -138,13 +138,12 @@ class KeyedVault(ABC):
         return code
 
     def _rewrite(self, change: Callable[[Header], Header]) -> None:
-        """The header is what the change makes of it. That may take long: it holds up nobody else."""
-        while True:
-            before = self._header.read(self.name)
-            after = change(before)
-            with self._alone():
-                if self._header.read(self.name) == before:  # else somebody else has changed it meanwhile
-                    return self._header.write(after)
+        """The header is what the change makes of it. That may take long, and holds up nobody else if it can."""
+        before = self._header.read(self.name)
+        after = change(before)
+        with self._alone():
+            found = self._header.read(self.name)
+            self._header.write(after if found == before else change(found))  # somebody else has changed it meanwhile
 
     def shred_keys(self) -> None:
         """No key opens it ever again; what is open stays open. Idempotent. Raises VaultBusy, VaultError."""

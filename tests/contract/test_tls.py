@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emlab import tls
 from emlab.apps import handshakes, http, listening
@@ -101,6 +103,12 @@ def test_the_authority_stays_and_the_certificate_follows_its_names(tmp_path: Pat
     assert made.ca.read_bytes() == before[0]
     assert made.chain.read_bytes() != before[1]
     assert shake_hands(made, made.ca, "::1") == "a.example"
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1", "lab.example", "zürich.example"])
+def test_a_server_is_called_by_a_name_or_an_address(host: str, tmp_path: Path) -> None:
+    made = tls.private(tmp_path, [host])
+    assert shake_hands(made, made.ca, host) == host.encode("idna").decode()
 
 
 def test_keys_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -222,10 +230,12 @@ def open_files() -> list[str]:
 
 
 @contextmanager
-def serving(made: Certificate, *, limit_concurrency: int) -> Iterator[Callable[[str], socket.socket]]:
+def serving(
+    made: Certificate, *, limit_concurrency: int, app: ASGIApp | None = None
+) -> Iterator[Callable[[str], socket.socket]]:
     """A server, and a function that connects to it from an address."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, ExitStack() as stack:
-        running = listening.server(http.asgi(Recording()), made, limit_concurrency=limit_concurrency)
+        running = listening.server(app or http.asgi(Recording()), made, limit_concurrency=limit_concurrency)
         thread = threading.Thread(target=partial(running.run, sockets=[listener]))
         thread.start()
         stack.callback(thread.join)
@@ -263,13 +273,28 @@ def test_handshakes_are_few_and_do_not_last(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(handshakes, "SHAKING", 32)
     made = tls.private(tmp_path, ["127.0.0.1"])
     trusting = ssl.create_default_context(cafile=made.ca)
-    with serving(made, limit_concurrency=20) as connect:
+    turned_away = Counter[str]()
+
+    class App:
+        def __init__(self) -> None:
+            self._app = http.asgi(Recording())
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+
+        def turned_away(self, address: str, kind: str) -> None:
+            turned_away[f"{address} {kind}"] += 1
+
+    with serving(made, limit_concurrency=20, app=App()) as connect:
         files = len(open_files())
         silent = [connect("127.0.0.1") for _ in range(200)]
         with trusting.wrap_socket(connect("127.0.0.2"), server_hostname="127.0.0.1") as honest:
             honest.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             assert status(rest(honest)) == 200
         assert {rest(line) for line in silent[:100]} == {b""}  # the oldest ones were ended
+        (said,) = turned_away.items()
+        assert said[0] == "127.0.0.1 Unreachable"
+        assert 200 - 32 <= said[1] <= 200
         last = silent[-1]
         last.settimeout(0.1)
         with pytest.raises(TimeoutError):

@@ -735,3 +735,21 @@ def test_a_process_that_is_not_python_sees_the_open_vault(vault: Vault, key: Key
     clear = vault.open(key)
     subprocess.run([sys.executable, "-c", "open('file', 'w').write('theirs')"], cwd=clear, check=True)
     assert (clear / "file").read_text() == "theirs"
+
+
+def test_a_key_that_changes_while_another_is_made_is_lost_to_neither(tmp_path: Path) -> None:
+    vault, key = PlainVault(tmp_path / "vault"), Key.random()
+    vault.create(key)
+    codes: list[RecoveryCode] = []
+
+    class Slow(Passphrase):
+        def stretch(self, salt: bytes, cost: Cost) -> Key:
+            if not codes:
+                codes.append(vault.recovery(key))
+            return super().stretch(salt, cost)
+
+    vault.rekey(key, Slow("correct horse"))
+    vault.check(Passphrase("correct horse"))
+    vault.check(codes[0])
+    with pytest.raises(WrongKey):
+        vault.check(key)

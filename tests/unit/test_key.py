@@ -47,6 +47,14 @@ class TestSigningKey:
         assert (path.stat().st_mode & 0o777, len(path.read_text())) == (0o600, 65)
         assert SigningKey.kept(str(path)).public == key.public
 
+    def test_whoever_makes_it_at_once_gets_the_same_one(self, tmp_path: Path) -> None:
+        for number in range(20):
+            path = tmp_path / f"{number}.key"
+            with ThreadPoolExecutor(4) as pool:
+                found = set(pool.map(lambda _, path=path: SigningKey.kept(path).public, range(4)))
+            assert found == {SigningKey.kept(path).public}
+        assert len(list(tmp_path.iterdir())) == 20
+
     def test_what_is_no_key_or_is_not_mine_alone_is_refused_and_stays(self, tmp_path: Path) -> None:
         path = tmp_path / "planner.key"
         for text in ("", "xx", "00" * 31):
@@ -96,6 +104,22 @@ class TestPassphrase:
         assert most == STRETCHED_AT_ONCE
         monkeypatch.setattr(scrypt, "Scrypt", None)
         assert [each.stretch(SALT, CHEAP) for each in one] == keys
+
+    def test_threads_that_share_it_get_each_the_own_key(self) -> None:
+        one, other = Passphrase("correct horse"), bytes(31) + b"\1"
+        right = one.stretch(SALT, CHEAP)
+
+        class Late(Cost):
+            """While it is compared, another thread stretches the same words for another vault."""
+
+            def __eq__(self, cost: object) -> bool:
+                if one._stretched is not None and one._stretched[0] == SALT:
+                    one.stretch(other, CHEAP)
+                return True
+
+            __hash__ = Cost.__hash__
+
+        assert one.stretch(SALT, Late(CHEAP.n, CHEAP.r, CHEAP.p)) == right
 
     def test_accents_may_be_typed_in_two_ways(self) -> None:
         assert Passphrase("z\u00fcrich hb") == Passphrase("zu\u0308rich hb")

@@ -24,6 +24,7 @@ from emlab.engines.docker import DockerEngine
 from emlab.engines.rundir import CLOUD_UID
 from emlab.errors import CloudGone, InUse, Locked, Unreachable, VaultBusy, WrongKey
 from emlab.idle import PauseAfter, Use
+from emlab.lease import Lease
 from emlab.lifecycle import CALLS, Lifecycle
 from emlab.parts import make_engine
 from emlab.state import CloudSpec, CloudState, Handle
@@ -771,3 +772,11 @@ def test_a_lease_that_had_ended_when_the_lab_did_was_a_use_until_its_own_end(hom
     clock.advance(500.0)
     life.end_leases()
     assert life.use().last_use_ts == 1010.0
+
+
+def test_a_cloud_that_is_locked_is_locked_again_whatever_leases_there_were(lab: em.Lab, ann: em.UserCloud) -> None:
+    ann.lock()
+    life = lab.controller.life("ann")
+    Lease(life, lab.controller._clock.now() + 60.0, clock=lab.controller._clock, anew=False)  # as after a restart
+    ann.lock()
+    assert not life.is_open

@@ -266,3 +266,25 @@ def test_a_certificate_to_trust_is_looked_at_at_once(tmp_path: Path) -> None:
         (tmp_path / "other").write_text("no certificate")
         with pytest.raises(em.ConfigError, match="no file with a certificate"):
             ControllerClient("https://lab.example", "t", ca=path)
+
+
+def test_a_client_whose_cloud_was_forgotten_signs_up_again(tmp_path: Path) -> None:
+    with em.Lab("memory", home=tmp_path, idle=None, default_policy=em.Policy.open()) as lab:
+        service = Service(lab.controller, lab.registry, signup="open")
+        client = ControllerClient("http://localhost", transport=MemoryTransport(service.server()))
+        for _ in range(2):
+            with client.signup("ann").lease(60.0):
+                assert client.me().subject == "ann"
+                client.forget("ann")
+
+
+def test_a_lease_that_goes_on_is_not_said_to_have_ended(both: tuple[Controller, ControllerClient]) -> None:
+    _, there = both
+    owner = ControllerClient("http://localhost", there._tokens["ann"], transport=there._client._transport)
+    lease = owner.lease("ann", 60.0)
+    for token in there.tokens():
+        if token.kind == "owner":
+            there.revoke(token.id)
+    with pytest.raises(em.NotPermitted):
+        lease.release()
+    assert there.status("ann").leases == 1

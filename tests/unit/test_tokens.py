@@ -183,3 +183,21 @@ def test_an_invitation_used_up_for_a_name_that_is_taken_is_good_again(tokens: To
     dying = tokens.used_up(token.id, "bob")
     dying.__enter__()
     assert Tokens(registry, clock=ManualClock(NOW)).who(text) == token
+
+
+def test_an_invitation_stays_used_up_when_its_cloud_is_forgotten(
+    tokens: Tokens, registry: Registry, clock: ManualClock
+) -> None:
+    text, token = tokens.issue("invitation", "bob")
+    _, later = tokens.issue("invitation", "bob")
+    first, second = tokens.used_up(token.id, "bob"), tokens.used_up(later.id, "bob")
+    first.__enter__()  # what ends it could not be written
+    registry.add(CloudRow("bob", "b" * 32, 1, "marker", NOW))
+    clock.advance(5.0)
+    second.__enter__()  # by somebody who wants the name
+    tokens.settle("bob", NOW)
+    registry.drop("b" * 32)
+    after = Tokens(registry, clock=ManualClock(NOW + 9.0))
+    with pytest.raises(NotPermitted):
+        after.who(text)
+    assert [one.holds(NOW + 9.0) for one in after.of("invitation")] == [False, True]
