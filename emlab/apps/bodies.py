@@ -18,15 +18,12 @@ MAX_READING_BYTES = 2 * MAX_BODY_BYTES  # of larger bodies at once: who sends on
 MAX_READING_EACH = MAX_BODY_BYTES  # of those from one address
 
 
-class Full(Unreachable):
-    """There is no room just now. On the wire it is what it is for whoever asked."""
+class Full(Exception):
+    """There is no room just now, which is answered by 503 and `error`."""
 
-    status = 503
-
-    @property
-    def kind(self) -> str:
-        """The name of the error that everybody knows."""
-        return Unreachable.__name__
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.error = Unreachable(message)
 
 
 class Places:

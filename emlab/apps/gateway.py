@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from emlab.apps import head
-from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Pace, Places, Reading
+from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Full, Pace, Places, Reading
 from emlab.apps.head import Asked, Turned
 from emlab.apps.http import RETRY_AFTER_S
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
@@ -106,6 +106,8 @@ class Gateway:
             line.give_up()
         except Turned as exc:
             await line.refuse(exc.error, exc.status)
+        except Full as exc:
+            await line.refuse(exc.error, 503)
         except EmlabError as exc:
             await line.refuse(exc, exc.status)
         except Exception as exc:

@@ -304,7 +304,7 @@ def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Star
         except TimeoutError:
             return refusing(problem.encode(BadQuery("the body of the request came too slowly"), status=408))
         except Full as exc:
-            return refusing(problem.encode(exc))
+            return refusing(problem.encode(exc.error, status=503))
         except ClientDisconnect:
             return refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
