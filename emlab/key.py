@@ -8,13 +8,13 @@ Imports `cryptography` when a pair or a sub-key is made, and nothing of emlab bu
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import threading
 import unicodedata
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -263,10 +263,18 @@ class SigningKey:
         """
         path = Path(path)
         try:
-            if not path.exists():
-                _write_once(path, f"{cls().raw().hex()}\n")
-            is_mine = not path.stat().st_mode & 0o077
-            pair = cls(bytes.fromhex(path.read_text().strip()))
+            there = path.exists() and path.stat().st_size > 0
+            flags = os.O_RDONLY if there else os.O_RDWR | os.O_CREAT
+            with os.fdopen(os.open(path, flags, 0o600), "rb" if there else "rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                is_mine = not os.fstat(file.fileno()).st_mode & 0o077
+                raw = bytes.fromhex(file.read().decode().strip())
+                if not raw and is_mine:  # it was not there, or whoever made it died before this
+                    raw = cls().raw()
+                    file.write(f"{raw.hex()}\n".encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            pair = cls(raw)
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it holds something else"
             raise ConfigError(f"{path} is no file with a key: {why}") from exc
@@ -299,20 +307,6 @@ def verify(public: str, signature: bytes, message: bytes, what: str) -> None:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(signature, message)
     except (InvalidSignature, ValueError) as exc:
         raise NotPermitted(f"the signature of {what} is not valid") from exc
-
-
-def _write_once(path: Path, text: str) -> None:
-    """The text is in a file of mode 0600, on disk, unless there is a file by then. Nobody sees a part of it."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(fresh)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 class SealingKey:

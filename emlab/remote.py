@@ -108,7 +108,6 @@ class ControllerClient:
         self._client = CloudClient(transport or self._transport(self.address), CONTROL_BY_NAME)
         self._run = ""  # of the controller, when it was last asked for events
         self._tokens: dict[str, str] = {}  # of owners, by name: of those who signed up here
-        self._forgotten: set[str] = set()  # users whose tokens went with their clouds
         self._clouds: dict[str, tuple[str, CloudClient]] = {}  # id and client by user
         self._providers: dict[str, Provider] = {}  # that were registered here
         self._lock = threading.Lock()
@@ -177,7 +176,6 @@ class ControllerClient:
         with self.span("signup", user):
             signed = self._call("signup", Signed, request, timeout_s=START_TIMEOUT_S)
         self._tokens[user] = signed.token
-        self._forgotten.discard(user)
         if self._token is None or kind_of(self._token) == "invitation":  # which is used up
             self._token = signed.token  # whoever sent it is this owner from now on
         self._drop(user)  # one of that name before
@@ -206,11 +204,21 @@ class ControllerClient:
 
     def forget(self, user: str) -> None:
         """See `Controller.forget`."""
+        is_own = self._is_own(user)
         self._call("forget", Naming, Naming(user), user=user, timeout_s=START_TIMEOUT_S)
-        if self._tokens.pop(user, self._token) == self._token and not self._is_admin:
+        self._tokens.pop(user, None)
+        if is_own:
             self._token = None  # it went with the cloud
-        self._forgotten.add(user)
         self._drop(user)
+
+    def _is_own(self, user: str) -> bool:
+        """Whether this client's token is that user's, or no one's any more."""
+        if self._token is None or kind_of(self._token) != "owner":
+            return False
+        try:
+            return self.me().subject == user
+        except NotPermitted:
+            return True
 
     def _drop(self, user: str, *, but: str = "") -> None:
         """No connection is kept to a cloud of that name, but to the one with that id."""
@@ -456,25 +464,19 @@ class RemoteLease:
         self.until_ts = self._client._call("lease", LeaseReport, request, user=self._user).until_ts
 
     def release(self) -> None:
-        """The lease has ended. Idempotent."""
+        """The lease has ended. Idempotent. Raises NotPermitted, Unreachable: it may go on until its time is over."""
         if self._released:
             return
-        request = LeaseEnd(id=self._id, user=self._user)
-        try:
-            with suppress(ConfigError, UnknownUser):  # there is no such lease any more, or no such cloud
-                self._client._call("release_lease", LeaseReport, request, user=self._user)
-        except NotPermitted:
-            if self._user not in self._client._forgotten:  # else the lease goes on
-                raise
+        with suppress(ConfigError, UnknownUser):  # there is no such lease any more, or no such cloud
+            request = LeaseEnd(id=self._id, user=self._user)
+            self._client._call("release_lease", LeaseReport, request, user=self._user)
         self._released = True
 
     def __enter__(self) -> RemoteLease:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.release()
-        except EmlabError as exc:
-            if kind is None:
-                raise
-            log.warning("%r could not be released: %s", self, exc)  # the block has failed for another reason
+        except EmlabError as exc:  # no reason for a block to fail, or to hide why it did: the lease ends by itself
+            log.warning("%r could not be released: %s", self, exc)

@@ -64,7 +64,7 @@ def private(folder: Path, hosts: list[str]) -> Certificate:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Certificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
     assert made.ca is not None
-    if not made.ca.exists() and not made.chain.exists():  # a first start, or one that was cut off
+    if not any(path.exists() for path in (made.ca, made.chain, made.key)):  # a first start, or one that was cut off
         _make_authority(folder)
     authority = _authority(made.ca)
     if not _is_good(made, authority, names):
@@ -192,7 +192,7 @@ def _names(hosts: list[str]) -> x509.SubjectAlternativeName:
 
     def general(host: str) -> x509.GeneralName:
         try:
-            return x509.IPAddress(ipaddress.ip_address(host))
+            return x509.IPAddress(ipaddress.ip_address(host.partition("%")[0]))
         except ValueError:
             return x509.DNSName(_ascii(host))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -24,20 +25,28 @@ FULL_S = 0.2  # until the next one is taken when no more files can be open
 class TlsServer(uvicorn.Server):
     """uvicorn itself neither sees a connection before its handshake is through, nor says how long that may take."""
 
+    _failure: BaseException | None = None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """It listens there."""
         await super().startup(sockets=[])
         loop = asyncio.get_running_loop()
         self._shaking: dict[asyncio.Task[None], str] = {}  # address of each, the oldest first
+        self._most = min(SHAKING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._accepting = [loop.create_task(self._accept(listener)) for listener in sockets or []]
         for task in self._accepting:
             task.add_done_callback(self._end)
 
     def _end(self, accepting: asyncio.Task[None]) -> None:
-        """A server that takes no connections any more ends."""
+        """A server that takes no connections any more ends, and `run` raises why."""
         if not accepting.cancelled():
-            log.error("no connection is taken any more", exc_info=accepting.exception())
-            self.should_exit = True
+            self._failure, self.should_exit = accepting.exception(), True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        super().run(sockets)
+        if self._failure is not None:
+            raise self._failure
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """It listens no more, and what is under way is ended; a handshake is not."""
@@ -62,7 +71,7 @@ class TlsServer(uvicorn.Server):
             task = loop.create_task(self._shake(line))
             self._shaking[task] = address
             task.add_done_callback(lambda done: self._shaking.pop(done, None))
-            if len(self._shaking) > SHAKING:
+            if len(self._shaking) > self._most:
                 self._make_room()
 
     async def _shake(self, line: socket.socket) -> None:
@@ -79,8 +88,7 @@ class TlsServer(uvicorn.Server):
         """Of the address with most of them, the oldest handshakes end."""
         heaviest = max(Counter(self._shaking.values()).items(), key=itemgetter(1), default=("", 0))[0]
         oldest = [task for task, address in self._shaking.items() if address == heaviest]
-        for task in oldest[: SHAKING // 16]:
-            task.cancel()
+        for task in oldest[: max(1, self._most // 16)]:
             del self._shaking[task]
-            if isinstance(self.config.app, Record):
+            if task.cancel() and isinstance(self.config.app, Record):
                 self.config.app.turned_away(heaviest, Unreachable.__name__)

@@ -37,7 +37,7 @@ from emlab.wire.transport import App, Reply
 
 GRACE_S = 5
 MAX_CONNECTIONS = 256
-REST_S = 1.0
+REST_S, LATE_S = 1.0, 0.1
 RETRY_AFTER_S = 2.0
 UNREAD_S = 30.0
 CLOSE_S = 0.5
@@ -349,7 +349,7 @@ class _Rest:
         self._timer = loop.call_at(self._due, self._tidy)
 
     def _tidy(self) -> None:
-        if asyncio.get_running_loop().time() > self._due + REST_S:  # it slept: what woke it waits for an answer
+        if asyncio.get_running_loop().time() > self._due + LATE_S:  # it slept: what woke it waits for an answer
             return self.put_off()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

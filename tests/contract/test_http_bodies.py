@@ -15,10 +15,10 @@ import uvicorn
 
 import emlab as em
 from emlab.apps import http
-from emlab.apps.bodies import MAX_READING_EACH, SMALL_BODY_BYTES, Pace, Reading
+from emlab.apps.bodies import MAX_READING_EACH, SMALL_BODY_BYTES, Full, Pace, Reading
 from emlab.apps.gateway import Limits
 from emlab.clock import wait_until
-from emlab.errors import EngineError, Unreachable
+from emlab.errors import EngineError
 from emlab.wire import problem
 from emlab.wire.transport import Reply
 from tests.gateways import PATIENCE_S, HurriedHead, answering, gateway, head, rest, status
@@ -81,7 +81,7 @@ def test_one_address_does_not_take_the_room_of_the_others() -> None:
     reading = Reading()
     with reading.of(MAX_READING_EACH, "192.0.2.1") as read:
         read.keep(bytes(MAX_READING_EACH))
-        with pytest.raises(Unreachable), reading.of(2 * MB, "192.0.2.1"):
+        with pytest.raises(Full), reading.of(2 * MB, "192.0.2.1"):
             pass
         with reading.of(SMALL_BODY_BYTES, "192.0.2.1") as small:
             small.keep(bytes(SMALL_BODY_BYTES))

@@ -11,6 +11,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emlab import tls
 from emlab.apps import handshakes, http, listening
+from emlab.apps.handshakes import TlsServer
 from emlab.clock import wait_until
 from emlab.errors import ConfigError
 from emlab.serving import Settings
@@ -304,6 +306,19 @@ def test_handshakes_are_few_and_do_not_last(tmp_path: Path, monkeypatch: pytest.
         for line in silent:
             line.close()
         assert wait_until(lambda: len(open_files()) < files + 10, PATIENCE_S)
+
+
+def test_a_server_that_takes_no_connections_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(handshakes, "SHAKING", 0)
+    monkeypatch.setattr(TlsServer, "_make_room", broken)
+    made = tls.private(tmp_path, ["127.0.0.1"])
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(listening.server(http.asgi(Recording()), made, limit_concurrency=9).run, [listener])
+        with socket.create_connection(listener.getsockname(), PATIENCE_S), pytest.raises(ZeroDivisionError):
+            running.result(PATIENCE_S)
 
 
 def test_a_server_that_can_open_no_more_files_goes_on_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -57,13 +57,16 @@ class TestSigningKey:
 
     def test_what_is_no_key_or_is_not_mine_alone_is_refused_and_stays(self, tmp_path: Path) -> None:
         path = tmp_path / "planner.key"
-        for text in ("", "xx", "00" * 31):
+        for text in ("xx", "00" * 31, "00" * 33):
             path.write_text(text)
             path.chmod(0o600)
             with pytest.raises(ConfigError, match="no file with a key"):
                 SigningKey.kept(path)
             assert path.read_text() == text
-        path.write_text("11" * 32)
+        path.write_text("")  # whoever made it died then
+        assert SigningKey.kept(path).public == SigningKey.kept(path).public
+        path.chmod(0o400)
+        assert SigningKey.kept(path).public == SigningKey.kept(path).public
         path.chmod(0o640)
         with pytest.raises(ConfigError, match="chmod 600"):
             SigningKey.kept(path)

@@ -14,10 +14,13 @@ import pytest
 
 import emlab as em
 from emlab.clock import SYSTEM_CLOCK, ManualClock
-from emlab.errors import CloudGone, ConfigError, UnknownUser
+from emlab.errors import CloudGone, ConfigError, NotPermitted, StoreError, UnknownUser
 from emlab.key import SigningKey, token_hash
 from emlab.lease import NamedLeases
+from emlab.remote import ControllerClient
 from emlab.service import Service
+from emlab.tokens import Tokens
+from emlab.wire.transport import MemoryTransport
 
 TIMES = 40
 
@@ -166,3 +169,22 @@ def test_of_two_who_register_one_provider_at_once_the_last_has_the_token_that_ho
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda _: admission.register("city", public), range(80)))
     assert sum(token_hash(text) in tokens.hashes("provider", "city") for text in texts) == 1
+
+
+def test_an_invitation_is_used_up_by_a_cloud_that_was_forgotten(lab: em.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(lab.controller, lab.registry, signup="invitation")
+    text = service.issue("invitation", "note").token
+    client = ControllerClient("http://localhost", text, transport=MemoryTransport(service.server()))
+    run = lab.registry.run
+
+    def failing(sql: str, *values: object, **named: Any) -> Any:
+        if sql.startswith("DELETE FROM in_use WHERE id = ?") and "RETURNING" not in sql:
+            raise StoreError("the disk fails")
+        return run(sql, *values, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.registry, "run", failing)
+        client.signup("ann")
+    lab.controller.forget("ann")
+    with pytest.raises(NotPermitted):
+        Tokens(lab.registry).who(text)

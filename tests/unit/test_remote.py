@@ -272,10 +272,17 @@ def test_a_client_whose_cloud_was_forgotten_signs_up_again(tmp_path: Path) -> No
     with em.Lab("memory", home=tmp_path, idle=None, default_policy=em.Policy.open()) as lab:
         service = Service(lab.controller, lab.registry, signup="open")
         client = ControllerClient("http://localhost", transport=MemoryTransport(service.server()))
-        for _ in range(2):
-            with client.signup("ann").lease(60.0):
+        for number in range(3):
+            token = client.signup("ann").token
+            if number == 1:  # a second one of hers
+                token = service.issue("owner", "ann").token
+            with client.cloud("ann", token=token).lease(60.0):
                 assert client.me().subject == "ann"
                 client.forget("ann")
+        client.signup("ann")
+        bob = client.signup("bob")
+        client.forget("bob")
+        assert (bob.user, client.me().subject) == ("bob", "ann")
 
 
 def test_a_lease_that_goes_on_is_not_said_to_have_ended(both: tuple[Controller, ControllerClient]) -> None:
@@ -287,4 +294,6 @@ def test_a_lease_that_goes_on_is_not_said_to_have_ended(both: tuple[Controller, 
             there.revoke(token.id)
     with pytest.raises(em.NotPermitted):
         lease.release()
+    with lease:  # whose end is no reason for the block to fail
+        pass
     assert there.status("ann").leases == 1
