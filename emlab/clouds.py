@@ -36,6 +36,11 @@ STATE_COLOURS = {
 VAULT = {True: "open", False: "closed", None: "unknown"}
 
 
+def how_many(clouds: int) -> str:
+    """So many clouds, in words."""
+    return f"{clouds} cloud{'s' * (clouds != 1)}"
+
+
 def state_of(life: Lifecycle) -> CloudState:
     """What the engine says of a cloud now; UNKNOWN if it cannot be asked."""
     try:
@@ -132,8 +137,7 @@ class Clouds(Sequence["UserCloud"]):
             f"<td>{row['idle_s']:.0f} s</td><td>{row['leases']}</td></tr>"
             for row in frame.to_dict("records")
         )
-        many = f"{len(frame)} cloud{'s' * (len(frame) != 1)}"
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{many}</p>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{how_many(len(frame))}</p>"
 
     def __repr__(self) -> str:
         return f"Clouds({', '.join(cloud.user for cloud in self._clouds)})"

@@ -6,14 +6,12 @@ import asyncio
 import logging
 import resource
 import socket
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 
 import uvicorn
 
-from emlab.apps.http import Record
+from emlab.apps.http import Record, of_heaviest
 from emlab.errors import Unreachable
 
 log = logging.getLogger(__name__)
@@ -86,9 +84,7 @@ class TlsServer(uvicorn.Server):
 
     def _make_room(self) -> None:
         """Of the address with most of them, the oldest handshakes end."""
-        heaviest = max(Counter(self._shaking.values()).items(), key=itemgetter(1), default=("", 0))[0]
-        oldest = [task for task, address in self._shaking.items() if address == heaviest]
-        for task in oldest[: max(1, self._most // 16)]:
-            del self._shaking[task]
+        for task in of_heaviest(self._shaking, max(1, self._most // 16)):
+            address = self._shaking.pop(task)
             if task.cancel() and isinstance(self.config.app, Record):
-                self.config.app.turned_away(heaviest, Unreachable.__name__)
+                self.config.app.turned_away(address, Unreachable.__name__)

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -35,6 +35,7 @@ from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from emlab.wire.transport import App, Reply
 
+T = TypeVar("T")
 GRACE_S = 5
 MAX_CONNECTIONS = 256
 REST_S, LATE_S = 1.0, 0.1
@@ -120,10 +121,8 @@ class BoundedHead(HttpToolsProtocol):
         Several at once, since all are looked through to find them.
         """
         silent = [one for one in self.connections if isinstance(one, BoundedHead) and one.is_silent]
-        counted = Counter(map(_host, silent))
-        heaviest = max(counted, key=counted.__getitem__, default="")
-        oldest = sorted((one for one in silent if _host(one) == heaviest), key=lambda one: one._number)
-        for one in oldest[: max(1, most // 16)]:
+        oldest_first = sorted(silent, key=lambda one: one._number)
+        for one in of_heaviest({one: _host(one) for one in oldest_first}, max(1, most // 16)):
             one._dropped = True
             one.transport.abort()
             one._record(Unreachable.__name__)
@@ -234,6 +233,13 @@ class BoundedHead(HttpToolsProtocol):
     def _record(self, kind: str) -> None:
         if isinstance(self.config.app, Record):
             self.config.app.turned_away(_host(self), kind)
+
+
+def of_heaviest(addresses: Mapping[T, str], n: int) -> list[T]:
+    """Of the address that most of these have, the first so many."""
+    counted = Counter(addresses.values())
+    heaviest = max(counted, key=counted.__getitem__, default="")
+    return [one for one, address in addresses.items() if address == heaviest][:n]
 
 
 def _host(line: Any) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from emlab.clouds import STATE_COLOURS, VAULT
+from emlab.clouds import STATE_COLOURS, VAULT, how_many
 from emlab.state import CloudState
 
 if TYPE_CHECKING:
@@ -27,10 +27,9 @@ def table(frame: pd.DataFrame, memory_mb: Mapping[str, float], *, now: float) ->
     names = ("user", "state", "vault", "last use", "leases", "memory")
     head = "".join(f'<th scope="col" style="{HEAD_STYLE}">{name}</th>' for name in names)
     body = "".join(_row(row, memory_mb.get(row["cloud"], math.nan)) for row in frame.to_dict("records"))
-    clouds = f"{len(frame)} cloud{'s' * (len(frame) != 1)}"
     at = f"{datetime.fromtimestamp(now, UTC):%H:%M:%S}"
     return (
-        f'<table style="width:100%"><caption style="text-align:left">{clouds} at {at} UTC</caption>'
+        f'<table style="width:100%"><caption style="text-align:left">{how_many(len(frame))} at {at} UTC</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 

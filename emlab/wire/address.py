@@ -15,13 +15,20 @@ def check_url(url: str, whose: str = "a controller") -> str:
     wrong = ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {str(url)[:200]!r}")
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        host, port = parts.hostname, parts.port
     except (ValueError, AttributeError) as exc:  # no address, no port, no text
         raise wrong from exc
-    if not is_one or not parts.hostname or parts.query or parts.fragment or parts.username:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or port == 0
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
         raise wrong
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ConfigError(f"plain http is for this host only: use https for {parts.hostname}")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigError(f"plain http is for this host only: use https for {host}")
     return url.rstrip("/")
 
 

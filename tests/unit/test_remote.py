@@ -155,9 +155,11 @@ def test_who_signs_up_again_uses_the_new_cloud(both: tuple[Controller, Controlle
             ControllerClient("http://localhost", on._token, transport=on._client._transport).forget("ann")
         else:
             on.forget("ann")
-        on.signup("ann", key=KEY)
+        now = on.signup("ann", key=KEY)
+        with on.using("ann"):
+            assert now.id == on.status("ann").cloud
         if isinstance(on, ControllerClient):
-            assert "ann" not in on._clouds
+            assert on._clouds["ann"][0] == now.id
 
 
 def test_the_end_of_a_lease_is_quiet_when_its_cloud_was_forgotten(both: tuple[Controller, ControllerClient]) -> None:
