@@ -31,20 +31,21 @@ class Places:
 
     def __init__(self, each: int) -> None:
         self._each = each
-        self._taken: Counter[str] = Counter()
+        self._taken: dict[str, int] = {}
 
     @contextmanager
     def of(self, key: str) -> Iterator[None]:
         """The block has one of the places. Raises Full: all are taken."""
-        if self._taken[key] >= self._each:
+        taken = self._taken.get(key, 0)
+        if taken >= self._each:
             raise Full("there are too many requests at once: ask again soon")
-        self._taken[key] += 1
+        self._taken[key] = taken + 1
         try:
             yield
         finally:
-            self._taken[key] -= 1
-            if not self._taken[key]:
-                del self._taken[key]
+            left = self._taken.pop(key) - 1
+            if left:
+                self._taken[key] = left
 
 
 class Pace:

@@ -191,7 +191,7 @@ class _Line:
 
     async def whole(self) -> bytes:
         """What is left of the body. Raises Gone, Turned."""
-        return b"".join([part async for part in self.parts()])
+        return b"" if self.is_read else b"".join([part async for part in self.parts()])
 
     async def parts(self) -> AsyncIterator[bytes]:
         """What is left of the body, as it comes, within its time from now on. Raises Gone, Turned."""

@@ -6,8 +6,9 @@ import asyncio
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
 
 from emlab.apps.http import BoundedHead
 from emlab.errors import BadQuery, EmlabError, NotPermitted, UnknownUser
@@ -47,8 +48,7 @@ class Turned(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What the head of a request says.
 
     Attributes:
@@ -180,8 +180,10 @@ class TimedHead(BoundedHead):
         super().connection_lost(exc)
 
     def _hurry(self) -> None:
-        late = BadQuery("the head of the request came too slowly")
-        self._late = self.loop.call_later(self.HEAD_S, self.turn_away, late, 408)
+        self._late = self.loop.call_later(self.HEAD_S, self._end_late)
+
+    def _end_late(self) -> None:
+        self.turn_away(BadQuery("the head of the request came too slowly"), 408)
 
     def _calm(self) -> None:
         if self._late is not None:

@@ -30,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from emlab.apps import threads
 from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Full, Pace, Read, Reading
+from emlab.apps.joining import Joined
 from emlab.errors import BadQuery, EmlabError, TooMany, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
@@ -106,7 +107,7 @@ class BoundedHead(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """From now on it is looked at now and then."""
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self._number = next(_NUMBERS)
         if self._most is not None and len(self.connections) > 2 * self._most:
             self._make_room(self._most)

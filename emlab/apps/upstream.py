@@ -30,10 +30,11 @@ class Broken(OSError):
 
 
 class Upstream:
-    """The connections to one cloud; a context for each request that uses them."""
+    """The connections to one cloud, in the loop that runs; a context for each request that uses them."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
+        self._loop = asyncio.get_running_loop()
         self._idle: list[_Connection] = []
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._users = 0
@@ -45,11 +46,11 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         self._users -= 1
-        self._used_at = asyncio.get_running_loop().time()
+        self._used_at = self._loop.time()
 
     def unused(self) -> bool:
         """Whether nobody uses or used it for a while."""
-        return self._users == 0 and asyncio.get_running_loop().time() - self._used_at >= KEEP_S
+        return self._users == 0 and self._loop.time() - self._used_at >= KEEP_S
 
     async def send(self, asked: Asked, body: bytes | AsyncIterator[bytes]) -> Answer:
         """The head of the cloud's answer, of which the rest follows. The caller ends it in any case.
@@ -73,11 +74,11 @@ class Upstream:
     async def _connected(self) -> _Connection:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_fresh():
+            if connection.is_fresh(self._loop.time()):
                 return connection
             connection.close()
         try:
-            _, connection = await asyncio.get_running_loop().create_unix_connection(_Connection, self._socket)
+            _, connection = await self._loop.create_unix_connection(lambda: _Connection(self._loop), self._socket)
         except OSError as exc:
             raise NotConnected(*exc.args) from exc
         return connection
@@ -88,7 +89,7 @@ class Upstream:
 
     def keep(self, connection: _Connection) -> None:
         """It may serve another request."""
-        connection.used_at = asyncio.get_running_loop().time()
+        connection.used_at = self._loop.time()
         self._idle.append(connection)
 
     def renew(self) -> None:
@@ -169,7 +170,8 @@ class Answer:
 class _Connection(asyncio.Protocol):
     """One connection to a cloud, on which one request after the other is answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.used_at = 0.0
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser
@@ -213,7 +215,7 @@ class _Connection(asyncio.Protocol):
         while not holds():
             if self._fault is not None:
                 raise self._fault
-            self._changed = asyncio.get_running_loop().create_future()
+            self._changed = self._loop.create_future()
             await self._changed
 
     def take(self) -> bytes:
@@ -231,10 +233,10 @@ class _Connection(asyncio.Protocol):
         whole = self.is_whole and not self._bodiless and not self.waiting
         return whole and self._fault is None and self._is_kept
 
-    def is_fresh(self) -> bool:
+    def is_fresh(self, now: float) -> bool:
         """Whether it can be used once more."""
         ended = self._fault is not None or self._transport.is_closing()
-        return not ended and asyncio.get_running_loop().time() - self.used_at < KEEP_S
+        return not ended and now - self.used_at < KEEP_S
 
     def fail(self, why: Exception) -> None:
         """Nothing more comes, for this reason."""
