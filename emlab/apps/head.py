@@ -180,10 +180,8 @@ class TimedHead(BoundedHead):
         super().connection_lost(exc)
 
     def _hurry(self) -> None:
-        self._late = self.loop.call_later(self.HEAD_S, self._end_late)
-
-    def _end_late(self) -> None:
-        self.turn_away(BadQuery("the head of the request came too slowly"), 408)
+        late = BadQuery("the head of the request came too slowly")
+        self._late = self.loop.call_later(self.HEAD_S, self.turn_away, late, 408)
 
     def _calm(self) -> None:
         if self._late is not None:

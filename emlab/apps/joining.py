@@ -41,13 +41,7 @@ class Joined:
         self._send()
         self._transport.close()
 
-    def abort(self) -> None:
-        """It is closed, whatever was not sent."""
-        self._parts.clear()
-        self._waiting = 0
-        self._transport.abort()
-
     def _send(self) -> None:
         parts, self._parts, self._waiting = self._parts, [], 0
-        if parts and not self.is_closing():  # else the other side has gone since
+        if parts and not self.is_closing():  # else it was ended since, by either side
             self._transport.write(b"".join(parts))
