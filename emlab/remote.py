@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from emlab.arguments import check_key, check_lease, check_name, check_policy, check_ttl
+from emlab.arguments import check_key, check_name, check_policy, check_ttl
 from emlab.ask import Ask, Outcome
 from emlab.clouds import Clouds
-from emlab.errors import ConfigError, EmlabError, NotPermitted, UnknownUser
+from emlab.errors import ConfigError, EmlabError, NotPermitted
 from emlab.fanout import fan_out
 from emlab.idle import RULES, IdleRule, rule_of
 from emlab.key import Key, OwnerSecret, RecoveryCode, Secret, SigningKey, TokenKind, kind_of
@@ -25,6 +23,7 @@ from emlab.policy import Policy
 from emlab.provider import Provider, Releasing
 from emlab.record import Event, Recorder
 from emlab.remote_aggregator import LabAggregator
+from emlab.remote_lease import RemoteLease
 from emlab.rows import Rows
 from emlab.state import CloudStats
 from emlab.usercloud import UserCloud
@@ -40,9 +39,7 @@ from emlab.wire.control import (
     EventsRequest,
     IdleForm,
     Issued,
-    LeaseEnd,
     LeaseReport,
-    LeaseRequest,
     LogRequest,
     Me,
     Naming,
@@ -65,7 +62,6 @@ if TYPE_CHECKING:
     from ipywidgets import Widget
 
 R = TypeVar("R")
-log = logging.getLogger(__name__)
 START_TIMEOUT_S = 180.0  # of what may start a cloud
 
 
@@ -297,8 +293,7 @@ class ControllerClient:
 
     def lease(self, user: str, ttl_s: float) -> RemoteLease:
         """The user's cloud is not paused for that long."""
-        check_lease(ttl_s)
-        return RemoteLease(self, user, ttl_s)
+        return RemoteLease(lambda name, asked: self._call(name, LeaseReport, asked, user=user), user, ttl_s)
 
     def each(self, what: str, users: list[str] | None = None) -> None:
         """See `Controller.each`."""
@@ -440,43 +435,3 @@ class ControllerClient:
             return self.clouds()._repr_html_()
         except EmlabError as exc:  # such as a provider's, who may not see clouds
             return f"<pre>{escape(repr(self))}: {escape(str(exc))}</pre>"
-
-
-class RemoteLease:
-    """A cloud elsewhere stays awake until `until_ts` (UTC seconds), or until the lease is released."""
-
-    def __init__(self, client: ControllerClient, user: str, ttl_s: float) -> None:
-        self._client = client
-        self._user = user
-        report = client._call("lease", LeaseReport, LeaseRequest(ttl_s=ttl_s, user=user), user=user)
-        self._id = report.id
-        self.until_ts = report.until_ts
-        self._released = False
-
-    def __repr__(self) -> str:
-        until = "released" if self._released else f"until {datetime.fromtimestamp(self.until_ts, UTC):%H:%M:%SZ}"
-        return f"RemoteLease(user={self._user!r}, {until})"
-
-    def extend(self, ttl_s: float) -> None:
-        """It lasts at least that long from now (at most a day). Raises ConfigError: it has ended."""
-        check_lease(ttl_s)
-        request = LeaseRequest(ttl_s=ttl_s, id=self._id, user=self._user)
-        self.until_ts = self._client._call("lease", LeaseReport, request, user=self._user).until_ts
-
-    def release(self) -> None:
-        """The lease has ended. Idempotent. Raises NotPermitted, Unreachable: it may go on until its time is over."""
-        if self._released:
-            return
-        with suppress(ConfigError, UnknownUser):  # there is no such lease any more, or no such cloud
-            request = LeaseEnd(id=self._id, user=self._user)
-            self._client._call("release_lease", LeaseReport, request, user=self._user)
-        self._released = True
-
-    def __enter__(self) -> RemoteLease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.release()
-        except EmlabError as exc:  # no reason for a block to fail, or to hide why it did: the lease ends by itself
-            log.warning("%r could not be released: %s", self, exc)

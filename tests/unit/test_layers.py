@@ -19,7 +19,7 @@ LAYERS = {
     1: "arguments gate turns limits query queries loss noise tails ask receipt privacy policy explanation wishes "
     "profile restricted idle aggregate placement provision intake simulate planning models",
     2: "engines vaults store mongo_errors mongod ledger chain registry tokens audit tls images wire files releases",
-    3: "admission archive controller lease usercloud clouds lifecycle lives "
+    3: "admission archive controller lease remote_lease usercloud clouds lifecycle lives "
     "sweeping fanout custodian logbook me aggregator remote_aggregator provider pipeline diary emission service "
     "session waking uses removal",
     4: "apps",
