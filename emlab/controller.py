@@ -76,6 +76,9 @@ class Controller:
         self.lab = lab
         self.recorder = Recorder(clock) if recorder is None else recorder
         self._idle: IdleRule = Never() if idle is None else idle
+        self.on_sweep: Callable[[str, str], None] = lambda action, user: (
+            None
+        )  # is told what a sweep did, to whose cloud
         self._vault = vault
         self._registry = registry
         self._dir = lab_dir
@@ -349,7 +352,7 @@ class Controller:
         self._removal.again()
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
-        done = sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now())
+        done = sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now(), tell=self.on_sweep)
         self._lives.remember()
         return done
 

@@ -30,6 +30,7 @@ from emlab.wire.serve import Entrance, Server, bearer
 from emlab.wire.table import Route
 
 OTHER = "request"  # for nothing that there is
+SWEEP = "the service"  # who acts for the idle rule, and for what owners say of it
 STREAM = replace(
     CONTROL_BY_NAME["events"],
     name="stream",
@@ -76,6 +77,7 @@ class Service:
         self.mode = signup
         self.follow = partial(setattr, controller, "idle") if follow is None else follow
         self.leases = NamedLeases(controller.life, controller.life_of, registry, clock=clock)
+        controller.on_sweep = lambda action, user: self.audit.count(SWEEP, action, user=user)
 
     def server(self) -> Server:
         """An App that answers the routes."""

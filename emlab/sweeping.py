@@ -15,7 +15,14 @@ log = logging.getLogger(__name__)
 WAKE_WAIT_S = 5.0
 
 
-def sweep(lives: Mapping[str, Lifecycle], states: Mapping[str, CloudState], rule: IdleRule, now: float) -> list[str]:
+def sweep(
+    lives: Mapping[str, Lifecycle],
+    states: Mapping[str, CloudState],
+    rule: IdleRule,
+    now: float,
+    *,
+    tell: Callable[[str, str], None],
+) -> list[str]:
     """The users whose clouds were paused or locked now, each once. One that could not be is logged.
 
     A cloud that could not be locked when that was asked for is tried again, and one that has lost its vault is locked,
@@ -23,7 +30,7 @@ def sweep(lives: Mapping[str, Lifecycle], states: Mapping[str, CloudState], rule
 
     Args:
         lives: by user. states: by cloud, what the engine says of them; a cloud that is not in it is left as it is.
-        now: UTC seconds.
+        now: UTC seconds. tell: called with what was done ("lock", "pause" or "wake"), and the user.
     """
 
     def those(state: CloudState) -> dict[str, Lifecycle]:
@@ -32,19 +39,25 @@ def sweep(lives: Mapping[str, Lifecycle], states: Mapping[str, CloudState], rule
             user: life for user, life in lives.items() if states.get(life.spec.cloud) is state and user not in locked
         }
 
+    def each(users: list[str], action: str, act: Callable[[str], None]) -> list[str]:
+        did = [user for user in users if _try(user, action, act)]
+        for user in did:
+            tell(action, user)
+        return did
+
     locked: list[str] = []
     closing = [user for user, life in lives.items() if life.closing]
-    locked += _each(closing, "locked", lambda user: lives[user].end_lock())
+    locked += each(closing, "lock", lambda user: lives[user].end_lock())
     awake = those(CloudState.RUNNING) | those(CloudState.PAUSED)
     bereft = [user for user, life in awake.items() if not _is_open(user, life)]
-    locked += _each(bereft, "locked", lambda user: lives[user].end_bereft())
+    locked += each(bereft, "lock", lambda user: lives[user].end_bereft())
     if isinstance(rule, LockRule):
         idle = [user for user in _chosen(rule.due_to_lock, lives, now) if _is_open(user, lives[user])]
-        locked += _each(idle, "locked", lambda user: lives[user].lock(unused_since=now))
-    paused = _each(_chosen(rule.due, those(CloudState.RUNNING), now), "paused", lambda user: lives[user].pause())
+        locked += each(idle, "lock", lambda user: lives[user].lock(unused_since=now))
+    paused = each(_chosen(rule.due, those(CloudState.RUNNING), now), "pause", lambda user: lives[user].pause())
     if isinstance(rule, WakeRule):
         due = _chosen(rule.due_to_wake, those(CloudState.PAUSED), now)
-        _each(due, "woken", lambda user: lives[user].wake(WAKE_WAIT_S))
+        each(due, "wake", lambda user: lives[user].wake(WAKE_WAIT_S))
     return locked + paused
 
 
@@ -62,17 +75,17 @@ def _chosen(
     return [users[cloud] for cloud in decide([life.use() for life in lives.values()], now)]
 
 
-def _each(users: list[str], done: str, act: Callable[[str], None]) -> list[str]:
-    did = []
-    for user in users:
-        try:
-            act(user)
-            did.append(user)
-        except InUse:  # somebody has begun to use it meanwhile
-            log.debug("the cloud of %s is in use", user)
-        except EmlabError as exc:
-            log.warning("the cloud of %s was not %s: %s", user, done, exc)
-    return did
+def _try(user: str, action: str, act: Callable[[str], None]) -> bool:
+    """Whether that came to pass. What failed is logged."""
+    try:
+        act(user)
+    except InUse:  # somebody has begun to use it meanwhile
+        log.debug("the cloud of %s is in use", user)
+    except EmlabError as exc:
+        log.warning("could not %s the cloud of %s: %s", action, user, exc)
+    else:
+        return True
+    return False
 
 
 def _is_open(user: str, life: Lifecycle) -> bool:

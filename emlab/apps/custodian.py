@@ -1,7 +1,7 @@
 """The program in the cloud: parent of mongod, custodian behind HTTP on a unix socket.
 
 Run as `python -m emlab.apps.custodian --run RUN_DIR --data VAULT_DIR`. SIGTERM ends it in order (exit 0); when
-mongod dies it exits 1, and mongod dies with it.
+mongod dies it exits 1 at once, and mongod dies with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import importlib
 import logging
 import os
 import random
-import signal
 import sys
 import threading
 import uuid
@@ -52,20 +51,19 @@ def serve(run_dir: Path, vault_dir: Path) -> int:
     """Start mongod, serve, stop mongod; returns the exit status. Raises EmlabError."""
     provision = provisioning.read(run_dir)
     provisioning.check_marker(vault_dir, provision.marker)
-    died = threading.Event()
-
-    def end_with_mongod(status: int) -> None:
-        log.error("mongod ended with status %d, and so does this cloud", status)
-        died.set()
-        os.kill(os.getpid(), signal.SIGTERM)
-
     mongod = Mongod(vault_dir / provisioning.DATABASE_DIR, run_dir, on_death=end_with_mongod)
     try:
         mongod.start(meanwhile=import_rest)  # which on two cores costs next to nothing
         _serve_http(_server(provision, mongod, run_dir), run_dir / SOCKET)
     finally:
         mongod.stop()
-    return 1 if died.is_set() else 0
+    return 0
+
+
+def end_with_mongod(status: int) -> None:
+    """This program has ended: who still waits for an answer would wait for a database that does not come back."""
+    log.error("mongod ended with status %d, and so does this cloud", status)
+    os._exit(1)
 
 
 def _keep_heap_small() -> None:

@@ -39,6 +39,7 @@ from emlab.wire.transport import App, Reply
 T = TypeVar("T")
 GRACE_S = 5
 MAX_CONNECTIONS = 256
+MOST_WAITING = 16  # requests on one connection behind the one that is being answered
 REST_S, LATE_S = 1.0, 0.1
 RETRY_AFTER_S = 2.0
 UNREAD_S = 30.0
@@ -91,11 +92,12 @@ class Record(Protocol):
 class BoundedHead(HttpToolsProtocol):
     """HTTP whose heads (request line and headers) have at most MAX_HEADER_BYTES, for clients that read their answers.
 
-    The parser itself takes any length, and the server waits for ever.
+    The parser itself takes any length and any number of requests at once, and the server waits for ever.
     """
 
     UNREAD_S: ClassVar[float] = UNREAD_S
     _in_head = _dropped = False
+    _ends = False  # with the answers that are under way; what still comes is not looked at
     _head_bytes = _drained = 0
     _unread: tuple[int, int, int] | None = None  # when it was looked at last: see `_look`
     _looking: asyncio.TimerHandle | None = None
@@ -160,7 +162,9 @@ class BoundedHead(HttpToolsProtocol):
         self._looking = self.loop.call_later(self.UNREAD_S, self._look)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins. Raises Unreachable, which ends the parsing: there is to be none any more."""
+        if self._ends:
+            raise Unreachable("this connection ends")
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
@@ -177,13 +181,19 @@ class BoundedHead(HttpToolsProtocol):
             refused, status = BadQuery("a request names its host, once"), 400
         elif self._is_full():
             refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
+        elif len(self.pipeline) >= MOST_WAITING:
+            refused, status = TooMany("there are too many requests on this connection: read their answers"), 429
         if refused is not None:
             self.app = refusing(problem.encode(refused, status=status))
+        super().on_headers_complete()  # which may find that the request is none
+        if refused is not None:
+            self._ends = True
             self._record(refused.kind)
-        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         """The connection ends when a head is too long, long before it is all there."""
+        if self._ends:
+            return
         began_before = self._in_head
         super().data_received(data)
         if self._in_head:
@@ -209,15 +219,23 @@ class BoundedHead(HttpToolsProtocol):
         self.turn_away(BadQuery("this is no HTTP request"), 400)
 
     def turn_away(self, error: EmlabError, status: int) -> None:
-        """The error is the answer to what did not become a request, and the connection ends."""
-        if not self.transport.is_closing():
+        """The error is the answer to what did not become a request, and the connection ends.
+
+        Where answers to whole requests before it are under way, it ends with them instead.
+        """
+        if self.transport.is_closing() or self._ends:
+            return
+        self._ends = True
+        self._record(error.kind)
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
             _, reply = problem.encode(error, status=status)
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
             media = "Content-Type: application/problem+json\r\n"
             self.transport.write(f"{head}{media}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
             self.transport.close()
             self.loop.call_later(CLOSE_S, self._close_soon)
-            self._record(error.kind)
 
     def shutdown(self) -> None:
         """The server ends, and so does this connection, once what is under way was answered."""
@@ -284,7 +302,7 @@ def refusing(reply: Reply) -> Response:
 
 def _when_again(status: int) -> dict[str, str]:
     """The header that says when what cannot be answered now may be asked again."""
-    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status == 503 else {}
+    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status in (429, 503) else {}
 
 
 def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Starlette:

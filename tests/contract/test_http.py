@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ import uvloop
 from emlab.apps import http
 from emlab.apps.bodies import MAX_READING_BYTES
 from emlab.apps.http import MAX_CONNECTIONS, server
+from emlab.apps.joining import Joined
 from emlab.clock import wait_until
 from emlab.errors import NotPermitted
 from emlab.wire import problem
@@ -90,6 +92,36 @@ def test_an_empty_answer_is_not_called_json(line: socket.socket) -> None:
     for path, kind in (("/nothing", b"text/html"), ("/", b"application/json")):
         line.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\nContent-Length: 0\r\n\r\n".encode())
         assert b"content-type: " + kind in line.recv(1 << 16)
+
+
+class Watched:
+    """A transport, and what is written to it."""
+
+    def __init__(self, transport: asyncio.Transport, pieces: list[bytes]) -> None:
+        self._transport = transport
+        self._pieces = pieces
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._transport.write(data)
+
+
+def test_the_head_and_a_small_body_of_an_answer_leave_in_one_piece(
+    to: UnixTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[bytes] = []
+
+    def joined(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> Joined:
+        return Joined(cast(asyncio.Transport, Watched(transport, pieces)), loop)
+
+    monkeypatch.setattr(http, "Joined", joined)
+    assert send(to, PLEASE, b"hi") == (200, b"2")
+    (piece,) = pieces
+    assert piece.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert piece.endswith(b"\r\n\r\n2")
 
 
 @pytest.mark.parametrize("host", ["", "elsewhere/nothing?"])

@@ -126,6 +126,20 @@ def test_a_cloud_that_was_killed_while_it_was_paused_is_started_by_the_next_requ
 
 
 @REAL
+def test_only_the_first_request_hears_of_a_database_that_was_killed_in_its_sleep(lab: em.Lab) -> None:
+    ann = lab.controller.signup("ann")
+    with gateway(lab) as client:
+        assert client.get(ann, "/entries/counts").status == 200
+        for _ in range(4):
+            pid = pid_of(lab, ann, "mongod")
+            ann.pause()
+            kill(pid)
+            first = client.get(ann, "/entries/counts")
+            assert first.status == 200 or first.kind in ("StoreError", "Unreachable")
+            assert client.get(ann, "/entries/counts").status == 200
+
+
+@REAL
 def test_a_cloud_that_was_frozen_behind_our_back_wakes(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     life = lab.controller.life("ann")

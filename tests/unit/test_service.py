@@ -477,6 +477,14 @@ def test_an_admin_sets_the_idle_rule(caller: Caller, admin: str, lab: em.Lab) ->
     assert lab.idle == em.Never()
 
 
+def test_what_the_idle_rule_did_is_on_record_and_its_owner_sees_it(caller: Caller, lab: em.Lab, ann: str) -> None:
+    for rule in (em.PauseAfter(0.001), em.PauseAfter(0.001, lock_after_s=0.002)):
+        lab.controller.idle = rule
+        assert wait_until(lambda: lab.controller.sweep() == ["ann"], 5)
+    rows = caller.ask(ann, "/audit")
+    assert [(row["actor"], row["action"]) for row in rows[1:]] == [("the service", "pause"), ("the service", "lock")]
+
+
 def test_uses_are_counted_and_every_refusal_is_on_record(caller: Caller, ann: str) -> None:
     cloud, service = caller.service.controller.status("ann").cloud, caller.service
 
