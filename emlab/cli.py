@@ -191,11 +191,15 @@ def clean(
     lab: Annotated[
         str | None, typer.Option(help="Only this lab, even if it was kept.", autocompletion=cli_served.complete_lab)
     ] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
 ) -> None:
     """Remove labs whose process is gone, with clouds and data; kept labs only when named."""
     from emlab.cleaning import clean as clean_labs
     from emlab.parts import emlab_home
 
+    if lab is not None and not yes:
+        typer.confirm(f"remove the lab {lab} with all its clouds and their data, for ever?", abort=True, err=True)
     lines = clean_labs(emlab_home(), lab)
     print("\n".join(lines) or "nothing to clean")
 

@@ -188,7 +188,7 @@ def forget(
     client.status(user)
     others = [status for status in client.clouds().statuses() if status.user != user]
     if not yes:
-        typer.confirm(f"remove the cloud of {user} and all its data, for ever?", abort=True)
+        typer.confirm(f"remove the cloud of {user} and all its data, for ever?", abort=True, err=True)
     client.forget(user)  # an owner's token ends with the cloud
     return others
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from emlab import serving
-from emlab.errors import ConfigError, LabInUse, MistypedCode
+from emlab.errors import ConfigError, LabInUse, MistypedCode, NotPermitted
 from emlab.files import read_private, replacing
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
@@ -73,10 +73,27 @@ def served_here(
     if served is None:
         yield None
         return
-    token = read_token(token_file or folder / serving.TOKEN_FILE)
+    file = token_file or folder / serving.TOKEN_FILE
     fingerprint = served.fingerprint if ca is None else None
-    with ControllerClient(served.url, token, ca=ca, fingerprint=fingerprint, timeout_s=timeout_s) as client:
-        yield client
+    with ControllerClient(served.url, read_token(file), ca=ca, fingerprint=fingerprint, timeout_s=timeout_s) as client:
+        try:
+            yield client
+        except NotPermitted as exc:
+            if _holds(client):
+                raise
+            raise ConfigError(
+                f"the token in {file} opens nothing any more: name a file with another one with --token-file; "
+                "if no admin's token is left, `emlab serve` makes one when it starts"
+            ) from exc
+
+
+def _holds(client: ControllerClient) -> bool:
+    """Whether its token is anybody's."""
+    try:
+        client.me()
+    except NotPermitted:
+        return False
+    return True
 
 
 def _meant(name: str | None, *, new: bool = False) -> str:

@@ -104,20 +104,30 @@ def choose_vault(folder: Path) -> tuple[str, str]:
 
 def choose_engine() -> tuple[str, str]:
     """ "docker" or "process", and the reason."""
+    from emlab import images
+
+    lacks = missing_of(load(ENGINES, "docker", "engine")) or unready("docker")
+    if lacks is not None:
+        return "process", lacks
+    return "docker", f"a Docker engine answers and has the image {images.current_tag()}"
+
+
+def unready(engine: str) -> str | None:
+    """Why an engine that answers cannot start a cloud now; None if it can."""
+    if engine != "docker":
+        return None
     import docker
 
     from emlab import images
 
-    lacks = missing_of(load(ENGINES, "docker", "engine"))
-    if lacks is not None:
-        return "process", lacks
     client = docker.from_env()
     try:
-        return "docker", f"a Docker engine answers and has the image {images.require(client)}"
+        images.require(client)
     except ImageMissing as exc:
-        return "process", str(exc)
+        return str(exc)
     finally:
         client.close()
+    return None
 
 
 def build_image(say: Callable[[str], None], *, base: str | None = None) -> str:

@@ -76,7 +76,7 @@ all within their intervals with {{ interval_percent }} %</p>
 {{ release.failed }} failed. Trust: {{ release.trust }}.</p>
 <p class="note">The interval is about the sum over the clouds that answered; it says nothing of the others.</p>
 {% else %}
-<p class="release">Nothing was released.</p>
+<p class="release">{{ lead }}</p>
 {% endif %}
 {% for name, image in images.items() %}
 <figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}"></figure>
@@ -156,6 +156,7 @@ def write(
     environment: Mapping[str, object],
     figures: Mapping[str, Figure],
     title: str,
+    lead: str = "",
 ) -> list[Path]:
     """The folder holds all of the run, and report.html shows it without any other file.
 
@@ -167,6 +168,7 @@ def write(
         release: None if nothing was released; then there is no release.json.
         params, environment: plain values.
         figures: by name; NAME.png is lower case letters, digits, - and _.
+        lead: the sentence at the top of the page, where nothing was released.
     Returns:
         the files, in the order in which they were written.
     Raises:
@@ -181,7 +183,9 @@ def write(
     }
     if release is not None:
         files["release.json"] = _json("release", release)
-    page = _page(title, frame, release=release, tables=(params, environment), images=images)
+    page = _page(
+        title, frame, lead=lead or "Nothing was released.", release=release, tables=(params, environment), images=images
+    )
     files["report.html"] = page.encode()
     check_folder(out_dir)
     return [_replace(out_dir / name, content) for name, content in files.items()]
@@ -222,6 +226,7 @@ def _page(
     title: str,
     frame: pd.DataFrame,
     *,
+    lead: str,
     release: Release | None,
     tables: tuple[Mapping[str, object], Mapping[str, object]],
     images: Mapping[str, bytes],
@@ -233,6 +238,7 @@ def _page(
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
     return template.render(
         title=title,
+        lead=lead,
         release=release,
         interval=release.interval(ALPHA) if release and release.is_number else None,
         cells=Markup(release.frame(ALPHA).to_html(index=False, border=0, max_rows=60)) if release else "",  # noqa: S704

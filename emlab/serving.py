@@ -22,6 +22,7 @@ from emlab.errors import ConfigError, EmlabError
 from emlab.files import replacing
 from emlab.key import new_token
 from emlab.lab import Lab
+from emlab.parts import unready
 from emlab.registry import check_free, owner_of
 from emlab.service import Service, SignupMode
 
@@ -88,6 +89,8 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
     listening.check(chosen)
     with _listening(lab, chosen) as listener, lab.start(sweep=False):
         say(repr(lab) + (f"; engine: {lab.engine_reason}" if lab.engine_reason else ""))
+        if (lacks := unready(lab.engine)) is not None:
+            say(f"clouds that run or sleep go on, and no other can start: {lacks}")
         lab.recorder.keep(KEPT_EVENTS)
         certificate = listening.certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))

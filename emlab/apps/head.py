@@ -23,9 +23,8 @@ CONTINUE = b"100-continue"
 NO_CLOUD = "there is no such cloud; the paths of one begin with /CLOUD/, which is its id, 32 hex digits"
 Headers = Sequence[tuple[bytes, bytes]]  # with names in lower case
 _OF_CLOUD = re.compile(rb"/([0-9a-f]{32})(?:/|\Z)")
-_CLOUD = re.compile(rb"/[0-9a-f]{32}/")
 _SEGMENT = rb"(?!\.\.?(?:/|\Z))[\w.~!$&'()*+,;=:@-]+"
-_PATH = re.compile(rb"/([0-9a-f]{32})(/(?:" + _SEGMENT + rb"/)*(?:" + _SEGMENT + rb")?)")
+_PATH = re.compile(rb"/([0-9a-f]{32})(/(?:" + _SEGMENT + rb"/)*(?:" + _SEGMENT + rb")?)?")
 _QUERY = re.compile(rb"[!-~]*")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OF_EMISSION = frozenset(route.path.partition("{")[0] for route in EMISSION_ROUTES)
@@ -78,12 +77,12 @@ def cloud_of(scope: Scope) -> str | None:
 def where(scope: Scope) -> tuple[str, str]:
     """The cloud and the path in it that a request is for. Raises UnknownUser, BadQuery."""
     raw = scope["raw_path"]
-    if _CLOUD.match(raw) is None:
+    if _OF_CLOUD.match(raw) is None:
         raise UnknownUser(NO_CLOUD)
     found = _PATH.fullmatch(raw)
     if found is None or _QUERY.fullmatch(scope["query_string"]) is None:
         raise BadQuery("a path here consists of letters, digits and some signs, without percent, dot or empty segments")
-    return found[1].decode(), found[2].decode()
+    return found[1].decode(), (found[2] or b"/").decode()
 
 
 def read(scope: Scope, path: str) -> Asked:

@@ -65,6 +65,8 @@ def check(chosen: Listening) -> None:
         raise ConfigError(f"plain HTTP is for this host only: serve {chosen.host} with TLS")
     if bool(chosen.certificate) != bool(chosen.key):
         raise ConfigError("a certificate comes with its key: give both, or none to have one made")
+    if chosen.tls and chosen.certificate:
+        tls.given(Path(chosen.certificate), Path(chosen.key))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from emlab.measure.overhead import conditions, overhead
 from emlab.measure.pausing import pause_wake
 from emlab.measure.phoning import phone
 from emlab.measure.plan import interleave
-from emlab.measure.ratio import TARGETS, Target, compare, ratio_of_medians
+from emlab.measure.ratio import TARGETS, Target, compare, on_targets, ratio_of_medians
 from emlab.measure.results import write_report
 from emlab.measure.samples import Samples, as_events
 from emlab.measure.starting import start
@@ -35,6 +35,7 @@ __all__ = [
     "imports",
     "interleave",
     "memory",
+    "on_targets",
     "overhead",
     "pause_wake",
     "phone",

@@ -105,6 +105,21 @@ def met(low: float, high: float, target: float) -> bool | None:
     return False if low > target else None
 
 
+def on_targets(table: pd.DataFrame) -> str:
+    """Which targets are met, missed or undecided, in a sentence; "" without any. `table`: as `compare` gives it."""
+    import pandas as pd
+
+    names: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for row in table[table["target"].notna()].to_dict("records"):
+        met = None if pd.isna(row["met"]) else bool(row["met"])
+        names[met].append(" on ".join(filter(None, (row["measure"], row["engine"]))))
+    if not any(names.values()):
+        return ""
+    said = [f"{len(names[True])} of {sum(map(len, names.values()))} targets are met"]
+    said += [f"{word}: {', '.join(names[met])}" for met, word in ((False, "missed"), (None, "undecided")) if names[met]]
+    return f"{'; '.join(said)}."
+
+
 def ratio_of_medians(ours: Numbers, base: Numbers, rng: np.random.Generator) -> tuple[float, float, float]:
     """The median of `ours` divided by that of `base`, and the ends of its 95 % interval.
 
@@ -112,7 +127,7 @@ def ratio_of_medians(ours: Numbers, base: Numbers, rng: np.random.Generator) -> 
         ours, base: one number for each round, in the same order; inf is a failure.
     Returns:
         ratio, low, high. Percentiles of the ratio over 5,000 resamples of the rounds, each with both of its numbers,
-        because what disturbs a machine disturbs neighbours. NaN where both medians are inf.
+        because what disturbs a machine disturbs neighbours. NaN where both medians are inf; of one round, the ends.
     Source: Efron, "Bootstrap methods: another look at the jackknife" (1979).
     """
     import numpy as np
@@ -121,6 +136,8 @@ def ratio_of_medians(ours: Numbers, base: Numbers, rng: np.random.Generator) -> 
     with np.errstate(invalid="ignore"):  # inf / inf
         ratio = float(np.median(ours) / np.median(base))
         ratios = np.median(ours[drawn], axis=1) / np.median(base[drawn], axis=1)
+    if len(ours) == 1:  # drawn again and again it would seem certain
+        return ratio, math.nan, math.nan
     tail = (1 - LEVEL) / 2
     # ends that were drawn: between inf and a number there is nothing
     low = float(np.quantile(ratios, tail, method="lower"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import plots, report
-from emlab.measure.ratio import TARGETS, Target, compare
+from emlab.measure.ratio import TARGETS, Target, compare, on_targets
 from emlab.measure.samples import as_events
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def write_report(
         figures={"ratios": plots.ratios(table)},
         title=title,
         environment=report.environment(" ".join(filter(None, samples["engine"].unique())), "plain", **conditions),
+        lead=on_targets(table),
     )
 
 
@@ -54,11 +55,13 @@ def write_run(
     figures: Mapping[str, Figure],
     title: str,
     environment: Mapping[str, object] | None = None,
+    lead: str = "",
 ) -> list[Path]:
     """The folder holds samples as events.parquet, tables by name, figures and report.html; returns the files.
 
     Args:
         environment: as `report.environment` gives it; None is that of a run without clouds.
+        lead: the first sentence of the page.
     """
     files = list(
         report.write(
@@ -69,6 +72,7 @@ def write_run(
             environment=report.environment("", "plain") if environment is None else environment,
             figures=figures,
             title=title,
+            lead=lead,
         )
     )
     for name, table in tables.items():

@@ -42,6 +42,7 @@ from emlab.measure.gateway_costs import (
 from emlab.measure.gateway_load import under_load
 from emlab.measure.gateway_stand_in import in_place_of
 from emlab.measure.plan import interleave
+from emlab.measure.ratio import on_targets
 from emlab.measure.results import write_run
 from emlab.measure.samples import Samples
 from emlab.parts import choose_engine
@@ -308,4 +309,5 @@ def write_report(
         figures={"costs": plots.ratios(shown(table)), "waits": plots.waits(samples)},
         title="What waking on request costs",
         environment=report.environment(" ".join(samples["engine"].unique()), "plain", **conditions),
+        lead=on_targets(shown(table)),
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from emlab.clock import SYSTEM_CLOCK, wait_until
+from emlab.clouds import how_many
 from emlab.errors import ConfigError, EmlabError, EngineError, WireError
 from emlab.fanout import fan_out
 from emlab.idle import IdleRule
@@ -156,7 +157,7 @@ class _Panel:
         users = tuple(self._users.value)
         if users and users != self._to_lock:
             self._look()
-            self._say(f"click Lock again to lock {len(users)} selected clouds: only their owners' keys unlock them")
+            self._say(f"click Lock again to lock {how_many(len(users))}: only their owners' keys unlock them")
             self._to_lock = users
         else:
             self._each("locked", self._source.controller.lock, CloudState.STOPPED)
@@ -166,7 +167,7 @@ class _Panel:
         users = list(self._users.value)
         if not users:
             return self._say("no cloud is selected: click some in the list, or Select all", alarm=True)
-        self._say(f"{len(users)} selected clouds are being {done} …")
+        self._say(f"{how_many(len(users))}: being {done} …")
         said = dict(zip(users, fan_out(users, _attempt(step), description=done, progress=False), strict=True))
         self._look()
         for user in users:
@@ -175,13 +176,13 @@ class _Panel:
             ):  # such as a locked one that was to be paused
                 said[user] = f"{user}: it is {self._states[user]}"
         problems = [why for why in said.values() if why]
-        sentence = f"{len(users) - len(problems)} of {len(users)} selected clouds {done}"
+        sentence = f"{len(users) - len(problems)} of {how_many(len(users))} {done}"
         self._say("; ".join([sentence, *problems]), alarm=bool(problems))
 
     def _select_all(self) -> None:
         self._look()
         self._users.value = self._users.options
-        self._say(f"{len(self._users.value)} clouds selected")
+        self._say(f"{how_many(len(self._users.value))} selected")
 
     def _refresh(self) -> None:
         self._look(stats=True)
@@ -189,7 +190,7 @@ class _Panel:
 
     def _count(self) -> None:
         n = len(self._users.options)
-        self._say(f"{n} clouds {self._source.where()}, idle rule {self._source.idle()[1]}")
+        self._say(f"{how_many(n)} {self._source.where()}, idle rule {self._source.idle()[1]}")
 
     def _chosen(self, make: Callable[[], IdleRule]) -> None:
         self._act(partial(self._follow, make))

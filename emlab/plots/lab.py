@@ -160,7 +160,7 @@ def _ratio_figure(frame: pd.DataFrame, subject: str, axis: str) -> Figure:
         _ratio_rows(axes, rows.to_dict("records"), axis)
     failed = int(frame["failed"].sum() + frame["raw_failed"].sum())
     attempts = f"{len(frame)} measures, {failed} attempts failed"
-    legend = "mark: ratio of medians, bar: 95 % interval, tall line: target, hollow: target not surely met"
+    legend = "bar: 95 % interval, tall line: target, hollow: not surely met"
     title(panels[0], subject, f"{attempts}; {legend}")
     return figure
 

@@ -12,19 +12,21 @@ from emlab.errors import ConfigError
 
 def check_url(url: str, whose: str = "a controller") -> str:
     """The URL, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
-    wrong = ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {str(url)[:200]!r}")
+    shown = "one with a name or a password in it" if "@" in str(url) else repr(str(url)[:200])
+    wrong = ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {shown}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except (ValueError, AttributeError) as exc:  # no address, no port, no text
-        raise wrong from exc
+    except (ValueError, AttributeError):  # no address, no port, no text; whose own words may quote a password
+        raise wrong from None
     if (
         parts.scheme not in ("http", "https")
         or not host
         or port == 0
         or parts.query
         or parts.fragment
-        or parts.username
+        or "@" in parts.netloc
+        or not url.isprintable()
     ):
         raise wrong
     if parts.scheme == "http" and not is_loopback(host):

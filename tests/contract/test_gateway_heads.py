@@ -215,7 +215,16 @@ def test_a_path_that_is_not_plain_is_refused(client: Client, ann: em.UserCloud, 
     assert asked == []
 
 
-@pytest.mark.parametrize("where", ["/{}", "/{}0/x", "/{:.31}/x", "/{}x/y", "/x/{}/y", "//{}/x", "/%30{:.31}/x"])
+def test_the_address_of_a_cloud_without_a_slash_is_that_with_it(
+    client: Client, ann: em.UserCloud, asked: list[Asked]
+) -> None:
+    cloud = client.life("ann").spec.cloud
+    bare, whole = (client.send("GET", path, token=ann.token) for path in (f"/{cloud}", f"/{cloud}/"))
+    assert (bare.status, bare.body) == (whole.status, whole.body)
+    assert [path for _, path, *_ in asked] == ["/", "/"]
+
+
+@pytest.mark.parametrize("where", ["/{}0", "/{}0/x", "/{:.31}/x", "/{}x/y", "/x/{}/y", "//{}/x", "/%30{:.31}/x"])
 def test_what_is_no_cloud_is_not_found(client: Client, ann: em.UserCloud, asked: list[Asked], where: str) -> None:
     cloud = client.life("ann").spec.cloud
     unknown = client.send("GET", f"/{cloud[::-1]}/policy", token=ann.token)

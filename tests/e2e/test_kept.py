@@ -57,7 +57,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     with em.Lab("process", name="study", keep=True, idle=None):  # whose engine is then known
         pass
     yield made
-    made("clean", "--lab", "study")
+    made("clean", "--lab", "study", "--yes")
 
 
 def test_a_day_goes_in_and_an_archive_comes_out(shell: Shell) -> None:

@@ -220,7 +220,7 @@ def refused(config: Path) -> str:
 def test_what_cannot_be_served_is_said_and_nothing_is_left(
     serve: dict[str, object], said: str, home: Path, tmp_path: Path
 ) -> None:
-    assert said in refused(lab_file(tmp_path / "lab.toml", "memory", serve, keep=False))
+    assert said in refused(lab_file(tmp_path / "lab.toml", "process", serve, keep=True))
     assert list(home.rglob("*.sqlite")) == []
 
 
@@ -312,6 +312,17 @@ def test_a_revoked_token_opens_nothing_from_that_moment(lab: Served, admin: Cont
             with pytest.raises(em.NotPermitted), device.using("ann") as line:
                 line.call("counts", dict[str, int], token=phone.token)
         assert mine.cloud("ann", token=ann.token).counts() == {KEY: 1}
+
+
+@PROCESS
+def test_a_file_whose_token_was_revoked_is_named(lab: Served, admin: ControllerClient, home: Path) -> None:
+    (token,) = admin.tokens()
+    admin.revoke(token.id)
+    done = subprocess.run(
+        [sys.executable, "-m", "emlab.cli", "status", "--lab", "served"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"the token in {home / 'labs' / 'served' / 'admin.token'} opens nothing any more" in done.stderr
 
 
 @PROCESS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from emlab.clock import ManualClock
 from emlab.errors import CloudGone, ConfigError
-from emlab.measure import TARGETS, Samples, as_events, compare, interleave, ratio_of_medians
+from emlab.measure import TARGETS, Samples, as_events, compare, interleave, on_targets, ratio_of_medians
 from emlab.record import summarize
 
 SECONDS = st.floats(1e-4, 1e3)
@@ -61,7 +61,7 @@ class TestInterleave:
 
 class TestRatio:
     @settings(deadline=None, max_examples=30)
-    @given(values=st.lists(SECONDS, min_size=1, max_size=40), factor=st.floats(0.1, 10))
+    @given(values=st.lists(SECONDS, min_size=2, max_size=40), factor=st.floats(0.1, 10))
     def test_arms_in_a_fixed_ratio_have_that_ratio_and_no_width(self, values: list[float], factor: float) -> None:
         base = np.array(values)
         for end in ratio_of_medians(base * factor, base, rng()):
@@ -98,6 +98,23 @@ class TestRatio:
         assert (ratio, high) == (3.0, math.inf)
         assert ratio_of_medians(np.full(5, math.inf), base, rng()) == (math.inf,) * 3
         assert all(math.isnan(end) for end in ratio_of_medians(np.full(5, math.inf), np.full(5, math.inf), rng()))
+
+    def test_one_round_is_sure_of_nothing(self) -> None:
+        ratio, low, high = ratio_of_medians(np.array([1.2]), np.array([1.0]), rng())
+        assert ratio == pytest.approx(1.2)
+        assert math.isnan(low)
+        assert math.isnan(high)
+        assert compare(samples([1.0], [1.0]))["met"].isna().all()
+
+
+class TestTargets:
+    def test_a_sentence_names_what_is_missed_and_what_is_undecided(self) -> None:
+        table = compare(samples([2.0] * 9, [1.0] * 9))
+        assert on_targets(table) == "0 of 1 targets are met; missed: pause on docker."
+        assert on_targets(compare(samples([1.0] * 9, [1.0] * 9))) == "1 of 1 targets are met."
+        unsure = compare(samples([1.0], [1.0]))
+        assert on_targets(unsure) == "0 of 1 targets are met; undecided: pause on docker."
+        assert on_targets(compare(samples([1.0] * 5, [1.0] * 5, engine="process"))) == ""
 
 
 class TestCompare:

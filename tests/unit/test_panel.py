@@ -161,7 +161,7 @@ class TestTurning:
         hand.users.value = ("bob",)
         hand.click("Pause")
         assert hand.table == states(lab) == {"ann": "running", "bob": "paused", "eve": "running"}
-        assert hand.message == "1 of 1 selected clouds paused"
+        assert hand.message == "1 of 1 cloud paused"
         hand.users.value = ("ann", "bob")
         hand.click("Pause")
         assert hand.table == states(lab) == {"ann": "paused", "bob": "paused", "eve": "running"}
@@ -169,14 +169,14 @@ class TestTurning:
         assert (hand.users.value, hand.message) == (NAMES, "3 clouds selected")
         hand.click("Wake")
         assert hand.table == states(lab) == dict.fromkeys(NAMES, "running")
-        assert hand.message == "3 of 3 selected clouds woken"
+        assert hand.message == "3 of 3 clouds woken"
         assert not hand.complains
 
     def test_a_locked_cloud_is_not_woken_without_its_key(self, of: em.Lab | ControllerClient, lab: em.Lab) -> None:
         hand = Hand(of.panel())
         hand.users.value = ("bob",)
         hand.click("Lock")
-        assert hand.message == "click Lock again to lock 1 selected clouds: only their owners' keys unlock them"
+        assert hand.message == "click Lock again to lock 1 cloud: only their owners' keys unlock them"
         assert not hand.complains
         hand.users.value = ("ann", "bob")
         hand.click("Lock")
@@ -185,15 +185,15 @@ class TestTurning:
         hand.click("Lock")  # each for other clouds, or after something else: nothing is locked
         assert states(lab) == dict.fromkeys(NAMES, "running")
         hand.click("Lock")
-        assert hand.message == "1 of 1 selected clouds locked"
+        assert hand.message == "1 of 1 cloud locked"
         assert hand.cells[1][1:3] == ["stopped", "closed"]
         assert hand.cells[1][5] == "–"
         hand.click("Select all")
         hand.click("Wake")
-        assert hand.message.startswith("2 of 3 selected clouds woken; bob: the vault of bob is closed; unlock it")
+        assert hand.message.startswith("2 of 3 clouds woken; bob: the vault of bob is closed; unlock it")
         assert hand.complains
         hand.click("Pause")
-        assert hand.message == "2 of 3 selected clouds paused; bob: it is stopped"
+        assert hand.message == "2 of 3 clouds paused; bob: it is stopped"
         assert hand.complains
         hand.click("Wake")
         lab.controller.unlock("bob", KEY)
@@ -218,7 +218,7 @@ class TestTurning:
             hand.click("Pause")
             assert hand.cells[1][4] == "1"
         assert hand.table == states(lab) == {"ann": "paused", "bob": "running", "eve": "paused"}
-        assert hand.message.startswith("2 of 3 selected clouds paused; bob: the cloud of bob is in use")
+        assert hand.message.startswith("2 of 3 clouds paused; bob: the cloud of bob is in use")
         assert hand.complains
         hand.click("Wake")
         assert not hand.complains
@@ -241,7 +241,7 @@ class TestTurning:
         hand.users.value = ("ann", "eve")
         lab.controller.forget("eve")
         hand.click("Pause")
-        assert hand.message.startswith("1 of 2 selected clouds paused; eve: nobody called 'eve' has a cloud")
+        assert hand.message.startswith("1 of 2 clouds paused; eve: nobody called 'eve' has a cloud")
         assert hand.table == {"ann": "paused", "bob": "running"}
 
     def test_a_panel_of_a_closed_lab_says_so_at_each_click_and_never_raises(self, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ class TestTurning:
         hand.click("Wake")
         assert hand.table == {"bob": "running"}
         hand.click("Refresh")
-        assert hand.message == "1 clouds at http://localhost, idle rule known to admins only"
+        assert hand.message == "1 cloud at http://localhost, idle rule known to admins only"
         assert hand.rule.disabled
         hand.click("Select all")
         hand.click("Pause")
@@ -401,7 +401,7 @@ class TestLive:
         for _ in range(5):
             hand.click("Select all")
             hand.click("Pause")
-            assert (hand.message, hand.table) == ("3 of 3 selected clouds paused", dict.fromkeys(NAMES, "paused"))
+            assert (hand.message, hand.table) == ("3 of 3 clouds paused", dict.fromkeys(NAMES, "paused"))
             hand.choose(em.PauseAfter)
             hand.enter("pause after (s)", 500.0)
             assert rule_of(lab) == em.PauseAfter(500.0)
@@ -516,7 +516,7 @@ def test_two_hundred_clouds_have_their_rows_and_memory(tmp_path: Path) -> None:
         assert {row[5] for row in hand.cells} == {"0 MiB"}
         hand.click("Select all")
         hand.click("Pause")
-        assert hand.message == "200 of 200 selected clouds paused"
+        assert hand.message == "200 of 200 clouds paused"
         assert "overflow" in hand._table.layout.keys
         assert (hand._table.layout.overflow, hand.users.rows) == ("auto", 10)
 

@@ -109,7 +109,13 @@ def test_it_does_or_refuses_the_same(both: tuple[Controller, ControllerClient], 
 
 def test_it_has_every_verb_of_the_one_here(both: tuple[Controller, ControllerClient]) -> None:
     here, there = ({name for name in dir(on) if not name.startswith("_")} for on in both)
-    inside = {"engine", "lab", "tokens", "admission"}  # parts of which elsewhere only what they do can be had
+    inside = {
+        "engine",
+        "lab",
+        "tokens",
+        "admission",
+        "on_sweep",
+    }  # parts of which elsewhere only what they do can be had
     assert here - there <= PROCESS_ONLY | inside
 
 
@@ -195,11 +201,31 @@ def test_a_lease_is_extended_and_one_that_has_ended_is_not(both: tuple[Controlle
 
 
 @pytest.mark.parametrize(
-    "url", ["https://[::1", "https://lab.example:99999", "https://lab.example:x", "lab.example", None, b"https://a", 5]
+    "url",
+    [
+        "https://[::1",
+        "https://lab.example:99999",
+        "https://lab.example:x",
+        "lab.example",
+        "https://la\nb",
+        None,
+        b"https://a",
+        5,
+    ],
 )
 def test_what_is_no_address_is_said_to_be_none(url: Any) -> None:
     with pytest.raises(em.ConfigError, match="is such as"):
         ControllerClient(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ann:hunter2@lab.example", "https://:hunter2@lab.example", "https://hunter2@[::1"]
+)
+def test_an_address_holds_no_password_and_the_refusal_shows_none(url: str) -> None:
+    with pytest.raises(em.ConfigError, match="password") as refused:
+        ControllerClient(url)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 def test_an_owner_s_client_has_the_own_cloud(both: tuple[Controller, ControllerClient]) -> None:
