@@ -40,9 +40,11 @@ def sweep(
         }
 
     def each(users: list[str], action: str, act: Callable[[str], None]) -> list[str]:
-        did = [user for user in users if _try(user, action, act)]
-        for user in did:
-            tell(action, user)
+        did = []
+        for user in users:
+            if _try(user, action, act):
+                tell(action, user)
+                did.append(user)
         return did
 
     locked: list[str] = []

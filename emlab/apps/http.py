@@ -187,8 +187,7 @@ class BoundedHead(HttpToolsProtocol):
             self.app = refusing(problem.encode(refused, status=status))
         super().on_headers_complete()  # which may find that the request is none
         if refused is not None:
-            self._ends = True
-            self._record(refused.kind)
+            self._end(refused.kind)
 
     def data_received(self, data: bytes) -> None:
         """The connection ends when a head is too long, long before it is all there."""
@@ -221,21 +220,33 @@ class BoundedHead(HttpToolsProtocol):
     def turn_away(self, error: EmlabError, status: int) -> None:
         """The error is the answer to what did not become a request, and the connection ends.
 
-        Where answers to whole requests before it are under way, it ends with them instead.
+        Whole requests before it are answered first; then the connection ends with the last of these.
         """
         if self.transport.is_closing() or self._ends:
             return
-        self._ends = True
-        self._record(error.kind)
-        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
-        else:
+        self._end(error.kind)
+        last = self.cycle
+        if last is not None and not last.response_complete:
+            if not last.more_body:
+                last.keep_alive = False
+                return
+            if self.pipeline:  # it is in the body of the last one that waits
+                self.pipeline[0] = (last, refusing(problem.encode(error, status=status)))  # type: ignore[assignment]
+                return
+            last.disconnected = True  # for whoever still answers it
+            last.message_event.set()
+        if last is None or last.response_complete or not last.response_started:
             _, reply = problem.encode(error, status=status)
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
             media = "Content-Type: application/problem+json\r\n"
             self.transport.write(f"{head}{media}Content-Length: {len(reply)}\r\n\r\n".encode() + reply)
-            self.transport.close()
-            self.loop.call_later(CLOSE_S, self._close_soon)
+        self.transport.close()
+
+    def _end(self, kind: str) -> None:
+        """The connection ends, with the answers that are under way, because of a refusal of that kind."""
+        self._ends = True
+        self._record(kind)
+        self.loop.call_later(CLOSE_S, self._close_soon)
 
     def shutdown(self) -> None:
         """The server ends, and so does this connection, once what is under way was answered."""

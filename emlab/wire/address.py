@@ -12,8 +12,10 @@ from emlab.errors import ConfigError
 
 def check_url(url: str, whose: str = "a controller") -> str:
     """The URL, without a slash at its end. Raises ConfigError: keys and tokens would be readable."""
-    shown = "one with a name or a password in it" if "@" in str(url) else repr(str(url)[:200])
-    wrong = ConfigError(f"the address of {whose} is such as https://lab.example:4430, not {shown}")
+    # what is none may be one with a password in the wrong place, and is not shown
+    wrong = ConfigError(
+        f"the address of {whose} is such as https://lab.example:4430, without a name or a password in it"
+    )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

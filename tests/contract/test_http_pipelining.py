@@ -107,6 +107,17 @@ def test_of_a_flood_those_that_may_wait_are_answered_and_the_rest_is_not_even_re
     assert len(app.asked) == 1 + MOST_WAITING
 
 
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_body_that_is_none_is_refused_in_its_turn(app: Counting, line: socket.socket, before: int) -> None:
+    app.go.set()
+    bad = b"POST /bad HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nabc"
+    line.sendall(asking("/slow") * before + bad)
+    *first, last = Answers(line).found
+    assert first == [(200, b"/slow")] * before
+    assert last[0] == 400
+    assert app.asked == ["/slow"] * before
+
+
 def test_what_was_asked_before_nonsense_is_answered_before_the_connection_ends(
     app: Counting, line: socket.socket
 ) -> None:
