@@ -60,11 +60,13 @@ class Choice:
             style={"description_width": "initial"},
             layout={"width": "17em"},
         )
-        self._fields = {kind: {f.name: self._field(f, clouds) for f in _parameters(kind)} for kind in rules.values()}
+        self._fields = {
+            kind: {f.name: self._field(kind, f, clouds) for f in _parameters(kind)} for kind in rules.values()
+        }
         self.box: HBox = widgets.HBox([self.kind], layout={"flex_flow": "row wrap", "width": "100%"})
-        self.kind.observe(self._changed, names="value")
+        self.kind.observe(lambda change: self._changed(change["new"]), names="value")
 
-    def _field(self, field: dataclasses.Field[object], clouds: int) -> BoundedFloatText:
+    def _field(self, kind: type[IdleRule], field: dataclasses.Field[object], clouds: int) -> BoundedFloatText:
         import ipywidgets as widgets
 
         label, tip = FIELDS[field.name]
@@ -78,15 +80,19 @@ class Choice:
             style={"description_width": "initial"},
             layout={"width": "17em"},
         )
-        widget.observe(self._changed, names="value")
+        widget.observe(lambda change: self._changed(kind, **{field.name: change["new"]}), names="value")
         return widget
 
-    def _changed(self, change: object) -> None:
-        fields = self._fields.get(self.kind.value, {})
+    def _changed(self, kind: type[IdleRule] | None, **entered: float) -> None:
+        """What a person chose and entered, and not what is shown by now: another thread may show the rule in force."""
+        fields = self._show_fields(kind)
+        if self._shower != threading.get_ident() and kind is not None:
+            self._told(partial(_rule, kind, {name: widget.value for name, widget in fields.items()} | entered))
+
+    def _show_fields(self, kind: type[IdleRule] | None) -> dict[str, BoundedFloatText]:
+        fields = self._fields[kind] if kind else {}
         self.box.children = (self.kind, *fields.values())
-        if self._shower != threading.get_ident() and self.kind.value is not None:
-            # the values as they are now: while the panel is busy, it may show others
-            self._told(partial(_rule, self.kind.value, {name: widget.value for name, widget in fields.items()}))
+        return fields
 
     def show(self, rule: IdleRule | None) -> None:
         """This rule is in force; None or one that cannot be chosen leaves the choice empty."""
@@ -97,6 +103,7 @@ class Choice:
                 if widget.value != value:
                     widget.value = value
             self.kind.value = kind
+            self._show_fields(kind)
 
     @contextmanager
     def _showing(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from emlab.clouds import STATE_COLOURS
 from emlab.errors import Unreachable
 from emlab.idle import AtMost, Histogram, IdleRule
 from emlab.panel import Elsewhere, Here, panel
+from emlab.panel.choice import Choice
 from emlab.panel.table import table
 from emlab.record import Event
 from emlab.remote import ControllerClient
@@ -394,6 +396,25 @@ class TestLive:
         assert wait_until(lambda: len(watchers()) == 1, SOON_S)
         hand.live.value = False
         assert ended()
+
+    def test_what_is_chosen_is_followed_whatever_the_live_panel_shows_at_that_moment(self) -> None:
+        made: list[IdleRule] = []
+        choice = Choice({"Never": em.Never, "PauseAfter": em.PauseAfter}, 3, lambda make: made.append(make()))
+        choice.show(em.Never())
+
+        def look(change: object) -> None:
+            """Another thread shows the rule that is still in force: before the choice is told."""
+            choice.kind.unobserve(look, names="index")
+            with ThreadPoolExecutor(1) as live:
+                live.submit(choice.show, em.Never()).result()
+
+        choice.kind.observe(look, names="index")
+        choice.kind.value = em.PauseAfter
+        assert made == [em.PauseAfter(60.0)]
+        choice.show(made[0])
+        field = choice.box.children[1]
+        field.value = 500.0
+        assert made[-1] == em.PauseAfter(500.0)
 
     def test_clicks_do_their_work_while_it_is_live(self, lab: em.Lab) -> None:
         hand = quick(lab)
