@@ -135,7 +135,8 @@ class Ledger(Protocol):
     def carry(self, spent: Spent, *, now: float) -> None:
         """The ledger says at least this much, of what was spent in other clouds; what is new of it counts now.
 
-        Idempotent: carried once, it is not carried into later periods.
+        Idempotent: carried once, it is not carried into later periods, unless more is: all that was ever carried counts
+        in the period of the last.
         """
 
     def keep(self, name: str, value: bytes) -> None:

@@ -272,15 +272,16 @@ class MongoLedger:
     def carry(self, spent: Spent, *, now: float) -> None:
         """See Ledger."""
         for _ in range(TRIES):
-            budget = self._read("spent", "latest", "writes", "window.number", "window.renew_s")
+            budget = self._read("spent", "latest", "writes")
             more = (spent - (spent - CARRIED_MOST)) - budget.spent
             if more == NOTHING:
                 return
-            names = ["spent", "carried.spent", *(["window.spent"] if budget.window else [])]
+            names = ("spent", "carried.spent")
             amounts = {f"{sum_}.{name}": n for sum_ in names for name, n in msgspec.to_builtins(more).items()}
             self._budget.update_one(
-                {"_id": "budget", "writes": budget.writes, **same_window(budget.window)},
-                {"$inc": amounts | {"writes": 1}, "$max": dict.fromkeys(("latest", "carried.at"), budget.at(now))},
+                {"_id": "budget", "writes": budget.writes},
+                {"$inc": amounts | {"writes": 1}, "$max": dict.fromkeys(("latest", "carried.at"), budget.at(now))}
+                | {"$set": {"window": None}},  # which may not have what was carried in an earlier period
             )
         raise StoreError("others change the ledger so fast that nothing was carried over")
 

@@ -213,6 +213,19 @@ class TestPeriods:
             debit(ledger, 101, terms(1000, renew_s=HOUR, ts=1.6 * HOUR))
         debit(ledger, 101, terms(1000, renew_s=HOUR, ts=2 * HOUR))
 
+    def test_where_more_is_carried_all_of_it_counts_in_the_period_of_the_last(self, ledger: Ledger) -> None:
+        def hourly(hour: float) -> Terms:
+            return terms(1000, renew_s=HOUR, ts=hour * HOUR)
+
+        ledger.carry(Spent(micro=300), now=1.5 * HOUR)
+        debit(ledger, 100, hourly(2.1))
+        assert ledger.remaining(hourly(2.2)) == 900
+        ledger.carry(Spent(micro=500), now=2.3 * HOUR)  # 100 more than is known
+        assert ledger.remaining(hourly(2.4)) == 1000 - 100 - 400
+        with pytest.raises(BudgetExhausted):
+            debit(ledger, 501, hourly(2.5))
+        assert ledger.remaining(hourly(3.0)) == 1000
+
     def test_a_refund_counts_only_in_the_period_of_its_debit(self, ledger: Ledger) -> None:
         def hourly(hour: float) -> Terms:
             return terms(1000, quota=1000, renew_s=HOUR, ts=hour * HOUR)
