@@ -116,8 +116,8 @@ def on_targets(table: pd.DataFrame) -> str:
     if not any(names.values()):
         return ""
     said = [f"{len(names[True])} of {sum(map(len, names.values()))} targets are met"]
-    said += [f"{word}: {', '.join(names[met])}" for met, word in ((False, "missed"), (None, "undecided")) if names[met]]
-    return f"{'; '.join(said)}."
+    said += [f"{word}: {'; '.join(names[met])}" for met, word in ((False, "Missed"), (None, "Undecided")) if names[met]]
+    return f"{'. '.join(said)}."
 
 
 def ratio_of_medians(ours: Numbers, base: Numbers, rng: np.random.Generator) -> tuple[float, float, float]:

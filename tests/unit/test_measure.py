@@ -110,10 +110,10 @@ class TestRatio:
 class TestTargets:
     def test_a_sentence_names_what_is_missed_and_what_is_undecided(self) -> None:
         table = compare(samples([2.0] * 9, [1.0] * 9))
-        assert on_targets(table) == "0 of 1 targets are met; missed: pause on docker."
+        assert on_targets(table) == "0 of 1 targets are met. Missed: pause on docker."
         assert on_targets(compare(samples([1.0] * 9, [1.0] * 9))) == "1 of 1 targets are met."
         unsure = compare(samples([1.0], [1.0]))
-        assert on_targets(unsure) == "0 of 1 targets are met; undecided: pause on docker."
+        assert on_targets(unsure) == "0 of 1 targets are met. Undecided: pause on docker."
         assert on_targets(compare(samples([1.0] * 5, [1.0] * 5, engine="process"))) == ""
 
 
