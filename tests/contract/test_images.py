@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emlab import images
+from emlab import images, parts
 from emlab.errors import EngineError, ImageMissing
 
 pytestmark = pytest.mark.needs("mongod")
@@ -92,9 +92,13 @@ def test_an_edited_tree_is_told_to_build(cloud_image: str, tree: Path) -> None:
     client = docker.from_env()
     try:
         assert images.require(client) == cloud_image
+        assert parts.unready("docker") is None
         (tree / "custodian.py").write_text("# an edit\n")
         with pytest.raises(ImageMissing, match="run: emlab images build"):
             images.require(client)
+        assert "run: emlab images build" in str(parts.unready("docker"))
+        assert parts.choose_engine() == ("process", parts.unready("docker"))
+        assert parts.unready("process") is None
     finally:
         client.close()
 

@@ -109,13 +109,8 @@ def test_it_does_or_refuses_the_same(both: tuple[Controller, ControllerClient], 
 
 def test_it_has_every_verb_of_the_one_here(both: tuple[Controller, ControllerClient]) -> None:
     here, there = ({name for name in dir(on) if not name.startswith("_")} for on in both)
-    inside = {
-        "engine",
-        "lab",
-        "tokens",
-        "admission",
-        "on_sweep",
-    }  # parts of which elsewhere only what they do can be had
+    # parts of which elsewhere only what they do can be had
+    inside = {"engine", "lab", "tokens", "admission", "on_sweep"}
     assert here - there <= PROCESS_ONLY | inside
 
 
