@@ -186,6 +186,7 @@ class BoundedHead(HttpToolsProtocol):
         if refused is not None:
             self.app = refusing(problem.encode(refused, status=status))
         super().on_headers_complete()  # which may find that the request is none
+        self.scope["path"] = self.scope["raw_path"].decode()  # as it was sent: an encoded slash is no slash
         if refused is not None:
             self._end(refused.kind)
 

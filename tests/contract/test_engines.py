@@ -29,6 +29,7 @@ from emlab.policy import Policy
 from emlab.state import CloudSpec, CloudState, Handle
 from emlab.wire import problem
 from emlab.wire.transport import Reply
+from tests.programs import docker_client, programs
 
 PATIENCE_S = 20.0
 
@@ -108,23 +109,11 @@ class Bench:
         if isinstance(self.engine, MemoryEngine):
             self.engine.fail(handle)
         else:
-            os.kill(self.processes(handle)["emlab.apps.custodian"], signal.SIGKILL)
+            os.kill(self.processes(handle)["custodian"], signal.SIGKILL)
 
     def processes(self, handle: Handle) -> dict[str, int]:
-        """The pids of the cloud's programs on this host, found by what is written in their command lines."""
-        run = "/run/emlab" if self.name == "docker" else str(handle.run_dir)
-        group = {int(pid) for pid in _container_pids(handle)} if self.name == "docker" else _all_pids()
-        found = {}
-        for pid in group:
-            line = _command(pid)
-            for program in ("emlab.apps.custodian", "mongod"):
-                if run in line and program in line and "tini" not in line:
-                    found[program] = pid
-        return found
-
-
-def _all_pids() -> set[int]:
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
+        """The pids of the cloud's programs on this host."""
+        return programs(self.name, handle)
 
 
 def _command(pid: int) -> str:
@@ -135,28 +124,9 @@ def _command(pid: int) -> str:
 
 
 def _inspect(handle: Handle) -> dict[str, object]:
-    import docker
-
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         found: dict[str, object] = client.api.inspect_container(handle.ref)
-    finally:
-        client.close()
     return found
-
-
-def _container_pids(handle: Handle) -> list[str]:
-    import docker
-
-    if not handle.ref:  # it never ran
-        return []
-    client = docker.from_env()
-    try:
-        return [row[1] for row in client.api.top(handle.ref)["Processes"]]
-    except docker.errors.APIError:  # it is gone or does not run
-        return []
-    finally:
-        client.close()
 
 
 @pytest.fixture

@@ -62,6 +62,12 @@ REFUSED: dict[str, tuple[Making, int, Row]] = {
         404,
         ("owner ann", "request", "", "BadQuery"),
     ),
+    "an encoded slash": (lambda c, a, t: request("GET", "/events%2Fstream"), 404, (NOBODY, "request", "", "BadQuery")),
+    "an encoded letter": (
+        lambda c, a, t: request("GET", "/%63louds", f"Authorization: Bearer {t}"),
+        404,
+        ("admin root", "request", "", "BadQuery"),
+    ),
     "no method": (lambda c, a, t: request("PUT", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
     "a method of others": (lambda c, a, t: request("PROPFIND", "/clouds"), 405, (NOBODY, "request", "", "BadQuery")),
     "a path that is none": (lambda c, a, t: request("OPTIONS", "*"), 404, (NOBODY, "request", "", "BadQuery")),

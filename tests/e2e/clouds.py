@@ -12,6 +12,7 @@ import psutil
 import emlab as em
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.key import SigningKey
+from tests.programs import programs
 from tests.unit.asks import World
 
 
@@ -45,32 +46,11 @@ def run_dir(lab: em.Lab, cloud: em.UserCloud) -> Path:
 
 def pid_of(lab: em.Lab, cloud: em.UserCloud, program: str) -> int:
     """The pid on this host of "mongod" or "custodian" of that cloud."""
-    where = str(run_dir(lab, cloud)) if lab.engine == "process" else cloud_container(lab, cloud)
-    for process in psutil.process_iter(["cmdline", "pid"]):
-        command = process.info["cmdline"] or []
-        words = " ".join(command)
-        mine = where in words if lab.engine == "process" else _in_container(process.pid, where)
-        is_it = (
-            Path(command[0]).name == "mongod" if command and program == "mongod" else "emlab.apps.custodian" in words
-        )
-        if mine and is_it and "tini" not in (command[0] if command else ""):
-            return int(process.pid)
-    raise AssertionError(f"no {program} of {cloud.user} runs")
+    return programs(lab.engine, lab.controller.life(cloud.user).handle)[program]
 
 
 def cloud_container(lab: em.Lab, cloud: em.UserCloud) -> str:
     return lab.controller.life(cloud.user).handle.ref
-
-
-def _in_container(pid: int, container: str) -> bool:
-    import docker
-
-    client = docker.from_env()
-    try:
-        top = client.api.top(container)
-    finally:
-        client.close()
-    return str(pid) in {row[1] for row in top["Processes"]}
 
 
 def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:

@@ -18,6 +18,7 @@ from emlab.key import SigningKey, token_hash
 from tests.e2e.clouds import entry
 from tests.e2e.failpoints import ACTIONS, KEY, LAB, OTHER, Job
 from tests.mounting import mounts_below
+from tests.programs import what_runs
 
 ENTRIES = 7
 USERS = {"unlock": ("bob",), "wake": ("eve",), "forget": ("ann", "eve")}  # who has a cloud before; else ann alone
@@ -78,7 +79,9 @@ class World:
         """Registry and engine agree, nothing is left of who is gone, everybody else has everything."""
         rows = {row.user: row for row in lab.registry.clouds()}
         assert {row.intent for row in rows.values()} <= {""}
-        assert {handle.cloud for handle in lab.controller.engine.find(LAB)} == {row.cloud for row in rows.values()}
+        handles = lab.controller.engine.find(LAB)
+        assert {handle.cloud for handle in handles} == {row.cloud for row in rows.values()}
+        assert what_runs(self._engine, self.home) <= {handle.ref for handle in handles}
         assert {path.name for path in (lab.path / "clouds").iterdir()} == {row.cloud for row in rows.values()}
         assert len(list(run_root(self.home).iterdir())) == len(rows)
         assert len(mounts_below(self.home)) == sum(
@@ -99,14 +102,14 @@ class World:
             assert cloud.ledger.spent_micro == self.spent[user]
 
 
-@pytest.mark.parametrize("engine_name", ["process"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 @pytest.mark.parametrize("action", list(ACTIONS))
 def test_the_controlling_process_dies_at_every_failpoint(home: Path, engine_name: str, action: str) -> None:
     _die_everywhere(World(home, engine_name, "plain", USERS.get(action, ("ann",))), action)
 
 
 @pytest.mark.needs("gocryptfs", "mounting")
-@pytest.mark.parametrize("engine_name", ["process"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 @pytest.mark.parametrize("action", ["lock", "unlock", "rekey"])
 def test_it_dies_while_it_works_on_an_encrypted_cloud(home: Path, engine_name: str, action: str) -> None:
     _die_everywhere(World(home, engine_name, "gocryptfs", USERS.get(action, ("ann",))), action)

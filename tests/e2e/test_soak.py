@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import signal
 import socket
@@ -12,13 +12,11 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 import emlab as em
 from emlab.clock import SYSTEM_CLOCK, wait_until
 from emlab.engines.base import Engine
-from emlab.engines.rundir import run_root
 from emlab.errors import EmlabError, InUse, Locked, StoreError, Unreachable
 from emlab.fanout import fan_out
 from emlab.parts import make_engine
@@ -28,6 +26,7 @@ from emlab.wire.control import CloudStatus
 from tests.e2e.clouds import kill
 from tests.e2e.served import Served, lab_file, served
 from tests.e2e.town import COST_MICRO, KEY, Asking, Deed, Diary, Kill, Town, broken_leases, unexplained
+from tests.programs import programs, what_runs
 
 SEED = 20
 CLOUDS, WORKERS, SECONDS = 40, 6, 24.0
@@ -71,14 +70,13 @@ class Assassin:
         """A cloud's custodian or mongod was killed, whether the cloud sleeps or not."""
         with self.served.client() as client:
             users = {status.cloud: status.user for status in client._call("clouds", list[CloudStatus])}
-        handle = draw.choice(sorted(self._engine.find(), key=lambda handle: users[handle.cloud]))
-        try:
-            leader = psutil.Process(int(handle.ref))
-            victim = leader if program == "custodian" else leader.children()[0]
-            self._diary.kills.append(Kill(users[handle.cloud], program, SYSTEM_CLOCK.now()))
-            kill(victim.pid)
-        except (psutil.NoSuchProcess, ProcessLookupError, IndexError):  # a cloud that is locked or starts just now
-            return
+        handles = sorted(self._engine.find(), key=lambda handle: users[handle.cloud])
+        draw.shuffle(handles)
+        running = ((handle, programs(self._engine.name, handle).get(program)) for handle in handles)
+        handle, victim = next((handle, pid) for handle, pid in running if pid is not None)  # others are locked or start
+        self._diary.kills.append(Kill(users[handle.cloud], program, SYSTEM_CLOCK.now()))
+        with contextlib.suppress(ProcessLookupError):  # it has just died by itself
+            kill(victim)
 
 
 def free_port() -> int:
@@ -141,17 +139,8 @@ def answers(cloud: em.UserCloud) -> bool:
     return True
 
 
-def sessions_below(root: Path) -> set[str]:
-    """The leaders' pids of all sessions with a process that names this folder."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(root) in word for word in process.info["cmdline"] or []):
-            found.add(str(os.getsid(process.pid)))
-    return found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("engine_name", ["process"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 def test_forty_clouds_in_random_use_survive_whatever_dies(engine_name: str, home: Path, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -175,9 +164,9 @@ def test_forty_clouds_in_random_use_survive_whatever_dies(engine_name: str, home
         assert sorted(row.user for row in rows) == sorted(owned)
         assert sorted(row.cloud for row in rows) == sorted(handle.cloud for handle in handles)
         fan_out(list(owned.values()), lambda mine: check_data(lab, diary, mine, provider.public), description="data")
-        assert sessions_below(run_root(home)) == {handle.ref for handle in engine.find()}
+        assert what_runs(engine_name, home) == {handle.ref for handle in engine.find()}
     assert engine.find() == []
-    assert sessions_below(run_root(home)) == set()
+    assert what_runs(engine_name, home) == set()
     assert diary.answers
     assert len(diary.deeds) > LEAST_DEEDS
     assert len(diary.leases) > 5
