@@ -40,7 +40,8 @@ def papermill(notebook: str, out: Path, **parameters: str | int | float) -> subp
 def rerun(executed: Path) -> dict[str, str]:
     """What nbval says of each code cell: "" or the failure; the project's own pytest settings do not apply."""
     report = executed.with_suffix(".xml")
-    settings = ["-c", "/dev/null", f"--rootdir={executed.parent}", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    (executed.parent / "pytest.ini").write_text("[pytest]")
+    settings = ["-p", "no:cacheprovider", f"--junitxml={report}"]
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q", *settings, str(executed)]
     done = subprocess.run(command, cwd=executed.parent, capture_output=True, text=True, timeout=240, check=False)
     assert report.exists(), done.stdout + done.stderr
