@@ -34,11 +34,13 @@ log = logging.getLogger(__name__)
 RUN, VAULT = "/run/emlab", "/vault"  # in the container
 STOP_GRACE_S = 20
 CALL_TIMEOUT_S = 60
+LOOK_TIMEOUT_S = 10  # of what changes nothing: whoever waits for it is told that nobody knows
 PIDS, CPUS = 256, 2
 LOG = {"max-size": "1m", "max-file": "2"}
 FREEZE_TRIES, FREEZE_PAUSE_S = 4, 0.02
 CALLS = threading.BoundedSemaphore(4)  # with 50 at once dockerd failed to freeze 2 of 150; with 4 none of 100
 SLOW_CALLS = threading.BoundedSemaphore(4)  # those that wait for a cloud to end must not keep others from waking
+LOOKS = threading.BoundedSemaphore(8)
 
 EXITED = "exited"
 _STATES = {
@@ -153,8 +155,8 @@ class DockerEngine:
 
     def stats(self, handle: Handle) -> CloudStats:
         """Memory without file pages, and CPU since the container's start; see Engine."""
-        with self._call("measure", handle):
-            found = self._api.stats(_name(handle), stream=False, one_shot=True)
+        with self._call("measure", handle, turns=LOOKS):
+            found = self._looking.stats(_name(handle), stream=False, one_shot=True)
         memory = found.get("memory_stats", {})
         detail = memory.get("stats", {})
         files = detail.get("total_cache", detail.get("file", 0)) - detail.get("total_shmem", detail.get("shmem", 0))
@@ -177,9 +179,9 @@ class DockerEngine:
         labels = [f"{base.LABEL_HOME}={home_id(self._home)}"]
         if lab is not None:
             labels.append(f"{base.LABEL_LAB}={lab}")
-        with self._call("list"):
+        with self._call("list", turns=LOOKS):
             # the low-level list: the other one inspects each container, and fails when one goes meanwhile
-            found: list[dict[str, Any]] = self._api.containers(all=True, filters={"label": labels})
+            found: list[dict[str, Any]] = self._looking.containers(all=True, filters={"label": labels})
         return found
 
     def connect(self, handle: Handle) -> Transport:
@@ -189,22 +191,29 @@ class DockerEngine:
     def logs(self, handle: Handle, lines: int = 50) -> str:
         """What the container printed last; see Engine."""
         try:
-            with self._call("read the log of", handle):
-                return bytes(self._api.logs(_name(handle), tail=lines)).decode(errors="replace")
+            with self._call("read the log of", handle, turns=LOOKS):
+                return bytes(self._looking.logs(_name(handle), tail=lines)).decode(errors="replace")
         except CloudGone:
             return ""
 
     @cached_property
     def _client(self) -> DockerClient:
-        import docker
-
-        if reason := self.missing():
-            raise EngineMissing(reason)
-        return docker.from_env(timeout=CALL_TIMEOUT_S)
+        return self._connected(CALL_TIMEOUT_S)
 
     @property
     def _api(self) -> APIClient:
         return self._client.api
+
+    @cached_property
+    def _looking(self) -> APIClient:
+        return self._connected(LOOK_TIMEOUT_S).api
+
+    def _connected(self, timeout_s: int) -> DockerClient:
+        import docker
+
+        if reason := self.missing():
+            raise EngineMissing(reason)
+        return docker.from_env(timeout=timeout_s)
 
     @cached_property
     def _tag(self) -> str:
@@ -250,8 +259,8 @@ class DockerEngine:
     def _inspect(self, handle: Handle) -> dict[str, Any] | None:
         """What Docker says of the container, None if there is none."""
         try:
-            with self._call("look at", handle):
-                found: dict[str, Any] = self._api.inspect_container(_name(handle))
+            with self._call("look at", handle, turns=LOOKS):
+                found: dict[str, Any] = self._looking.inspect_container(_name(handle))
         except CloudGone:
             return None
         return found

@@ -7,11 +7,13 @@ It makes no network. The image of this tree is put on the guest's disk before it
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +83,16 @@ class Dockerd:
         assert wait_until(lambda: not any(p.name() == "containerd" for p in self.processes()), END_S)
         # dockerd 20.10 takes for alive what is dead and was not collected yet, and never starts another
         (self._run / "docker/containerd/containerd.pid").unlink(missing_ok=True)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Whoever calls it waits, until the block ends."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """It ended in order, its containers before it; no mount is left of it, or of one that was killed before."""
