@@ -198,9 +198,11 @@ def clean(
     from emlab.cleaning import clean as clean_labs
     from emlab.parts import emlab_home
 
-    if lab is not None and not yes:
-        typer.confirm(f"remove the lab {lab} with all its clouds and their data, for ever?", abort=True, err=True)
-    lines = clean_labs(emlab_home(), lab)
+    def confirm() -> None:
+        if not yes:
+            typer.confirm(f"remove the lab {lab} with all its clouds and their data, for ever?", abort=True, err=True)
+
+    lines = clean_labs(emlab_home(), lab, confirm=confirm)
     print("\n".join(lines) or "nothing to clean")
 
 

@@ -76,9 +76,7 @@ class Controller:
         self.lab = lab
         self.recorder = Recorder(clock) if recorder is None else recorder
         self._idle: IdleRule = Never() if idle is None else idle
-        self.on_sweep: Callable[[str, str], None] = lambda action, user: (
-            None
-        )  # is told what a sweep did, to whose cloud
+        self.on_sweep: Callable[[str, str], object] = lambda action, user: None  # is told what one did to whose cloud
         self._vault = vault
         self._registry = registry
         self._dir = lab_dir
@@ -344,15 +342,19 @@ class Controller:
         check_rule(rule)
         self._idle = rule
 
-    def sweep(self) -> list[str]:
+    def sweep(self, ends: Callable[[], bool] = lambda: False) -> list[str]:
         """The users whose clouds the idle rule, or an owner's policy, has paused or locked; see `sweeping.sweep`.
 
         Before, clouds that could not be removed when they were to be are tried again.
+
+        Args:
+            ends: asked before each cloud whether the rest is to be left as it is.
         """
         self._removal.again()
         states = states_of(self.engine, self.lab, self._lives)
         rule = Sooner(self.idle, sweeping.limits(self._lives))
-        done = sweeping.sweep(dict(self._lives.by_user), states, rule, self._clock.now(), tell=self.on_sweep)
+        lives = dict(self._lives.by_user)
+        done = sweeping.sweep(lives, states, rule, self._clock.now(), tell=self.on_sweep, ends=ends)
         self._lives.remember()
         return done
 

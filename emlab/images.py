@@ -41,8 +41,9 @@ LIBRARIES = (
 _ON_HOST = (
     "_data admission archive audit cleaning cli cli_served cli_verify clouds controller demo diary ending experiment "
     "fanout gate idle images kept lab lease lifecycle lives machines me measure models panel parts planning plots "
-    "provider record registry remote removal report service serving session simulate sweeping tokens usercloud uses "
-    "vaults verifying waking apps/controller apps/gateway apps/metrics apps/recording apps/upstream queries/testing"
+    "provider record registry remote remote_lease removal report service serving session simulate sweeping tokens "
+    "usercloud uses vaults verifying waking apps/controller apps/gateway apps/metrics apps/recording apps/upstream "
+    "queries/testing"
 )
 HOST_ONLY = frozenset(_ON_HOST.split())
 # ... except what mounts an eCryptfs vault for a user who is not root

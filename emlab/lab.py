@@ -275,7 +275,7 @@ class Lab:
     def _sweep(self) -> None:
         while not self._stop.wait(self._sweep_s()):
             try:
-                self.controller.sweep()
+                self.controller.sweep(self._stop.is_set)
             except EmlabError as exc:  # an engine that is away for a moment must not end all sweeping
                 log.warning("a sweep of %s failed: %s", self.name, exc)
             except Exception:  # nor a fault of ours: nobody would notice that clouds are not paused any more
@@ -289,7 +289,7 @@ class Lab:
         """
         if self._controller is None or self._pid != os.getpid():
             return
-        self._end_sweeping()
+        self.end_sweeping()
         try:
             self._end(self._controller)
         finally:
@@ -298,10 +298,11 @@ class Lab:
     def leave(self) -> None:
         """The lab is closed here, and its clouds stay as they are, for whoever opens it next. Idempotent."""
         if self._controller is not None and self._pid == os.getpid():
-            self._end_sweeping()
+            self.end_sweeping()
             self._release()
 
-    def _end_sweeping(self) -> None:
+    def end_sweeping(self) -> None:
+        """The idle rule is not followed any more, until `idle` is assigned."""
         self._stop.set()
         if self._sweeper is not None:
             self._sweeper.join()

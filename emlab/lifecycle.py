@@ -144,8 +144,8 @@ class Lifecycle:
             provisioning.write_marker(self.vault.open(key), marker)
             self._start()
 
-    def wake(self, timeout_s: float | None = None) -> None:
-        """The cloud runs. Idempotent. A paused one is resumed, a stopped or dead one started.
+    def wake(self, timeout_s: float | None = None) -> bool:
+        """The cloud runs; whether it did not before. A paused one is resumed, a stopped or dead one started.
 
         Args:
             timeout_s: wait at most that long while another thread starts, pauses or locks the cloud, and for a turn
@@ -153,19 +153,21 @@ class Lifecycle:
         Raises: Locked, Unreachable (it was busy, or the engine was, for that long).
         """
         with self._alone(timeout_s) as left_s:
-            self._wake(left_s)
+            return self._wake(left_s)
 
-    def pause(self) -> None:
-        """The cloud uses no CPU. Idempotent; a stopped one stays stopped. Raises InUse under a lease."""
+    def pause(self) -> bool:
+        """The cloud uses no CPU; whether it ran before. A stopped one stays stopped. Raises InUse under a lease."""
         with self._lock:
             ran, self.runs = self.runs, False
             if self.use().leased(self._clock.now()):
                 self.runs = ran
                 raise InUse(f"the cloud of {self.spec.user} is in use; it pauses when its lease ends")
-            if self.state is CloudState.RUNNING:
-                with self._span("pause"), CALLS.through():
-                    self._freeze()
-                self.sleeps = True
+            if self.state is not CloudState.RUNNING:
+                return False
+            with self._span("pause"), CALLS.through():
+                self._freeze()
+            self.sleeps = True
+            return True
 
     def _freeze(self) -> None:
         """The engine has paused the cloud. One that failed is tried once more."""
@@ -175,8 +177,8 @@ class Lifecycle:
             log.warning("a pause of the cloud of %s failed, once more: %s", self.spec.user, exc)
             self._engine.pause(self.handle)
 
-    def lock(self, *, unused_since: float = math.inf) -> None:
-        """The cloud is stopped and its vault closed. Idempotent.
+    def lock(self, *, unused_since: float = math.inf) -> bool:
+        """The cloud is stopped and its vault closed; whether it was not before. Idempotent.
 
         Args:
             unused_since: only if nobody has used or unlocked it after that (UTC seconds): what a rule decides may be
@@ -189,19 +191,21 @@ class Lifecycle:
             with self._leasing:
                 use = self.use()
                 is_used = use.leased(self._clock.now()) or use.last_use_ts > unused_since
+                is_open = self.vault.is_open
                 # who begins a use after a lock has begun gets nothing of the cloud, and must not keep its vault open
-                if is_used and not self.closing and self.vault.is_open:
+                if is_used and not self.closing and is_open:
                     self.runs = ran
                     raise InUse(f"the cloud of {self.spec.user} is in use; it locks when its lease ends")
+                did = self.closing or is_open
                 self._begin_lock()
             with self._span("lock"):
                 self._shut()
+            return did
 
-    def end_lock(self) -> None:
+    def end_lock(self) -> bool:
         """A lock that was begun is ended, unless the owner's key has taken the cloud back meanwhile. As `lock`."""
         with self._lock:
-            if self.closing:
-                self.lock()
+            return self.closing and self.lock()
 
     def _begin_lock(self) -> None:
         self._intend("lock")
@@ -264,13 +268,15 @@ class Lifecycle:
         """Whether it runs or is paused, and its vault is not open any more: its daemon died, or it was unmounted."""
         return not self.vault.is_open and self.state in (CloudState.RUNNING, CloudState.PAUSED)
 
-    def end_bereft(self) -> None:
+    def end_bereft(self) -> bool:
         """If the cloud has lost its vault, it has ended in order: it would never see what is mounted there anew."""
         with self._lock:
-            if self.is_bereft:
-                log.warning("the cloud of %s has lost its vault and is stopped; unlock it", self.spec.user)
-                self._stop()
-                self.vault.repair()
+            if not self.is_bereft:
+                return False
+            log.warning("the cloud of %s has lost its vault and is stopped; unlock it", self.spec.user)
+            self._stop()
+            self.vault.repair()
+            return True
 
     def end(self) -> None:
         """The cloud has ended in order, leases or not; the next use starts it anew. The vault stays as it is."""
@@ -302,7 +308,7 @@ class Lifecycle:
         elif self.state not in (CloudState.RUNNING, CloudState.PAUSED):
             log.warning("the vault of %s is open and its cloud has ended; the next use starts it", self.spec.user)
 
-    def _try(self, what: str, act: Callable[[], None]) -> None:
+    def _try(self, what: str, act: Callable[[], object]) -> None:
         try:
             act()
         except (EmlabError, OSError) as exc:  # one cloud must not keep the others from their owners
@@ -386,19 +392,20 @@ class Lifecycle:
                 return True
         return False
 
-    def _wake(self, timeout_s: float | None = None) -> None:
+    def _wake(self, timeout_s: float | None = None) -> bool:
         self.check_usable()
         if not self.vault.is_open:  # asked at each use, since nobody tells when a mount goes
             self._try("close", self.end_bereft)
             self._check_open()
         if self._roused(timeout_s):
-            return
+            return True
         state = self.state
         if state is CloudState.PAUSED:
-            return self._resume(timeout_s)
-        if state is not CloudState.RUNNING:
+            self._resume(timeout_s)
+        elif state is not CloudState.RUNNING:
             self._start(timeout_s)
         self.runs = True
+        return state is not CloudState.RUNNING
 
     def _check_open(self) -> None:
         if not self.vault.is_open:

@@ -94,7 +94,6 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
         lab.recorder.keep(KEPT_EVENTS)
         certificate = listening.certificate(lab.path / "tls", chosen)
         service = Service(lab.controller, lab.registry, signup=chosen.signup, follow=partial(setattr, lab, "idle"))
-        lab.idle = lab.idle  # it is followed from now on: the leases that were kept are known
         waker = Waker()
         front = app.Front(service, Gateway(service, waker), per_s=chosen.requests_per_s)
         url = listening.url(chosen, listener)
@@ -102,7 +101,7 @@ def serve(lab: Lab, chosen: Settings, say: Callable[[str], None]) -> None:
             lab.controller.aggregator.trust = f"the aggregator ran in the program of the lab {lab.name} at {url}"
         _first_token(lab, service, say)
         announced = listening.announced(lab.path / ADDRESS_FILE, f"lab {lab.name}", chosen, listener, certificate, say)
-        with closing(waker), _flushing(service.audit), announced:
+        with closing(waker), _flushing(service.audit), _sweeping(lab), announced:
             recorded = Recording(front, service)
             server = listening.server(recorded, certificate, limit_concurrency=app.MAX_CONNECTIONS, lifespan="on")
             front.is_ending = lambda: server.should_exit
@@ -163,6 +162,16 @@ def _waking_leased(service: Service) -> Iterator[None]:
 
     with _beside("emlab-leased", wake):
         yield
+
+
+@contextmanager
+def _sweeping(lab: Lab) -> Iterator[None]:
+    """The idle rule is followed: the leases that were kept are known."""
+    lab.idle = lab.idle
+    try:
+        yield
+    finally:
+        lab.end_sweeping()
 
 
 @contextmanager

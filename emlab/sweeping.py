@@ -21,7 +21,8 @@ def sweep(
     rule: IdleRule,
     now: float,
     *,
-    tell: Callable[[str, str], None],
+    tell: Callable[[str, str], object],
+    ends: Callable[[], bool],
 ) -> list[str]:
     """The users whose clouds were paused or locked now, each once. One that could not be is logged.
 
@@ -31,6 +32,7 @@ def sweep(
     Args:
         lives: by user. states: by cloud, what the engine says of them; a cloud that is not in it is left as it is.
         now: UTC seconds. tell: called with what was done ("lock", "pause" or "wake"), and the user.
+        ends: whether the sweep is to leave the rest alone.
     """
 
     def those(state: CloudState) -> dict[str, Lifecycle]:
@@ -39,10 +41,10 @@ def sweep(
             user: life for user, life in lives.items() if states.get(life.spec.cloud) is state and user not in locked
         }
 
-    def each(users: list[str], action: str, act: Callable[[str], None]) -> list[str]:
+    def each(users: list[str], action: str, act: Callable[[str], bool]) -> list[str]:
         did = []
         for user in users:
-            if _try(user, action, act):
+            if not ends() and _try(user, action, act):
                 tell(action, user)
                 did.append(user)
         return did
@@ -77,16 +79,14 @@ def _chosen(
     return [users[cloud] for cloud in decide([life.use() for life in lives.values()], now)]
 
 
-def _try(user: str, action: str, act: Callable[[str], None]) -> bool:
-    """Whether that came to pass. What failed is logged."""
+def _try(user: str, action: str, act: Callable[[str], bool]) -> bool:
+    """Whether that was done here, and not by somebody else before. What failed is logged."""
     try:
-        act(user)
+        return act(user)
     except InUse:  # somebody has begun to use it meanwhile
         log.debug("the cloud of %s is in use", user)
     except EmlabError as exc:
         log.warning("could not %s the cloud of %s: %s", action, user, exc)
-    else:
-        return True
     return False
 
 

@@ -14,7 +14,7 @@ import struct
 import sys
 import termios
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -39,6 +39,7 @@ from emlab.wire.transport import App, Reply
 T = TypeVar("T")
 GRACE_S = 5
 MAX_CONNECTIONS = 256
+MOST_HEADERS = 100  # of a request; each takes much more memory than its bytes
 MOST_WAITING = 16  # requests on one connection behind the one that is being answered
 REST_S, LATE_S = 1.0, 0.1
 RETRY_AFTER_S = 2.0
@@ -171,24 +172,35 @@ class BoundedHead(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head that came in one piece is bounded too; none leads to another protocol."""
         self._in_head = False
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        refused: EmlabError | None = None
-        if size > MAX_HEADER_BYTES:
-            refused, status = _too_long_head(), 431
-        elif self.parser.should_upgrade():
-            refused, status = BadQuery("there is no other protocol here than HTTP/1.1"), 400
-        elif not self._names_host():
-            refused, status = BadQuery("a request names its host, once"), 400
-        elif self._is_full():
-            refused, status = Unreachable("there are too many connections at once: ask again soon"), 503
-        elif len(self.pipeline) >= MOST_WAITING:
-            refused, status = TooMany("there are too many requests on this connection: read their answers"), 429
-        if refused is not None:
+        refused, status = self._refused_head()
+        if isinstance(refused, TooMany):
+            self.app = too_many(refused, ends=True)
+        elif refused is not None:
             self.app = refusing(problem.encode(refused, status=status))
         super().on_headers_complete()  # which may find that the request is none
         self.scope["path"] = self.scope["raw_path"].decode()  # as it was sent: an encoded slash is no slash
         if refused is not None:
             self._end(refused.kind)
+
+    def _refused_head(self) -> tuple[EmlabError | None, int]:
+        """What is wrong with the head that has just come, if anything, and with which status that is answered."""
+        size = len(self.url) + _size_of(self.headers)
+        if size > MAX_HEADER_BYTES or len(self.headers) > MOST_HEADERS:
+            return _too_long_head(), 431
+        if self.parser.should_upgrade():
+            return BadQuery("there is no other protocol here than HTTP/1.1"), 400
+        if not self._names_host():
+            return BadQuery("a request names its host, once"), 400
+        if self._is_full():
+            return Unreachable("there are too many connections at once: ask again soon"), 503
+        if self.pipeline and (len(self.pipeline) >= MOST_WAITING or size + self._waiting() > MAX_HEADER_BYTES):
+            return TooMany("there are too many requests on this connection: read their answers"), 429
+        return None, 200
+
+    def _waiting(self) -> int:
+        """The bytes of the heads of requests that wait."""
+        scopes = [cycle.scope for cycle, _ in self.pipeline]
+        return sum(len(one["raw_path"]) + len(one["query_string"]) + _size_of(one["headers"]) for one in scopes)
 
     def data_received(self, data: bytes) -> None:
         """The connection ends when a head is too long, long before it is all there."""
@@ -287,8 +299,12 @@ def _in_kernel(transport: asyncio.Transport) -> int:
     return int.from_bytes(found, sys.byteorder)
 
 
+def _size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
 def _too_long_head() -> BadQuery:
-    return BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes")
+    return BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes and {MOST_HEADERS} headers")
 
 
 def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
@@ -314,7 +330,7 @@ def refusing(reply: Reply) -> Response:
 
 def _when_again(status: int) -> dict[str, str]:
     """The header that says when what cannot be answered now may be asked again."""
-    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status in (429, 503) else {}
+    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status == 503 else {}
 
 
 def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Starlette:

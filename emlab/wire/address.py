@@ -29,6 +29,7 @@ def check_url(url: str, whose: str = "a controller") -> str:
         or parts.fragment
         or "@" in parts.netloc
         or not url.isprintable()
+        or " " in url
     ):
         raise wrong
     if parts.scheme == "http" and not is_loopback(host):

@@ -20,10 +20,10 @@ import uvloop
 
 from emlab.apps import http
 from emlab.apps.bodies import MAX_READING_BYTES
-from emlab.apps.http import MAX_CONNECTIONS, server
+from emlab.apps.http import MAX_CONNECTIONS, MOST_HEADERS, server
 from emlab.apps.joining import Joined
 from emlab.clock import wait_until
-from emlab.errors import NotPermitted
+from emlab.errors import BudgetExhausted, NotPermitted
 from emlab.wire import problem
 from emlab.wire.problem import Problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
@@ -41,6 +41,8 @@ class Guarded:
         return None if headers.get("authorization") == "please" else problem.encode(NotPermitted("say please"))
 
     def handle(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if path == "/spent":
+            return problem.encode(BudgetExhausted("nothing is left"))
         return 200, b"" if path == "/nothing" else str(len(body)).encode()
 
 
@@ -178,10 +180,22 @@ def test_a_head_within_the_bound_is_taken(to: UnixTransport) -> None:
 
 
 def test_a_whole_head_beyond_the_bound_is_refused(to: UnixTransport) -> None:
-    for filler in ({"filler": "x" * MAX_HEADER_BYTES}, {f"n{n}": "x" * 100 for n in range(200)}):
+    for filler in (
+        {"filler": "x" * MAX_HEADER_BYTES},
+        {f"n{n}": "x" * 200 for n in range(90)},
+        {f"n{n}": "" for n in range(MOST_HEADERS + 1)},
+    ):
         status, reply = send(to, {**PLEASE, **filler})
         assert status == 431
-        assert f"at most {MAX_HEADER_BYTES} bytes" in str(problem.decode(status, reply))
+        assert f"at most {MAX_HEADER_BYTES} bytes and {MOST_HEADERS} headers" in str(problem.decode(status, reply))
+
+
+def test_nobody_is_told_to_ask_again_for_what_does_not_come_back(line: socket.socket) -> None:
+    line.sendall(b"GET /spent HTTP/1.1\r\nHost: h\r\nAuthorization: please\r\nConnection: close\r\n\r\n")
+    with line.makefile("rb") as reply:
+        told = reply.read()
+    assert told.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after" not in told.lower()
 
 
 @pytest.mark.parametrize("part", [b"x" * 4096, b"Name: value\r\n" * 300])

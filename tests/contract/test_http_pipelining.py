@@ -13,6 +13,7 @@ import pytest
 
 from emlab.apps.http import MOST_WAITING, server
 from emlab.clock import wait_until
+from emlab.wire.table import MAX_HEADER_BYTES
 from emlab.wire.transport import Reply
 
 PATIENCE_S = 10.0
@@ -105,6 +106,18 @@ def test_of_a_flood_those_that_may_wait_are_answered_and_the_rest_is_not_even_re
     assert found.headers[b"connection"] == b"close"
     assert int(found.headers[b"retry-after"]) > 0
     assert len(app.asked) == 1 + MOST_WAITING
+
+
+def test_the_heads_of_those_that_wait_have_together_the_size_that_one_may_have(
+    app: Counting, line: socket.socket
+) -> None:
+    long = f"Filler: {'x' * (MAX_HEADER_BYTES // 2)}\r\n"
+    line.sendall(asking("/slow"))
+    assert wait_until(lambda: bool(app.asked), PATIENCE_S)
+    line.sendall(asking("/") + asking("/long", more=long) + asking("/never", more=long))
+    app.go.set()
+    assert [status for status, _ in Answers(line).found] == [200, 200, 200, 429]
+    assert app.asked == ["/slow", "/", "/long"]
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])

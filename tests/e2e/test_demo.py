@@ -43,7 +43,7 @@ def test_phone_days_are_found_read_and_named(home: Path, tmp_path: Path) -> None
         ["demo", "--engine", "cloud9"],
         ["run", "experiments/quickstart.toml", "--out", "/proc/x"],
         ["run", "no-such.toml", "--out", "/proc/x"],
-        ["clean", "--lab", "no-such-lab", "--yes"],
+        ["clean", "--lab", "no-such-lab"],
     ],
 )
 def test_the_command_line_says_what_is_wrong_in_one_sentence(home: Path, arguments: list[str]) -> None:

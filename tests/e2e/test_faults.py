@@ -24,6 +24,7 @@ from emlab.errors import EmlabError, InUse
 from emlab.parts import make_engine
 from emlab.registry import Registry
 from tests.e2e.clouds import entry, gone, kill, pid_of, reaches
+from tests.programs import what_runs
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 EVER = em.CountUsers(None, 0.0, 2e9)
@@ -136,6 +137,28 @@ def test_unknown_people_wrong_tokens_and_wrong_numbers_have_their_own_errors_and
         with pytest.raises(em.BadQuery):
             planner.ask(em.SumDistance(0.0, 2e9, cap), epsilon=1.0, min_users=1)  # type: ignore[arg-type]
     assert ann.ledger.spent_micro == 0
+
+
+@REAL
+def test_a_cloud_that_the_registry_does_not_know_is_named_and_left_alone(
+    engine_name: str, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with em.Lab(engine_name, name="kept", keep=True, idle=None) as lab:
+        ann, bob = (lab.controller.signup(user).id for user in ("ann", "bob"))
+        lab.registry.run("DELETE FROM clouds WHERE cloud = ?", ann)
+        lab.leave()
+    assert what_runs(engine_name, home) == {handle.ref for handle in make_engine(engine_name, home).find()}
+    with em.Lab(engine_name, name="kept", keep=True, idle=None) as lab:
+        assert f"the cloud {ann} is not in the registry, and left alone" in caplog.text
+        assert [cloud.user for cloud in lab.controller.clouds()] == ["bob"]
+        lab.controller.sweep()
+        running = {handle.cloud for handle in lab.controller.engine.find()}
+        assert running == {ann, bob}
+        assert lab.controller.engine.states("kept")[ann] is em.CloudState.RUNNING
+    (said,) = clean(home)
+    assert "1 clouds that it does not know are removed" in said
+    assert {handle.cloud for handle in make_engine(engine_name, home).find()} == {bob}
+    clean(home, "kept")
 
 
 @REAL

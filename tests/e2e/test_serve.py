@@ -72,12 +72,16 @@ def connect(lab: Served) -> Callable[[], http.client.HTTPSConnection]:
 
 
 @REAL
-def test_it_ends_in_order_when_it_is_interrupted(lab: Served, admin: ControllerClient) -> None:
+def test_it_ends_in_order_when_it_is_interrupted(
+    lab: Served, admin: ControllerClient, home: Path, engine_name: str
+) -> None:
     cloud = admin.signup("ann", policy=em.Policy.open(), key=WORDS)
     lab.process.send_signal(signal.SIGINT)
     assert lab.process.wait(60) == 0
     assert "interrupted" not in lab.log.read_text()
-    assert cloud.user == "ann"
+    with em.Lab(engine_name, name="served", home=home, idle=None) as found:
+        assert found.controller.status("ann").state == "paused"
+        assert found.controller.cloud("ann", token=cloud.token).counts() == {}
 
 
 @REAL
@@ -144,7 +148,7 @@ def test_after_a_kill_everything_is_found_again(home: Path, config: Path, engine
     _remove(home, engine_name)
 
 
-@PROCESS
+@REAL
 def test_it_ends_in_order_and_keeps_the_clouds(home: Path, config: Path, engine_name: str) -> None:
     with served(home, config) as running, running.client() as admin:
         ann = admin.signup("ann")
@@ -154,6 +158,21 @@ def test_it_ends_in_order_and_keeps_the_clouds(home: Path, config: Path, engine_
     with em.Lab(engine_name, name="served", home=home, idle=None) as lab:
         assert lab.controller.status("ann").state == "paused"
         assert lab.controller.cloud("ann", token=ann.token).counts() == {KEY: 1}
+    _remove(home, engine_name)
+
+
+@PROCESS
+def test_all_that_a_sweep_did_before_the_end_is_on_record(home: Path, tmp_path: Path, engine_name: str) -> None:
+    config = lab_file(tmp_path / "lab.toml", engine_name, idle_s=1.0, lock_after_s=2.0)
+    with served(home, config) as running, running.client() as admin:
+        for number in range(6):
+            admin.signup(f"user{number}")
+        assert wait_until(lambda: "stopped" in admin.clouds().frame()["state"].tolist(), 30.0)
+        running.end()
+    with em.Lab(engine_name, name="served", home=home, idle=None) as lab:
+        locked = [row["user"] for row in lab.registry.run("SELECT user FROM audit WHERE action = ?", "lock")]
+        states = {status.user: status.state for status in lab.controller.clouds().statuses()}
+        assert sorted(locked) == [user for user, state in states.items() if state == "stopped"]
     _remove(home, engine_name)
 
 
@@ -271,7 +290,7 @@ def test_a_given_certificate_is_shown(home: Path, tmp_path: Path) -> None:
     assert list((home / "labs").iterdir()) == []
 
 
-@PROCESS
+@REAL
 def test_a_phone_on_this_host_uploads_over_plain_http_to_a_cloud_that_sleeps(
     home: Path, tmp_path: Path, engine_name: str
 ) -> None:
@@ -492,7 +511,7 @@ def test_who_does_not_trust_the_authority_says_nothing(lab: Served) -> None:
         nobody.me()
 
 
-@PROCESS
+@REAL
 def test_the_command_line_reaches_a_served_and_a_kept_lab(
     home: Path, config: Path, engine_name: str, tmp_path: Path
 ) -> None:

@@ -130,9 +130,9 @@ def test_sweeping_survives_any_failure(
     with em.Lab("memory", idle=em.PauseAfter(0.05)) as lab:
         real, failed = lab.controller.sweep, threading.Event()
 
-        def broken() -> list[str]:
+        def broken(ends: Callable[[], bool]) -> list[str]:
             if failed.is_set():
-                return real()
+                return real(ends)
             failed.set()
             raise AttributeError("ours")
 
@@ -201,6 +201,13 @@ def test_cleaning_removes_no_clouds_of_which_nobody_knows_whether_they_were_kept
         with pytest.raises(em.ConfigError, match="restore it"):
             em.Lab("memory", name="kept").start()
         registry.write_bytes(b"")
+    assert vault.parent.exists()
+
+    def refuse() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        clean(home, "kept", confirm=refuse)
     assert vault.parent.exists()
     assert "is removed" in clean(home, "kept")[0]
     assert not vault.parent.exists()

@@ -524,6 +524,51 @@ def test_a_sign_up_that_failed_keeps_the_name_until_the_next_sweep(
     assert lab.controller.signup("bob").state is CloudState.RUNNING
 
 
+def test_a_sweep_says_only_what_it_did_itself(lab: em.Lab, ann: em.UserCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    lab.controller.on_sweep = lambda action, user: told.append((action, user))
+    life, stop = lab.controller.life("ann"), lab.controller.engine.stop
+    stopping, sweeping, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(handle: Handle) -> None:
+        stopping.set()
+        assert go_on.wait(10)
+        stop(handle)
+
+    def end_lock() -> bool:
+        sweeping.set()
+        return Lifecycle.end_lock(life)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(lab.controller.engine, "stop", slowly)
+        patch.setattr(life, "end_lock", end_lock)
+        locked = pool.submit(lab.controller.lock, "ann")
+        assert stopping.wait(10)
+        swept = pool.submit(lab.controller.sweep)
+        assert sweeping.wait(10)
+        go_on.set()
+        assert (swept.result(10), locked.result(10)) == ([], None)
+    assert told == []
+
+
+def test_what_was_so_before_is_not_done_again(lab: em.Lab, ann: em.UserCloud) -> None:
+    life, key = lab.controller.life("ann"), ann.key
+    assert key is not None
+    for act in (life.pause, life.wake, life.lock):
+        assert (act(), act()) == (True, False)
+    assert not life.end_lock()
+    ann.unlock(key)
+    assert not life.end_bereft()
+
+
+def test_a_sweep_that_is_to_end_leaves_the_rest(lab: em.Lab, ann: em.UserCloud) -> None:
+    bob = lab.controller.signup("bob")
+    lab.controller.idle = PauseAfter(1e-9)
+    asked = iter([False, True])
+    assert lab.controller.sweep(lambda: next(asked)) == ["ann"]
+    assert (ann.state, bob.state) == (CloudState.PAUSED, CloudState.RUNNING)
+
+
 def test_an_ordered_wake_is_a_use(lab: em.Lab, ann: em.UserCloud) -> None:
     ann.pause()
     before = lab.controller.life("ann").use().last_use_ts
