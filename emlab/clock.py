@@ -67,6 +67,19 @@ class ManualClock:
         self._now += seconds
 
 
+class OnwardTime:
+    """UTC seconds that never go back: what this was asked about once and had expired stays so, if the clock is set."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._latest = -math.inf
+
+    def now(self) -> float:
+        """The latest that the clock has said here."""
+        self._latest = max(self._latest, self._clock.now())
+        return self._latest
+
+
 SYSTEM_CLOCK = SystemClock()
 
 

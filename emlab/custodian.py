@@ -20,7 +20,7 @@ from emlab import ask as asking
 from emlab import policy as policies
 from emlab.ask import Ask, AskRequest, Envelope
 from emlab.chain import Chain, Head, MemoryChain
-from emlab.clock import SYSTEM_CLOCK, Clock, padded
+from emlab.clock import SYSTEM_CLOCK, Clock, OnwardTime, padded
 from emlab.entries import StoreReport
 from emlab.errors import BadQuery, ConfigError, InUse, NotPermitted, PolicyRefused, Refused, StoreError, VaultError
 from emlab.explanation import Explanation
@@ -86,7 +86,7 @@ class Custodian:
         self._provision = provision
         self._store = store
         self._ledger = ledger
-        self._clock = clock
+        self._clock, self._onward = clock, OnwardTime(clock)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._digest = digest or self._digest_here
         self._digesting, self._adopting = Turns(), threading.Lock()
@@ -113,7 +113,7 @@ class Custodian:
     def authorize_owner(self, token: str) -> None:
         """Returns for a token of the owner. Raises NotPermitted."""
         check_kind(token, "owner")
-        found, now = token_hash(token), self._clock.now()
+        found, now = token_hash(token), self._onward.now()
         if not any(hmac.compare_digest(found, one.hash) and one.holds(now) for one in self._provision.owner_tokens):
             raise NotPermitted("wrong, expired or missing token of the owner")
 

@@ -48,7 +48,10 @@ def controller_of(
             yield client
             return
     with kept_lab(name, leave=True) as lab:
-        service = Service(lab.controller, lab.registry, follow=lambda rule: setattr(lab, "idle", rule))
+        # invitations are for when it is served, in whichever way
+        service = Service(
+            lab.controller, lab.registry, signup="invitation", follow=lambda rule: setattr(lab, "idle", rule)
+        )
         token = lab.controller.tokens.issue("admin", serving.COMMAND_LINE)[0]
         transport = MemoryTransport(service.server())
         try:

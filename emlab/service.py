@@ -97,7 +97,8 @@ class Service:
             caller = self.controller.tokens.who(text)
             shown = knows(caller.kind, caller.subject)
             if caller.kind not in self._kinds(route):
-                raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}")
+                here = "; here admins sign people up" if route.who == "newcomer" and self.mode == "admin" else ""
+                raise NotPermitted(f"{route.path} is not for a token of kind {caller.kind}{here}")
         except NotPermitted as exc:
             self.audit.count(shown, route.name, outcome=exc.kind)
             raise

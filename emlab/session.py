@@ -253,6 +253,8 @@ class Session:
                 raise ConfigError("name whom the token is for")
             if kind == "provider":
                 raise ConfigError("a provider gets its token when it is registered")
+            if kind == "invitation" and self._service.mode == "admin":
+                raise ConfigError("an invitation would open nothing: here admins sign people up (`signup` in [serve])")
             if own is None and kind == "owner":
                 if request.opening is None:
                     raise NotPermitted("a token of an owner takes what opens the owner's vault: with it data is read")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from emlab.arguments import check_ttl
-from emlab.clock import SYSTEM_CLOCK, Clock
+from emlab.clock import SYSTEM_CLOCK, Clock, OnwardTime
 from emlab.errors import ConfigError, NotPermitted, StoreError
 from emlab.key import TokenKind, check_kind, new_token, token_hash
 from emlab.registry import Registry
@@ -41,7 +41,7 @@ class Tokens:
 
     def __init__(self, registry: Registry, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._registry = registry
-        self._clock = clock
+        self._clock, self._onward = clock, OnwardTime(clock)
         self._lock = threading.Lock()
         for statement in _SCHEMA:
             registry.run(statement)
@@ -87,7 +87,7 @@ class Tokens:
         if kind is not None:
             check_kind(text, kind)
         token = self._by_hash.get(token_hash(text))
-        if token is None or not token.holds(self._clock.now()) or kind not in (None, token.kind):
+        if token is None or not token.holds(self._onward.now()) or kind not in (None, token.kind):
             raise NotPermitted(f"wrong, expired or missing token{f' of kind {kind}' if kind else ''}")
         return token
 

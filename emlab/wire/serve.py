@@ -86,7 +86,9 @@ def custodian_server(custodian: Custodian, emission: object | None = None) -> Se
 
     def admit(route: Route, headers: Mapping[str, str]) -> object:
         if route.who == "owner":
-            custodian.authorize_owner(bearer(headers) or "")
+            if (token := bearer(headers)) is None:
+                raise NoToken(f"{route.path} needs the header `Authorization: Bearer TOKEN` of the owner")
+            custodian.authorize_owner(token)
         elif route.who == "capability" and "authorization" in headers:
             raise NotPermitted(f"{route.path} is asked with a capability, not with a token")
         return custodian

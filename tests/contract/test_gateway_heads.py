@@ -100,6 +100,20 @@ def test_requests_in_one_connection_are_answered_in_turn(client: Client, ann: em
     assert reply.index(b"\r\n\r\none") < reply.index(b"\r\n\r\ntwo")
 
 
+def test_each_request_of_a_connection_shows_who_asks(
+    lab: em.Lab, client: Client, ann: em.UserCloud, asked: list[Asked]
+) -> None:
+    kim = lab.controller.signup("kim")
+    good = head(client, ann, "Content-Length: 0", method="GET")
+    nobody = f"GET {client.path('ann', '/policy')} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
+    elsewhere = good.replace(ann.id.encode(), kim.id.encode())
+    for second, code in ((nobody, 401), (elsewhere, 403)):
+        reply = client.raw(good + second + good)
+        assert [status(b"HTTP/1.1" + one) for one in reply.split(b"HTTP/1.1")[1:]] == [200, code]
+    assert len(asked) == 2
+    kim.delete()
+
+
 def test_the_token_of_an_e_mission_client_is_in_the_body(client: Client, ann: em.UserCloud, asked: list[Asked]) -> None:
     body: object = {"user": ann.token, "phone_to_server": []}
     for path in ("/usercache/put", "/datastreams/find_entries/timestamp", "/timeline/getTrips/2020-01-01"):
@@ -321,10 +335,11 @@ def test_who_only_says_that_much_will_come_takes_no_room_from_others(client: Cli
 
 def test_five_hundred_connections_at_once_are_all_answered(lab: em.Lab, ann: em.UserCloud) -> None:
     with gateway(lab) as client, contextlib.ExitStack() as stack:
-        lines = []
-        for _ in range(500):
-            lines.append(stack.enter_context(client.connect()))
-            lines[-1].sendall(head(client, ann, "Content-Length: 0", "Connection: close", method="GET"))
+        lines = [stack.enter_context(client.connect()) for _ in range(500)]
+        asked = head(client, ann, "Content-Length: 0", "Connection: close", method="GET")
+        for part in (asked[:-1], asked[-1:]):  # no head is whole before all have begun
+            for line in lines:
+                line.sendall(part)
         assert Counter(status(rest(line)) for line in lines) == {200: 500}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import emlab as em
+from emlab.apps import http
 from emlab.apps.controller import MAX_STREAMS_EACH
 from emlab.clock import wait_until
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
@@ -181,6 +182,14 @@ def test_what_is_refused_leaves_one_row(client: Client, ann: em.UserCloud, admin
     assert status(reply) == code
     assert b"application/problem+json\r\n" in reply
     assert since(client, before) == {row: 1}
+
+
+def test_a_body_that_comes_too_slowly_leaves_a_row(client: Client, admin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_S", 0.1)
+    before = last(client)
+    slow = request("POST", "/signup", "Content-Length: 100", f"Authorization: Bearer {admin}") + b"{"
+    assert status(client.raw(slow)) == 408
+    assert since(client, before) == {("admin root", "signup", "", "BadQuery"): 1}
 
 
 def test_a_use_that_fails_leaves_one_row_too_whichever_way_the_token_came(client: Client, ann: em.UserCloud) -> None:

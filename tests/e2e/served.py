@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,12 @@ def served(home: Path, config: Path, **env: str) -> Iterator[Served]:
 def _answers(running: Served) -> bool:
     found = serving.address(running.lab_dir)
     return found is not None and found.pid == running.process.pid
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def lab_file(path: Path, engine: str, serve: Mapping[str, object] | None = None, **lab: object) -> Path:

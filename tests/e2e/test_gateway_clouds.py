@@ -21,7 +21,6 @@ from tests.e2e.clouds import entry, gone, kill, pid_of
 from tests.gateways import PATIENCE_S, Answer, Client, gateway, head, rest, status
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
-PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
 MANY = 40
 
 
@@ -113,7 +112,7 @@ def test_a_cloud_that_was_killed_is_started_by_the_next_request(lab: em.Lab) -> 
             assert client.get(ann, path).status == 200
 
 
-@PROCESS
+@REAL
 def test_a_cloud_that_was_killed_while_it_was_paused_is_started_by_the_next_request(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     with gateway(lab) as client:
@@ -126,16 +125,17 @@ def test_a_cloud_that_was_killed_while_it_was_paused_is_started_by_the_next_requ
 
 
 @REAL
-def test_only_the_first_request_hears_of_a_database_that_was_killed_in_its_sleep(lab: em.Lab) -> None:
+def test_a_database_that_was_killed_in_its_sleep_is_missed_only_until_its_cloud_has_ended(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     with gateway(lab) as client:
         assert client.get(ann, "/entries/counts").status == 200
         for _ in range(4):
-            pid = pid_of(lab, ann, "mongod")
+            custodian, mongod = (pid_of(lab, ann, program) for program in ("custodian", "mongod"))
             ann.pause()
-            kill(pid)
+            kill(mongod)
             first = client.get(ann, "/entries/counts")
             assert first.status == 200 or first.kind in ("StoreError", "Unreachable")
+            assert gone(custodian)
             assert client.get(ann, "/entries/counts").status == 200
 
 
@@ -150,7 +150,7 @@ def test_a_cloud_that_was_frozen_behind_our_back_wakes(lab: em.Lab) -> None:
         assert client.get(ann, "/policy").status == 200
 
 
-@PROCESS
+@REAL
 def test_a_cloud_that_is_stopped_in_the_midst_is_called_bad_or_answers(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     with gateway(lab) as client, ThreadPoolExecutor(8) as pool:
@@ -163,7 +163,7 @@ def test_a_cloud_that_is_stopped_in_the_midst_is_called_bad_or_answers(lab: em.L
         assert client.get(ann, "/policy").status == 200
 
 
-@PROCESS
+@REAL
 def test_a_cloud_is_not_paused_or_locked_while_it_answers(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     life = lab.controller.life("ann")
@@ -185,7 +185,7 @@ def test_a_cloud_is_not_paused_or_locked_while_it_answers(lab: em.Lab) -> None:
         assert ann.state is em.CloudState.PAUSED
 
 
-@PROCESS
+@REAL
 def test_more_requests_at_once_than_a_sleeping_cloud_takes_are_all_answered(lab: em.Lab) -> None:
     ann = lab.controller.signup("ann")
     ann.pause()

@@ -29,7 +29,7 @@ from emlab.errors import ConfigError, InUse, Locked, NoToken, TooMany, Unreachab
 from emlab.parts import make_engine
 from emlab.remote import ControllerClient
 from tests.e2e.clouds import entry
-from tests.e2e.served import Served, lab_file, served
+from tests.e2e.served import Served, free_port, lab_file, served
 from tests.gateways import rest
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
@@ -198,6 +198,21 @@ def test_what_is_leased_runs_whatever_became_of_the_controller(home: Path, confi
         assert [one.leases for one in admin.clouds().statuses()] == [1, 0]
         with pytest.raises(em.errors.InUse):
             admin.pause("ann")
+    _remove(home, engine_name)
+
+
+@pytest.mark.parametrize("engine_name", ["docker"], indirect=True)
+def test_the_ancestor_s_configuration_is_served(home: Path, tmp_path: Path, engine_name: str) -> None:
+    config, port = tmp_path / "served.json", free_port()
+    told = {"controller-ip": "127.0.0.1", "controller-port": port, "tick-period": 60, "pause-ticks": 30}
+    config.write_text(json.dumps({**told, "machines": {"10.0.0.1": 2.0}, "endpoints": {"pause": "/pause"}}))
+    with served(home, config) as running, running.client() as admin:
+        assert running.address.url == f"https://127.0.0.1:{port}"
+        assert admin.idle == em.PauseAfter(1800.0)
+        assert admin.signup("ann").counts() == {}
+        said = running.log.read_text()
+        assert "machines: " in said
+        assert "endpoints: " in said
     _remove(home, engine_name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -24,7 +23,7 @@ from emlab.record import Event
 from emlab.remote import ControllerClient
 from emlab.wire.control import CloudStatus
 from tests.e2e.clouds import kill
-from tests.e2e.served import Served, lab_file, served
+from tests.e2e.served import Served, free_port, lab_file, served
 from tests.e2e.town import COST_MICRO, KEY, Asking, Deed, Diary, Kill, Town, broken_leases, unexplained
 from tests.programs import programs, what_runs
 
@@ -77,11 +76,6 @@ class Assassin:
         self._diary.kills.append(Kill(users[handle.cloud], program, SYSTEM_CLOCK.now()))
         with contextlib.suppress(ProcessLookupError):  # it has just died by itself
             kill(victim)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def live(town: Town, assassin: Assassin, provider: em.Provider) -> None:

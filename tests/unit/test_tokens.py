@@ -47,6 +47,17 @@ def test_a_token_is_its_holder_s_after_a_restart_too_and_is_kept_nowhere(
     assert text not in repr(token)
 
 
+def test_what_has_expired_stays_so_when_the_clock_is_set_back(tokens: Tokens, clock: ManualClock) -> None:
+    text, _ = tokens.issue("owner", "ann", ttl_s=10.0)
+    lasting, _ = tokens.issue("owner", "ann")
+    clock.advance(11.0)
+    for now in (clock.now(), NOW):
+        clock._now = now
+        assert tokens.who(lasting).subject == "ann"
+        with pytest.raises(NotPermitted, match="expired"):
+            tokens.who(text)
+
+
 @pytest.mark.parametrize("text", ["", "emo_", "emo_" + "A" * 43, "\u00e9", "emo_\x00", "x" * 100_000])
 def test_what_was_never_issued_is_nobody_s(tokens: Tokens, text: str) -> None:
     tokens.issue("owner", "ann")
