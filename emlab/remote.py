@@ -59,6 +59,7 @@ from emlab.wire.control import (
 from emlab.wire.transport import HttpTransport, Transport
 
 if TYPE_CHECKING:
+    import pandas as pd
     from ipywidgets import Widget
 
 R = TypeVar("R")
@@ -331,6 +332,13 @@ class ControllerClient:
             page = self._call("events", EventPage, EventsRequest(0))
         self._run = page.run
         return [Event(**msgspec.structs.asdict(row)) for row in page.events], page.count
+
+    def history(self) -> pd.DataFrame:
+        """What happened there, as `Recorder.frame` gives it; of an owner what concerns the own cloud."""
+        there = Recorder()
+        for event in self.events()[0]:
+            there.add(event)
+        return there.frame()
 
     def tokens(self) -> Rows[Token]:
         """Which tokens there are; of an owner the own ones."""

@@ -31,6 +31,7 @@ from emlab.remote import ControllerClient
 from tests.e2e.clouds import entry
 from tests.e2e.served import Served, free_port, lab_file, served
 from tests.gateways import rest
+from tests.unit.test_panel import Hand
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 PROCESS = pytest.mark.parametrize("engine_name", ["process"], indirect=True)
@@ -121,6 +122,25 @@ def test_the_whole_story_over_https(lab: Served, admin: ControllerClient, home: 
     everything = b"".join(file.read_bytes() for file in (home / "labs").rglob("*") if file.is_file())
     for secret in (ann.token.encode(), b"quick brown fox"):
         assert secret not in everything + lab.log.read_bytes()
+
+
+@REAL
+def test_a_panel_shows_and_does_what_the_clouds_are(lab: Served, admin: ControllerClient) -> None:
+    clouds = {user: admin.signup(user) for user in ("ann", "bob")}
+    clouds["bob"].pause()
+    hand = Hand(admin.panel())
+    hand.click("Refresh")
+    assert hand.table == {"ann": "running", "bob": "paused"}
+    memory = [float(row[5].removesuffix(" MiB")) for row in hand.cells]
+    assert all(20 < mib < 500 for mib in memory)
+    hand.users.value = ("ann",)
+    for _ in range(2):  # which it asks for
+        hand.click("Lock")
+    assert hand.table == {"ann": "stopped", "bob": "paused"}
+    hand.users.value = ("bob",)
+    hand.click("Wake")
+    assert {user: cloud.state.value for user, cloud in clouds.items()} == {"ann": "stopped", "bob": "running"}
+    assert {"pause", "lock", "wake"} <= set(admin.history()["span"])
 
 
 @REAL

@@ -405,6 +405,7 @@ def test_events_are_all_there_after_a_controller_began_anew(
     with ControllerClient("http://localhost", admin, transport=transport) as client:
         everything, count = client.events()
         assert client.events(count) == ([], count)
+        assert client.history().equals(lab.recorder.frame())
         monkeypatch.setattr(lab.recorder, "run", "another")
         assert client.events(count) == (everything, count)
         assert client.events(count) == ([], count)
