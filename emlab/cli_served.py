@@ -98,7 +98,8 @@ def _asks(group: typer.Typer, name: str) -> Callable[[Act], Act]:
             with _controller(lab, url, token_file, ca) as client:  # type: ignore[arg-type]
                 done = act(client, **given)
                 rows, failure = done if isinstance(done, Partly) else (done, "")
-                _show(rows, as_json=bool(as_json))
+                if rows or not failure:
+                    _show(rows, as_json=bool(as_json))
             if failure:
                 raise ConfigError(failure)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from emlab import serving
-from emlab.errors import ConfigError, LabInUse, MistypedCode, NotPermitted
+from emlab.errors import ConfigError, EmlabError, LabInUse, MistypedCode, NotPermitted
 from emlab.files import read_private, replacing
 from emlab.key import Key, Passphrase, RecoveryCode, Secret
 from emlab.lab import Lab
@@ -91,11 +91,11 @@ def served_here(
 
 
 def _holds(client: ControllerClient) -> bool:
-    """Whether its token is anybody's."""
+    """Whether its token is anybody's, as far as that can be told."""
     try:
         client.me()
-    except NotPermitted:
-        return False
+    except EmlabError as exc:
+        return not isinstance(exc, NotPermitted)
     return True
 
 

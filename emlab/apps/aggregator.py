@@ -119,7 +119,7 @@ class Limited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or a refusal that says when to ask again."""
-        from emlab.apps.http import too_many
+        from emlab.apps.refusals import too_many
 
         app = self._app
         try:

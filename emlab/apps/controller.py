@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from emlab.apps import http
 from emlab.apps.gateway import OF_CLOUD, Gateway
 from emlab.apps.head import cloud_of
-from emlab.apps.http import refusal, too_many
 from emlab.apps.metrics import Metrics
+from emlab.apps.refusals import refusal, too_many
 from emlab.apps.threads import Shares
 from emlab.errors import EmlabError, NotPermitted, TooMany
 from emlab.limits import Limit

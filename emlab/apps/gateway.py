@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from emlab.apps import head
 from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Full, Pace, Places, Reading
 from emlab.apps.head import Asked, Turned
-from emlab.apps.http import RETRY_AFTER_S
+from emlab.apps.refusals import RETRY_AFTER_S
 from emlab.apps.upstream import KEEP_S, Answer, NotConnected, Upstream
 from emlab.engines.base import SOCKET
 from emlab.errors import BadQuery, EmlabError, Locked, TooMany, UnknownUser, Unreachable

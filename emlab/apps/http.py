@@ -31,6 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from emlab.apps import threads
 from emlab.apps.bodies import BODY_BYTES_PER_S, BODY_S, UNKNOWN_S, Full, Pace, Read, Reading
 from emlab.apps.joining import Joined
+from emlab.apps.refusals import refusing, too_many, when_again
 from emlab.errors import BadQuery, EmlabError, TooMany, Unreachable
 from emlab.wire import problem
 from emlab.wire.table import MAX_BODY_BYTES, MAX_HEADER_BYTES
@@ -42,7 +43,6 @@ MAX_CONNECTIONS = 256
 MOST_HEADERS = 100  # of a request; each takes much more memory than its bytes
 MOST_WAITING = 16  # requests on one connection behind the one that is being answered
 REST_S, LATE_S = 1.0, 0.1
-RETRY_AFTER_S = 2.0
 UNREAD_S = 30.0
 CLOSE_S = 0.5
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")  # to all of which we know an answer
@@ -307,30 +307,8 @@ def _too_long_head() -> BadQuery:
     return BadQuery(f"the head of a request has at most {MAX_HEADER_BYTES} bytes and {MOST_HEADERS} headers")
 
 
-def refusal(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document."""
-    status, body = reply
-    return Response(body, status, media_type="application/problem+json", headers=headers)
-
-
-def too_many(error: TooMany, *, ends: bool = False) -> Response:
-    """A refusal that says when to ask again. `ends`: the connection, too."""
-    wait = {"retry-after": str(math.ceil(error.retry_after_s))}
-    return refusal(problem.encode(error), wait | ({"connection": "close"} if ends else {}))
-
-
 def _no_request() -> Reply:
     return problem.encode(BadQuery("this is no HTTP request"), status=400)
-
-
-def refusing(reply: Reply) -> Response:
-    """Answers so and then closes the connection, whatever is still to be read from it."""
-    return refusal(reply, {"connection": "close", **_when_again(reply[0])})
-
-
-def _when_again(status: int) -> dict[str, str]:
-    """The header that says when what cannot be answered now may be asked again."""
-    return {"retry-after": str(math.ceil(RETRY_AFTER_S))} if status == 503 else {}
 
 
 def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Starlette:
@@ -361,7 +339,7 @@ def asgi(app: App, call: Callable[..., Awaitable[Reply]] = threads.call) -> Star
         except ClientDisconnect:
             return refusing(problem.encode(BadQuery("the body of the request did not come")))  # which nobody reads
         media = ("application/json" if reply else "text/html") if status == 200 else "application/problem+json"
-        return Response(reply, status, media_type=media, headers=_when_again(status))
+        return Response(reply, status, media_type=media, headers=when_again(status))
 
     async def odd(request: Request, exc: Exception) -> Response:
         """A method that HTTP does not have, or a path that is none."""

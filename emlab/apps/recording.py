@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from emlab.apps import http
 from emlab.apps.gateway import OF_CLOUD
 from emlab.apps.head import cloud_of
+from emlab.apps.refusals import refusing
 from emlab.audit import INCOMING, Incoming
 from emlab.errors import Unreachable
 from emlab.service import Service
@@ -58,7 +58,7 @@ class Recording:
             await self._app(scope, receive, watched)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if not begun:
-                await http.refusing(problem.encode(ENDS, status=503))(scope, receive, watched)
+                await refusing(problem.encode(ENDS, status=503))(scope, receive, watched)
         finally:
             if not incoming.refused:  # who was let in may have gone before there was an answer
                 self._service.used()

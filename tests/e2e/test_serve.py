@@ -579,6 +579,7 @@ def test_the_command_line_reaches_a_served_and_a_kept_lab(
         status, out, err = emlab("pause", "zoe", "bob")
         assert (status, "zoe: UnknownUser" in err, "bob" in out) == (1, True, True)
         assert emlab("pause")[0] == 1
+        assert emlab("wake", "zoe")[:2] == (1, "")
         file = tmp_path / "phone.token"
         issue = ("token", "issue", "owner", "ann", "--out", str(file))
         assert emlab(*issue, stdin=em.Key.random().raw().hex())[0] == 1
