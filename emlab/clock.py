@@ -68,7 +68,7 @@ class ManualClock:
 
 
 class OnwardTime:
-    """UTC seconds that never go back: what this was asked about once and had expired stays so, if the clock is set."""
+    """UTC seconds that never go back: what had expired when this was asked last stays so, if the clock is set back."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -100,7 +100,7 @@ class Tokens:
 
     def hashes(self, kind: TokenKind, subject: str) -> dict[str, float | None]:
         """When each of the subject's tokens expires that holds now, by hash."""
-        now = self._clock.now()
+        now = self._onward.now()
         with self._lock:
             found = list(self._by_hash.items())
         mine = (kind, subject)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from emlab.key import Key
 from emlab.vaults import mounts
-from emlab.vaults.gocryptfs import DEVICE
+from emlab.vaults.ecryptfs import EcryptfsVault
+from emlab.vaults.gocryptfs import DEVICE, GocryptfsVault
 from emlab.vaults.header import new_header
 
 # an ordinary user that every system has: fusermount3 serves no user without a name
@@ -65,6 +66,19 @@ def mount_for_itself() -> None:
     """What this process mounts from now on, nobody else sees."""
     assert mounts.libc().unshare(_NEW_NAMESPACE) == 0
     mounts.mount("none", Path("/"), "none", _PRIVATE | _RECURSIVE, "")
+    let_go()
+
+
+def let_go(but: Path | None = None) -> None:
+    """This process's own mount namespace keeps no vault open that another test works on just now.
+
+    Args:
+        but: what is mounted below this stays.
+    """
+    for mount in reversed(mounts.read()):
+        mine = but is not None and Path(mount.point).is_relative_to(but)
+        if mount.kind in (GocryptfsVault.kind, EcryptfsVault.kind) and not mine:
+            mounts.unmount(Path(mount.point), lazy=True)
 
 
 def give_device(folder: Path) -> None:

@@ -342,7 +342,7 @@ class TestRealEngine:
 
     def test_no_secret_is_on_a_command_line_or_in_an_environment(self, bench: Bench, handle: Handle) -> None:
         pids = bench.processes(handle)
-        assert set(pids) == {"emlab.apps.custodian", "mongod"}
+        assert set(pids) == {"custodian", "mongod"}
         seen = "".join(_command(pid) + Path(f"/proc/{pid}/environ").read_text() for pid in pids.values())
         if bench.name == "docker":
             seen += json.dumps(_inspect(handle))

@@ -26,7 +26,7 @@ from emlab.vaults.base import Found
 from emlab.vaults.ecryptfs import EcryptfsVault, _keys
 from emlab.vaults.helper import Helper
 from tests.canary import search, search_bytes
-from tests.contract.ordinary import USER, as_user, give_programs
+from tests.contract.ordinary import USER, as_user, give_programs, let_go
 from tests.e2e.clouds import entry
 from tests.mounting import mounts_below
 
@@ -83,6 +83,7 @@ def as_member(place: Path, act: Callable[[], object], *, member: bool = True) ->
     def before() -> None:
         assert mounts.libc().unshare(NEW_NAMESPACE) == 0
         mounts.mount("none", Path("/"), "none", SLAVE | RECURSIVE, "")  # what Docker mounts, it goes on to see
+        let_go(but=place)
         give_programs(programs)
         os.environ["XDG_CACHE_HOME"] = str(place / "theirs" / "cache")
 
