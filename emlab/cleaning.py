@@ -60,7 +60,7 @@ def _clean_one(home: Path, name: str, engines: list[Engine], confirm: Callable[[
     registry = Registry(home / "labs" / name)
     registry.open(bereft=confirm is not None)
     try:
-        if registry.setting("keep", "no") == "yes" and confirm is None:
+        if registry.known("keep") == "yes" and confirm is None:
             lost = _remove_lost(home, name, engines, {row.cloud for row in registry.clouds()})
             but = f", but {lost} clouds that it does not know are removed from their engines" if lost else ""
             return f"the lab {name} is kept{but}; remove it with: emlab clean --lab {name}"

@@ -62,7 +62,7 @@ class Tokens:
         """
         check_ttl(ttl_s)
         self._make_room(kind, subject)
-        text, now = text or new_token(kind), self._clock.now()
+        text, now = text or new_token(kind), self._onward.now()
         expires_ts = None if ttl_s is None else now + float(ttl_s)
         token = Token(id=secrets.token_hex(6), kind=kind, subject=subject, created_ts=now, expires_ts=expires_ts)
         values = (token.id, kind, subject, token_hash(text), now, expires_ts)
@@ -73,7 +73,7 @@ class Tokens:
 
     def _make_room(self, kind: TokenKind, subject: str) -> None:
         """The subject may have one more; of those that hold no more, only the latest are kept."""
-        now, mine = self._clock.now(), self.of(kind, subject)
+        now, mine = self._onward.now(), self.of(kind, subject)
         if sum(token.holds(now) for token in mine) >= MAX_EACH:
             raise ConfigError(f"{subject} has {MAX_EACH} tokens already: revoke some")
         ended = {token.id for token in [token for token in mine if not token.holds(now)][:-MAX_EACH]}

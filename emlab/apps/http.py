@@ -99,7 +99,7 @@ class BoundedHead(HttpToolsProtocol):
     UNREAD_S: ClassVar[float] = UNREAD_S
     _in_head = _dropped = False
     _ends = False  # with the answers that are under way; what still comes is not looked at
-    _head_bytes = _drained = 0
+    _head_bytes = _told_bytes = _drained = 0  # of a head: in all but its first piece; in its line and its headers
     _unread: tuple[int, int, int] | None = None  # when it was looked at last: see `_look`
     _looking: asyncio.TimerHandle | None = None
 
@@ -166,11 +166,30 @@ class BoundedHead(HttpToolsProtocol):
         """A request begins. Raises Unreachable, which ends the parsing: there is to be none any more."""
         if self._ends:
             raise Unreachable("this connection ends")
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._told_bytes = True, 0, 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line. Raises BadQuery, which ends the parsing."""
+        super().on_url(url)
+        self._told(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. Raises BadQuery, which ends the parsing."""
+        super().on_header(name, value)
+        self._told(len(name) + len(value) + 4)
+
+    def _told(self, size: int) -> None:
+        self._told_bytes += size
+        if self._is_too_long:
+            raise _too_long_head()
+
+    @property
+    def _is_too_long(self) -> bool:
+        return self._told_bytes > MAX_HEADER_BYTES or len(self.headers) > MOST_HEADERS
+
     def on_headers_complete(self) -> None:
-        """A head that came in one piece is bounded too; none leads to another protocol."""
+        """What the head alone tells may be refused; none leads to another protocol."""
         self._in_head = False
         refused, status = self._refused_head()
         if isinstance(refused, TooMany):
@@ -184,23 +203,21 @@ class BoundedHead(HttpToolsProtocol):
 
     def _refused_head(self) -> tuple[EmlabError | None, int]:
         """What is wrong with the head that has just come, if anything, and with which status that is answered."""
-        size = len(self.url) + _size_of(self.headers)
-        if size > MAX_HEADER_BYTES or len(self.headers) > MOST_HEADERS:
-            return _too_long_head(), 431
         if self.parser.should_upgrade():
             return BadQuery("there is no other protocol here than HTTP/1.1"), 400
         if not self._names_host():
             return BadQuery("a request names its host, once"), 400
         if self._is_full():
             return Unreachable("there are too many connections at once: ask again soon"), 503
-        if self.pipeline and (len(self.pipeline) >= MOST_WAITING or size + self._waiting() > MAX_HEADER_BYTES):
+        if self.pipeline and (len(self.pipeline) >= MOST_WAITING or self._is_full_of_heads()):
             return TooMany("there are too many requests on this connection: read their answers"), 429
         return None, 200
 
-    def _waiting(self) -> int:
-        """The bytes of the heads of requests that wait."""
+    def _is_full_of_heads(self) -> bool:
+        """Whether those of requests that wait, and the one that has just come, are larger than one may be."""
         scopes = [cycle.scope for cycle, _ in self.pipeline]
-        return sum(len(one["raw_path"]) + len(one["query_string"]) + _size_of(one["headers"]) for one in scopes)
+        waiting = sum(len(one["raw_path"]) + len(one["query_string"]) + _size_of(one["headers"]) for one in scopes)
+        return self._told_bytes + waiting > MAX_HEADER_BYTES
 
     def data_received(self, data: bytes) -> None:
         """The connection ends when a head is too long, long before it is all there."""
@@ -227,8 +244,11 @@ class BoundedHead(HttpToolsProtocol):
         return len(self.tasks) >= 2 * self._most or mine > self._most // 2
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
-        self.turn_away(BadQuery("this is no HTTP request"), 400)
+        """What came is no HTTP, or a head without an end."""
+        if self._in_head and self._is_too_long:
+            self.turn_away(_too_long_head(), 431)
+        else:
+            self.turn_away(BadQuery("this is no HTTP request"), 400)
 
     def turn_away(self, error: EmlabError, status: int) -> None:
         """The error is the answer to what did not become a request, and the connection ends.

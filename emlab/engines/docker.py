@@ -40,7 +40,7 @@ LOG = {"max-size": "1m", "max-file": "2"}
 FREEZE_TRIES, FREEZE_PAUSE_S = 4, 0.02
 CALLS = threading.BoundedSemaphore(4)  # with 50 at once dockerd failed to freeze 2 of 150; with 4 none of 100
 SLOW_CALLS = threading.BoundedSemaphore(4)  # those that wait for a cloud to end must not keep others from waking
-LOOKS = threading.BoundedSemaphore(8)
+LOOKS = threading.BoundedSemaphore(8)  # to which a look comes within its time, or not at all
 
 EXITED = "exited"
 _STATES = {
@@ -75,7 +75,7 @@ class DockerEngine:
     def start(self, spec: CloudSpec) -> Handle:
         """Start or restart the cloud; see Engine. A new container each time, so that it has today's image."""
         handle = _handle(spec)
-        before = self.state(handle)
+        before = self._settled(handle)
         if before in (CloudState.RUNNING, CloudState.PAUSED):
             self.resume(handle)
             return self._answering(spec)
@@ -99,7 +99,7 @@ class DockerEngine:
                 return
             except EngineError as exc:
                 reason = exc.__cause__
-                state = self.state(handle)
+                state = self._settled(handle)
                 if state is CloudState.PAUSED:
                     return
                 # "unable to freeze" is a 500 and passes
@@ -113,18 +113,18 @@ class DockerEngine:
             with self._call("resume", handle):
                 self._api.unpause(_name(handle))
         except EngineError:
-            if self.state(handle) is not CloudState.RUNNING:
+            if self._settled(handle) is not CloudState.RUNNING:
                 raise
 
     def stop(self, handle: Handle) -> None:
         """Thaw, let mongod close, stop; see Engine."""
-        state = self.state(handle)
+        state = self._settled(handle)
         if state is CloudState.PAUSED:  # a frozen container would be killed without closing its mongod
             self.resume(handle)
         if state in (CloudState.RUNNING, CloudState.PAUSED, CloudState.STARTING):
             with self._call("stop", handle, turns=SLOW_CALLS):
                 self._api.stop(_name(handle), timeout=STOP_GRACE_S)
-            if self.state(handle) is CloudState.FAILED:
+            if self._settled(handle) is CloudState.FAILED:
                 log.warning("%s/%s did not end in order: %s", handle.lab, handle.cloud, self.logs(handle, 3))
 
     def remove(self, handle: Handle) -> None:
@@ -140,12 +140,18 @@ class DockerEngine:
             if not (isinstance(exc.__cause__, docker.errors.APIError) and exc.__cause__.status_code == 409):
                 raise
         # 409: another call is removing it now
-        if not wait_until(lambda: self._inspect(handle) is None, CALL_TIMEOUT_S):
+        if not wait_until(lambda: self._inspect(handle, patiently=True) is None, CALL_TIMEOUT_S):
             raise EngineError(f"the container of {handle.cloud} in lab {handle.lab!r} cannot be removed")
 
     def state(self, handle: Handle) -> CloudState:
         """What Docker says of the container now; see Engine."""
-        container = self._inspect(handle)
+        return self._state_in(self._inspect(handle))
+
+    def _settled(self, handle: Handle) -> CloudState:
+        """Its state, for which a change waits as long as for any other call: what gives up halfway does harm."""
+        return self._state_in(self._inspect(handle, patiently=True))
+
+    def _state_in(self, container: dict[str, Any] | None) -> CloudState:
         if container is None:
             return CloudState.ABSENT
         found = container["State"]
@@ -191,8 +197,8 @@ class DockerEngine:
     def logs(self, handle: Handle, lines: int = 50) -> str:
         """What the container printed last; see Engine."""
         try:
-            with self._call("read the log of", handle, turns=LOOKS):
-                return bytes(self._looking.logs(_name(handle), tail=lines)).decode(errors="replace")
+            with self._call("read the log of", handle):
+                return bytes(self._api.logs(_name(handle), tail=lines)).decode(errors="replace")
         except CloudGone:
             return ""
 
@@ -250,17 +256,18 @@ class DockerEngine:
     def _answering(self, spec: CloudSpec) -> Handle:
         """The handle, as soon as the cloud answers. Raises Died, StartTimeout."""
         handle = _handle(spec)
-        if not wait_for_health(spec, lambda: self.state(handle) is CloudState.RUNNING):
+        if not wait_for_health(spec, lambda: self._settled(handle) is CloudState.RUNNING):
             raise start_error(spec, f"did not answer within {base.START_TIMEOUT_S:g} s", self.logs(handle))
-        if (container := self._inspect(handle)) is None:
+        if (container := self._inspect(handle, patiently=True)) is None:
             raise Died("it was removed")
         return replace(handle, ref=container["Id"])
 
-    def _inspect(self, handle: Handle) -> dict[str, Any] | None:
+    def _inspect(self, handle: Handle, *, patiently: bool = False) -> dict[str, Any] | None:
         """What Docker says of the container, None if there is none."""
         try:
-            with self._call("look at", handle, turns=LOOKS):
-                found: dict[str, Any] = self._looking.inspect_container(_name(handle))
+            with self._call("look at", handle, turns=CALLS if patiently else LOOKS):
+                api = self._api if patiently else self._looking
+                found: dict[str, Any] = api.inspect_container(_name(handle))
         except CloudGone:
             return None
         return found
@@ -322,15 +329,18 @@ class DockerEngine:
         import requests
 
         whom = f"the cloud {handle.cloud} in lab {handle.lab!r}" if handle else "clouds"
-        with turns:
-            try:
-                yield
-            except docker.errors.ImageNotFound as exc:
-                raise ImageMissing(f"no image to start {whom}; run: emlab images build") from exc
-            except docker.errors.NotFound as exc:
-                raise CloudGone(f"Docker does not know {whom}") from exc
-            except (docker.errors.DockerException, requests.RequestException) as exc:
-                raise _disk_full(str(exc)) or EngineError(f"Docker cannot {verb} {whom}: {exc}") from exc
+        if not turns.acquire(timeout=LOOK_TIMEOUT_S if turns is LOOKS else None):
+            raise EngineError(f"Docker cannot {verb} {whom}: it does not answer others either")
+        try:
+            yield
+        except docker.errors.ImageNotFound as exc:
+            raise ImageMissing(f"no image to start {whom}; run: emlab images build") from exc
+        except docker.errors.NotFound as exc:
+            raise CloudGone(f"Docker does not know {whom}") from exc
+        except (docker.errors.DockerException, requests.RequestException) as exc:
+            raise _disk_full(str(exc)) or EngineError(f"Docker cannot {verb} {whom}: {exc}") from exc
+        finally:
+            turns.release()
 
 
 def _handle(spec: CloudSpec) -> Handle:

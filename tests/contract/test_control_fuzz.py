@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -65,7 +64,7 @@ class World:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "method": method,
-            "path": unquote(path),
+            "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "client": (f"192.0.2.{next(self._addresses)}", 1),

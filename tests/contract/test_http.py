@@ -198,6 +198,14 @@ def test_nobody_is_told_to_ask_again_for_what_does_not_come_back(line: socket.so
     assert b"retry-after" not in told.lower()
 
 
+@pytest.mark.parametrize(
+    "begun", [b"a:\r\n" * (MOST_HEADERS + 1), b"name: value of it\r\n" * 1500, b"/x" * MAX_HEADER_BYTES]
+)
+def test_a_head_that_is_too_long_before_its_end_is_not_kept(line: socket.socket, begun: bytes) -> None:
+    line.sendall((b"GET " if begun.startswith(b"/") else b"GET / HTTP/1.1\r\nHost: h\r\n") + begun)
+    assert answer(line)[0] == 431
+
+
 @pytest.mark.parametrize("part", [b"x" * 4096, b"Name: value\r\n" * 300])
 def test_a_head_that_does_not_end_is_cut_off(line: socket.socket, part: bytes) -> None:
     line.sendall(b"GET / HTTP/1.1\r\nName: ")

@@ -7,6 +7,7 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -112,9 +113,11 @@ def test_an_engine_that_hangs_is_unknown_before_its_callers_give_up_and_clouds_t
         ann, bob = [admin.signup(user) for user in ("ann", "bob")]
         ann.store([entry(number, key=KEY) for number in range(MANY)])
         bob.pause()
-        with engine.hanging():
+        with engine.hanging(), ThreadPoolExecutor(12) as pool:
+            looks = [pool.submit(admin.stats, user) for user in ("ann", "bob") * 6]
             assert [one.state for one in admin.clouds().statuses()] == ["unknown", "unknown"]
             assert ann.counts() == {KEY: MANY}
+            assert {type(look.exception(60)) for look in looks} == {EngineError}
         assert [one.state for one in admin.clouds().statuses()] == ["running", "paused"]
         for cloud in (ann, bob):
             cloud.delete()

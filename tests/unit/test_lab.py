@@ -208,6 +208,7 @@ def test_cleaning_removes_no_clouds_of_which_nobody_knows_whether_they_were_kept
 
     with pytest.raises(InterruptedError):
         clean(home, "kept", confirm=refuse)
+    assert "cannot be cleaned" in clean(home)[0]
     assert vault.parent.exists()
     assert "is removed" in clean(home, "kept")[0]
     assert not vault.parent.exists()

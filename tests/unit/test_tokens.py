@@ -56,6 +56,8 @@ def test_what_has_expired_stays_so_when_the_clock_is_set_back(tokens: Tokens, cl
         assert tokens.who(lasting).subject == "ann"
         with pytest.raises(NotPermitted, match="expired"):
             tokens.who(text)
+    fresh, _ = tokens.issue("owner", "ann", ttl_s=10.0)
+    assert tokens.who(fresh).subject == "ann"
 
 
 @pytest.mark.parametrize("text", ["", "emo_", "emo_" + "A" * 43, "\u00e9", "emo_\x00", "x" * 100_000])

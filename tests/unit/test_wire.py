@@ -105,6 +105,20 @@ def client(server: Server) -> CloudClient:
 OWNERS = [route for route in ROUTES if route.who == "owner"]
 
 
+def test_an_owner_s_token_that_has_expired_stays_so_when_the_clock_is_set_back(world: World) -> None:
+    clock, brief = ManualClock(NOW), new_token("owner")
+    tokens = [OwnerToken(token_hash(OWNER)), OwnerToken(token_hash(brief), NOW + 10.0)]
+    given = msgspec.structs.replace(provision(world), owner_tokens=tokens)
+    custodian = Custodian(given, MemoryStore(uuid.UUID(CLOUD)), MemoryLedger(), clock=clock)
+    custodian.authorize_owner(brief)
+    clock.advance(11.0)
+    for now in (clock.now(), NOW):
+        clock._now = now
+        custodian.authorize_owner(OWNER)
+        with pytest.raises(NotPermitted, match="expired"):
+            custodian.authorize_owner(brief)
+
+
 @pytest.mark.parametrize("route", OWNERS, ids=lambda route: route.name)
 @pytest.mark.parametrize(
     "token", ["", "emo_wrong", new_token("owner"), new_token("provider")], ids=["none", "wrong", "another", "provider"]
