@@ -72,8 +72,7 @@ class Controller:
         recorder: Recorder | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.engine = engine
-        self.lab = lab
+        self.engine, self.lab = engine, lab
         self.recorder = Recorder(clock) if recorder is None else recorder
         self._idle: IdleRule = Never() if idle is None else idle
         self.on_sweep: Callable[[str, str], object] = lambda action, user: None  # is told what one did to whose cloud

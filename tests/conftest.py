@@ -25,6 +25,7 @@ from emlab.vaults.ecryptfs import EcryptfsVault
 from emlab.vaults.fscrypt import FscryptVault
 from emlab.vaults.gocryptfs import GocryptfsVault
 from tests.guest import dockerd, guest, routing
+from tests.programs import docker_client
 
 NEEDED_BY_ENGINE = {"memory": (), "process": ("mongod",), "docker": ("docker", "mongod")}
 NEEDED_BY_VAULT: dict[str, tuple[str, ...]] = {
@@ -149,13 +150,8 @@ def cloud_image(need: Callable[[str], None]) -> str:
     """The tag of the image of this tree, built now if the engine lacks it."""
     need("docker")
     need("mongod")
-    import docker
-
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         return dockerd.image(client)
-    finally:
-        client.close()
 
 
 @pytest.fixture

@@ -145,19 +145,11 @@ class DockerEngine:
 
     def state(self, handle: Handle) -> CloudState:
         """What Docker says of the container now; see Engine."""
-        return self._state_in(self._inspect(handle))
+        return _state_of(self._inspect(handle))
 
     def _settled(self, handle: Handle) -> CloudState:
         """Its state, for which a change waits as long as for any other call: what gives up halfway does harm."""
-        return self._state_in(self._inspect(handle, patiently=True))
-
-    def _state_in(self, container: dict[str, Any] | None) -> CloudState:
-        if container is None:
-            return CloudState.ABSENT
-        found = container["State"]
-        if found["Status"] == EXITED:
-            return CloudState.STOPPED if found["ExitCode"] == 0 else CloudState.FAILED
-        return _STATES[found["Status"]]
+        return _state_of(self._inspect(handle, patiently=True))
 
     def stats(self, handle: Handle) -> CloudStats:
         """Memory without file pages, and CPU since the container's start; see Engine."""
@@ -357,6 +349,16 @@ def _labelled(container: dict[str, Any]) -> Handle:
         run_dir=Path(labels[base.LABEL_RUN_DIR]),
         ref=container["Id"],
     )
+
+
+def _state_of(container: dict[str, Any] | None) -> CloudState:
+    """The cloud's state, from what Docker says of its container."""
+    if container is None:
+        return CloudState.ABSENT
+    found = container["State"]
+    if found["Status"] == EXITED:
+        return CloudState.STOPPED if found["ExitCode"] == 0 else CloudState.FAILED
+    return _STATES[found["Status"]]
 
 
 def _name(handle: Handle) -> str:

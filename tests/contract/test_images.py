@@ -11,6 +11,7 @@ import pytest
 
 from emlab import images, parts
 from emlab.errors import EngineError, ImageMissing
+from tests.programs import docker_client
 
 pytestmark = pytest.mark.needs("mongod")
 
@@ -87,10 +88,7 @@ def test_the_libraries_are_the_hosts_with_all_that_they_need() -> None:
 
 @pytest.mark.needs("docker")
 def test_an_edited_tree_is_told_to_build(cloud_image: str, tree: Path) -> None:
-    import docker
-
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         assert images.require(client) == cloud_image
         assert parts.unready("docker") is None
         (tree / "custodian.py").write_text("# an edit\n")
@@ -99,20 +97,13 @@ def test_an_edited_tree_is_told_to_build(cloud_image: str, tree: Path) -> None:
         assert "run: emlab images build" in str(parts.unready("docker"))
         assert parts.choose_engine() == ("process", parts.unready("docker"))
         assert parts.unready("process") is None
-    finally:
-        client.close()
 
 
 @pytest.mark.needs("docker")
 def test_a_tree_whose_custodian_cannot_start_is_not_built(cloud_image: str, tree: Path) -> None:
-    import docker
-
     (tree / "apps" / "custodian.py").write_text("import a_library_that_nobody_has\n")
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         with pytest.raises(EngineError, match="a_library_that_nobody_has"):
             images.build(client)
         with pytest.raises(ImageMissing):
             images.require(client)
-    finally:
-        client.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import docker
 import pandas as pd
 import pytest
 
@@ -14,6 +13,7 @@ from emlab.engines import base
 from emlab.errors import ConfigError, EngineError
 from emlab.measure.twin import docker_twin
 from emlab.parts import make_engine
+from tests.programs import docker_client
 
 REAL = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 DOCKER = pytest.mark.parametrize("engine_name", ["docker"], indirect=True)
@@ -33,11 +33,8 @@ def taken(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def containers(label: str, value: str) -> list[str]:
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         return [found["Id"] for found in client.api.containers(all=True, filters={"label": [f"{label}={value}"]})]
-    finally:
-        client.close()
 
 
 @REAL

@@ -19,6 +19,7 @@ from emlab.provision import PROVISION, Provision
 from emlab.wire.client import CloudClient
 from emlab.wire.transport import UnixTransport
 from tests.e2e.clouds import entry, run_dir, world_of
+from tests.programs import docker_client
 
 engines = pytest.mark.parametrize("engine_name", ["process", "docker"], indirect=True)
 WEST, SOUTH, EAST, NORTH = 13.1234577, 52.7654331, 13.1244877, 52.7664331
@@ -87,15 +88,10 @@ def _bow_tie() -> em.Region:
 def _container(lab: em.Lab, cloud: em.UserCloud) -> str:
     if lab.engine != "docker":
         return ""
-    import docker
-
-    client = docker.from_env()
-    try:
+    with docker_client() as client:
         found = client.containers.list(all=True, filters={"label": "emlab.lab=quiet"})
         assert found, "the cloud's container is there"
         return str([one.attrs for one in found])
-    finally:
-        client.close()
 
 
 @engines

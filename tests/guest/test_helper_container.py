@@ -29,6 +29,7 @@ from tests.canary import search, search_bytes
 from tests.contract.ordinary import USER, as_user, give_programs, let_go
 from tests.e2e.clouds import entry
 from tests.mounting import mounts_below
+from tests.programs import docker_client
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -67,12 +68,8 @@ def theirs(place: Path) -> Path:
 
 def helpers() -> list[str]:
     """The helper containers that there are."""
-    import docker
-
-    client = docker.from_env()
-    found = [each["Names"][0] for each in client.api.containers(all=True, filters={"label": helper.LABEL})]
-    client.close()
-    return found
+    with docker_client() as client:
+        return [each["Names"][0] for each in client.api.containers(all=True, filters={"label": helper.LABEL})]
 
 
 def as_member(place: Path, act: Callable[[], object], *, member: bool = True) -> None:
